@@ -1,0 +1,147 @@
+"""The rules that keep the house: floors, style that a machine can check, and environments that agree."""
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "persimmon_lab"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+CORE_MAY_IMPORT = {"torch", "numpy", "einops", "jaxtyping", "safetensors", "sentencepiece", "huggingface_hub"}
+FIGURES_MAY_IMPORT = CORE_MAY_IMPORT | {"matplotlib"}
+NOT_THE_CORE = {"viz", "widgets", "cli", "checks", "training"}
+
+
+def package_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def canonical(requirement: str) -> str:
+    """The name that a requirement starts with: "Huggingface_Hub>=0.2" and "huggingface-hub" are one."""
+    return re.match(r"[A-Za-z0-9._-]+", requirement)[0].lower().replace("_", "-")
+
+
+each_module = pytest.mark.parametrize("path", MODULES, ids=package_name)
+
+
+# The floors
+
+
+def test_import_contracts():
+    """The contracts of pyproject.toml, which say which floor each module stands on."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as main; main()", "--no-cache"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_no_circles():
+    imports = grimp.build_graph("persimmon_lab", cache_dir=None)
+    order = {module: imports.find_modules_directly_imported_by(module) for module in imports.modules}
+    graphlib.TopologicalSorter(order).prepare()  # a CycleError names the circle
+
+
+@each_module
+def test_imports_stand_at_the_top(path):
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    hidden = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")))
+    ]
+    assert not hidden
+
+
+@each_module
+def test_each_part_needs_only_its_packages(path):
+    """The model runs on a bare GPU server, and figures draw plain tensors."""
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if part in NOT_THE_CORE - {"viz"}:
+        return
+    allowed = (FIGURES_MAY_IMPORT if part == "viz" else CORE_MAY_IMPORT) | {"persimmon_lab", *sys.stdlib_module_names}
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            imported.add(node.module.split(".")[0])
+    assert not imported - allowed
+
+
+def test_importing_the_package_stays_light():
+    heavy = ("matplotlib", "ipywidgets", "anywidget", "IPython", "typer", "rich", "transformers")
+    program = f"import sys, persimmon_lab; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
+
+
+# The style
+
+
+@each_module
+def test_layout_is_written_with_einops(path):
+    if package_name(path) == "persimmon_lab/generation/fast.py":
+        return
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    found = [
+        f"line {call.lineno}: {ast.unparse(call)}"
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and call.func.attr in {"view", "transpose", "permute", "reshape"}
+    ]
+    assert not found
+
+
+@each_module
+def test_modules_are_named_for_an_idea(path):
+    assert path.stem not in {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def test_ruff():
+    result = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+# The environments
+
+
+def test_constraints_pin_exactly_the_direct_dependencies():
+    extras = PROJECT["optional-dependencies"]
+    wanted = {canonical(line) for group in (PROJECT["dependencies"], *extras.values()) for line in group}
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "a constraint is NAME==VERSION"
+    assert [canonical(line) for line in lines] == sorted(wanted - {canonical(PROJECT["name"])})
+
+
+def test_all_is_every_extra():
+    extras = dict(PROJECT["optional-dependencies"])
+    assert extras.pop("all") == [f"persimmon-lab[{','.join(extras)}]"]
+
+
+def test_conda_delegates_to_the_project():
+    """environment.yml asks for Python and pip, and leaves the rest to the two files that say it."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    assert environment["dependencies"] == [
+        f"python{PROJECT['requires-python']}",
+        "pip",
+        {"pip": ["-c constraints.txt", "-e .[all]"]},
+    ]
+
+
+def test_pre_commit_runs_the_ruff_we_test_with():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    ruff = next(repo for repo in hooks if repo["repo"].endswith("ruff-pre-commit"))
+    assert f"ruff=={ruff['rev'].removeprefix('v')}" in (ROOT / "constraints.txt").read_text().splitlines()
