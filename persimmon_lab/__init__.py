@@ -1,0 +1,15 @@
+"""Persimmon Lab: a small einops implementation of Persimmon-8B, and the notebooks that build it, look inside it and
+stress it."""
+
+from persimmon_lab.cache import DynamicCache, StaticCache
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.model import PersimmonForCausalLM, PersimmonForSequenceClassification, PersimmonModel
+
+__all__ = [
+    "DynamicCache",
+    "PersimmonConfig",
+    "PersimmonForCausalLM",
+    "PersimmonForSequenceClassification",
+    "PersimmonModel",
+    "StaticCache",
+]

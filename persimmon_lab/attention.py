@@ -1,0 +1,119 @@
+"""Causal self-attention with query/key layer norm and partial rotary positions, in two equal implementations.
+
+`eager` computes every tensor and passes it through a named tap, so that a forward hook on the tap's module path sees
+it or replaces it. `sdpa` hands query, key, value and mask to torch's fused kernel, which never builds the scores.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from persimmon_lab.cache import Cache
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.rotary import apply_rotary
+
+HeadTensor = Float[Tensor, "batch head position channel"]
+Scores = Float[Tensor, "batch head query key"]
+AdditiveMask = Float[Tensor, "batch_or_1 1 query key"]
+
+
+def causal_mask(
+    attention_mask: Bool[Tensor, "batch key"] | Int[Tensor, "batch key"] | Float[Tensor, "batch key"] | None,
+    query_length: int,
+    key_length: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> AdditiveMask:
+    """What to add to the scores: 0 where a query may look, the dtype's lowest number where it may not.
+
+    The queries are the last `query_length` of the `key_length` positions. Each sees the positions up to its own,
+    less those where `attention_mask` is 0. The lowest number instead of -inf keeps a row that sees nothing finite:
+    its softmax is uniform instead of NaN. Source: transformers 4.37.2.
+    """
+    key_position = torch.arange(key_length, device=device)
+    query_position = key_position[key_length - query_length :]
+    visible = rearrange(key_position, "key -> 1 1 1 key") <= rearrange(query_position, "query -> 1 1 query 1")
+    if attention_mask is not None:
+        visible = visible & rearrange(attention_mask.to(device) != 0, "batch key -> batch 1 1 key")
+    return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill(~visible, torch.finfo(dtype).min)
+
+
+def attention_scores(query: HeadTensor, key: HeadTensor, mask: AdditiveMask) -> Scores:
+    """query . key / sqrt(channel) + mask."""
+    products = einsum(query, key, "batch head query channel, batch head key channel -> batch head query key")
+    return products / math.sqrt(query.shape[-1]) + mask
+
+
+def attention_pattern(scores: Scores) -> Scores:
+    """Softmax over the keys, in float32 (float64 for float64 scores), cast back to the dtype of the scores."""
+    return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
+def split_heads(fused: Float[Tensor, "batch position fused"], num_heads: int) -> tuple[HeadTensor, ...]:
+    """Query, key and value out of the fused projection.
+
+    The trap: the layout is (head three channel). (three head channel) has the same shape and gives another model.
+    """
+    # Megatron interleaves q, k, v per head, so the head axis comes first.
+    pattern = "batch position (head three channel) -> three batch head position channel"
+    query, key, value = rearrange(fused, pattern, three=3, head=num_heads)
+    return query, key, value
+
+
+class PersimmonAttention(nn.Module):
+    """One attention layer: project, normalise query and key per head, rotate, look back, mix, project.
+
+    Taps (identity modules for hooks): `rotated_query`, `rotated_key`, `value` and `head_output`, each
+    (batch head position channel), in both implementations; `scores` and `pattern`, each (batch head query key), in
+    eager only. Source: transformers 4.37.2 `PersimmonAttention`; query/key norm: Henry et al. 2020.
+    """
+
+    def __init__(self, config: PersimmonConfig, layer_index: int):
+        super().__init__()
+        self.layer_index = layer_index
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout = config.attention_dropout
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        if config.qk_layernorm:
+            self.q_layernorm = nn.LayerNorm(config.head_dim, eps=config.layer_norm_eps)
+            self.k_layernorm = nn.LayerNorm(config.head_dim, eps=config.layer_norm_eps)
+        self.qk_layernorm = config.qk_layernorm
+        for tap in ("rotated_query", "rotated_key", "value", "scores", "pattern", "head_output"):
+            self.add_module(tap, nn.Identity())
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch position hidden"],
+        cos: Float[Tensor, "batch_or_1 position rotary"],
+        sin: Float[Tensor, "batch_or_1 position rotary"],
+        mask: AdditiveMask | None,
+        cache: Cache | None = None,
+        eager: bool = False,
+    ) -> tuple[Float[Tensor, "batch position hidden"], Scores | None]:
+        """Returns the layer's output and, in eager, its pattern. `mask=None` (sdpa only) is plain causal attention
+        without a past, or a single query that sees everything."""
+        query, key, value = split_heads(self.query_key_value(hidden), self.num_heads)
+        if self.qk_layernorm:
+            query, key = self.q_layernorm(query), self.k_layernorm(key)
+        query = self.rotated_query(apply_rotary(query, cos, sin))
+        key = self.rotated_key(apply_rotary(key, cos, sin))
+        value = self.value(value)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_index)
+
+        dropout = self.attention_dropout if self.training else 0.0
+        if eager:
+            pattern = attention_pattern(self.scores(attention_scores(query, key, mask)))
+            pattern = self.pattern(F.dropout(pattern, dropout))
+            mixed = einsum(pattern, value, "batch head query key, batch head key channel -> batch head query channel")
+        else:
+            pattern = None
+            is_causal = mask is None and query.shape[-2] > 1
+            mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout, is_causal=is_causal)
+        mixed = rearrange(self.head_output(mixed), "batch head position channel -> batch position (head channel)")
+        return self.dense(mixed), pattern

@@ -1,0 +1,134 @@
+"""Key/value caches: what attention remembers of the positions it has already seen.
+
+Keys are stored after rotation, each tensor as (batch, head, position, channel). `DynamicCache` grows with every step;
+`StaticCache` reserves its room once and fills it. Both speak transformers 4.37's names.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+KeyOrValue = Float[Tensor, "batch head position channel"]
+LegacyCache = tuple[tuple[Tensor, Tensor], ...]
+
+
+class DynamicCache:
+    """A cache that concatenates: simple, exact, and a new allocation at every step."""
+
+    def __init__(self):
+        self.key_cache: list[Tensor] = []
+        self.value_cache: list[Tensor] = []
+
+    def __len__(self) -> int:
+        """The number of layers that hold something."""
+        return len(self.key_cache)
+
+    def __getitem__(self, layer_index: int) -> tuple[Tensor, Tensor]:
+        return self.key_cache[layer_index], self.value_cache[layer_index]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self.to_legacy_cache())
+
+    def update(self, key: KeyOrValue, value: KeyOrValue, layer_index: int) -> tuple[Tensor, Tensor]:
+        """Append the new positions of one layer; return all that the layer now holds."""
+        if layer_index == len(self):
+            self.key_cache.append(key)
+            self.value_cache.append(value)
+        else:
+            self.key_cache[layer_index] = torch.cat((self.key_cache[layer_index], key), dim=-2)
+            self.value_cache[layer_index] = torch.cat((self.value_cache[layer_index], value), dim=-2)
+        return self[layer_index]
+
+    def get_seq_length(self, layer_index: int = 0) -> int:
+        """How many positions a layer holds; 0 before its first update."""
+        return self.key_cache[layer_index].shape[-2] if layer_index < len(self) else 0
+
+    def get_max_length(self) -> int | None:
+        """No limit."""
+        return None
+
+    def reorder_cache(self, rows: Int[Tensor, "new_batch"]):
+        """Keep the given rows of the batch, in that order (repeats allowed): what beam search needs."""
+        self.key_cache = [key.index_select(0, rows.to(key.device)) for key in self.key_cache]
+        self.value_cache = [value.index_select(0, rows.to(value.device)) for value in self.value_cache]
+
+    def crop(self, length: int):
+        """Forget every position from `length` on (nothing happens when it holds fewer)."""
+        self.key_cache = [key[..., :length, :] for key in self.key_cache]
+        self.value_cache = [value[..., :length, :] for value in self.value_cache]
+
+    def to_legacy_cache(self) -> LegacyCache:
+        """A tuple of one (key, value) pair per layer."""
+        return tuple(zip(self.key_cache, self.value_cache, strict=True))
+
+    @classmethod
+    def from_legacy_cache(cls, past_key_values: LegacyCache | None = None) -> "DynamicCache":
+        cache = cls()
+        for layer_index, (key, value) in enumerate(past_key_values or ()):
+            cache.update(key, value, layer_index)
+        return cache
+
+
+class StaticCache:
+    """A cache with room for `max_length` positions, reserved at the first update and filled in place.
+
+    Nothing is reallocated while generating. Writing in place makes it unfit for training. Raises ValueError when it
+    is full.
+    """
+
+    def __init__(self, max_length: int):
+        self.max_length = max_length
+        self.key_cache: list[Tensor] = []
+        self.value_cache: list[Tensor] = []
+        self.lengths: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.key_cache)
+
+    def __getitem__(self, layer_index: int) -> tuple[Tensor, Tensor]:
+        filled = slice(0, self.lengths[layer_index])
+        return self.key_cache[layer_index][..., filled, :], self.value_cache[layer_index][..., filled, :]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(self.to_legacy_cache())
+
+    def update(self, key: KeyOrValue, value: KeyOrValue, layer_index: int) -> tuple[Tensor, Tensor]:
+        """Write the new positions of one layer into its room; return the filled part as a view."""
+        if layer_index == len(self):
+            room = (*key.shape[:2], self.max_length, key.shape[-1])
+            self.key_cache.append(key.new_zeros(room))
+            self.value_cache.append(value.new_zeros(room))
+            self.lengths.append(0)
+        start = self.lengths[layer_index]
+        end = start + key.shape[-2]
+        if end > self.max_length:
+            raise ValueError(f"{end} positions do not fit into a StaticCache of {self.max_length}; make a larger one")
+        self.key_cache[layer_index][..., start:end, :] = key
+        self.value_cache[layer_index][..., start:end, :] = value
+        self.lengths[layer_index] = end
+        return self[layer_index]
+
+    def get_seq_length(self, layer_index: int = 0) -> int:
+        """How many positions a layer holds; 0 before its first update."""
+        return self.lengths[layer_index] if layer_index < len(self) else 0
+
+    def get_max_length(self) -> int | None:
+        return self.max_length
+
+    def reorder_cache(self, rows: Int[Tensor, "new_batch"]):
+        """Keep the given rows of the batch, in that order (repeats allowed)."""
+        self.key_cache = [key.index_select(0, rows.to(key.device)) for key in self.key_cache]
+        self.value_cache = [value.index_select(0, rows.to(value.device)) for value in self.value_cache]
+
+    def crop(self, length: int):
+        """Forget every position from `length` on; the room stays."""
+        self.lengths = [min(length, held) for held in self.lengths]
+
+    def to_legacy_cache(self) -> LegacyCache:
+        """A tuple of one (key, value) pair of views per layer."""
+        return tuple(self[layer_index] for layer_index in range(len(self)))
+
+
+Cache = DynamicCache | StaticCache

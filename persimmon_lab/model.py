@@ -1,0 +1,271 @@
+"""The Persimmon model: decoder layer, body, and the two heads, with the names and the numbers of transformers 4.37.2."""
+
+import warnings
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from persimmon_lab.attention import AdditiveMask, PersimmonAttention, Scores, causal_mask
+from persimmon_lab.cache import Cache, DynamicCache, LegacyCache
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.generation.decoding import generate
+from persimmon_lab.losses import causal_lm_loss, check_range, classification_loss
+from persimmon_lab.mlp import PersimmonMLP
+from persimmon_lab.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast, SequenceClassifierOutputWithPast
+from persimmon_lab.pretrained import PersimmonPreTrainedModel
+from persimmon_lab.rotary import rotary_tables
+
+Tokens = Int[Tensor, "batch position"]
+Padding = Bool[Tensor, "batch key"] | Int[Tensor, "batch key"] | Float[Tensor, "batch key"]
+Hidden = Float[Tensor, "batch position hidden"]
+
+
+class PersimmonDecoderLayer(nn.Module):
+    """`x + attention(norm(x))`, then `x + dropout(mlp(norm(x)))`: pre-norm, with dropout after the MLP alone."""
+
+    def __init__(self, config: PersimmonConfig, layer_index: int):
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = PersimmonAttention(config, layer_index)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = PersimmonMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        hidden: Hidden,
+        cos: Float[Tensor, "batch_or_1 position rotary"],
+        sin: Float[Tensor, "batch_or_1 position rotary"],
+        mask: AdditiveMask | None,
+        cache: Cache | None = None,
+        eager: bool = False,
+    ) -> tuple[Hidden, Scores | None]:
+        attended, pattern = self.self_attn(self.input_layernorm(hidden), cos, sin, mask, cache, eager)
+        hidden = hidden + attended
+        return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden))), pattern
+
+
+class PersimmonModel(PersimmonPreTrainedModel):
+    """Embedding, decoder layers, final LayerNorm: from token ids to hidden states.
+
+    `PersimmonModel(config, generator=None)` draws its weights from `generator`, or from torch's global one.
+    """
+
+    base_model_prefix = ""
+
+    def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.layers = nn.ModuleList(PersimmonDecoderLayer(config, index) for index in range(config.num_hidden_layers))
+        self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gradient_checkpointing = False
+        self.initialize_weights(generator)
+
+    def forward(
+        self,
+        input_ids: Tokens | None = None,
+        attention_mask: Padding | None = None,
+        position_ids: Int[Tensor, "batch_or_1 position"] | None = None,
+        past_key_values: Cache | LegacyCache | None = None,
+        inputs_embeds: Hidden | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPast | tuple:
+        """Run the layers over new positions, after those that `past_key_values` remembers.
+
+        `attention_mask` covers the past as well: (batch, past + position), 0 for padding. It does not move
+        `position_ids`, which count on from the past by default. A cache object comes back as itself, a legacy tuple
+        (or nothing) as a legacy tuple; with `use_cache=False` a given past is read but not extended. Asking for
+        attentions uses eager attention for this call.
+
+        Raises ValueError for inputs that do not fit together and IndexError for ids or positions out of range.
+        """
+        config = self.config
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        use_cache = config.use_cache if use_cache is None else use_cache
+        return_dict = config.use_return_dict if return_dict is None else return_dict
+        if (input_ids is None) == (inputs_embeds is None):
+            given = "neither" if input_ids is None else "both"
+            raise ValueError(f"give either input_ids or inputs_embeds; {given} of them was given")
+        recompute = self.gradient_checkpointing and self.training
+        if recompute and use_cache:
+            warnings.warn("gradient checkpointing keeps no cache: use_cache is False for this call", stacklevel=2)
+            use_cache = False
+
+        if inputs_embeds is None:
+            check_range(input_ids, config.vocab_size, "token id")
+            inputs_embeds = self.embed_tokens(input_ids)
+        batch, query_length, _ = inputs_embeds.shape
+        returns_legacy = not isinstance(past_key_values, Cache)
+        cache = DynamicCache.from_legacy_cache(past_key_values) if returns_legacy else past_key_values
+        if not use_cache and not returns_legacy:
+            cache = DynamicCache.from_legacy_cache(cache.to_legacy_cache())  # read it, leave the caller's as it is
+        past_length = cache.get_seq_length()
+        key_length = past_length + query_length
+
+        if position_ids is None:
+            position_ids = rearrange(torch.arange(past_length, key_length, device=inputs_embeds.device), "p -> 1 p")
+        else:
+            check_range(position_ids, max(config.max_position_embeddings, key_length), "position id")
+            if position_ids.shape[-1] != query_length:
+                raise ValueError(f"position_ids name {position_ids.shape[-1]} positions, the input has {query_length}")
+        cos, sin = rotary_tables(position_ids, config, key_length, inputs_embeds.dtype)
+        eager = output_attentions or config.attn_implementation == "eager"
+        mask = self._mask(attention_mask, batch, query_length, key_length, inputs_embeds, eager)
+
+        hidden, hidden_states, attentions = inputs_embeds, [], []
+        for layer in self.layers:
+            hidden_states.append(hidden)
+            if recompute:
+                hidden, pattern = checkpoint(layer, hidden, cos, sin, mask, None, eager, use_reentrant=False)
+            else:
+                hidden, pattern = layer(hidden, cos, sin, mask, cache if use_cache or past_length else None, eager)
+            attentions.append(pattern)
+        hidden = self.final_layernorm(hidden)
+        hidden_states.append(hidden)
+
+        output = BaseModelOutputWithPast(
+            last_hidden_state=hidden,
+            past_key_values=(cache.to_legacy_cache() if returns_legacy else cache) if use_cache else None,
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _mask(
+        self,
+        attention_mask: Padding | None,
+        batch: int,
+        query_length: int,
+        key_length: int,
+        like: Tensor,
+        eager: bool,
+    ) -> AdditiveMask | None:
+        """The additive mask, or None where the fused kernel's own causal mask says the same without one."""
+        if attention_mask is not None and tuple(attention_mask.shape) != (batch, key_length):
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; expected (batch {batch}, positions "
+                f"{key_length}), of which {key_length - query_length} are in the cache"
+            )
+        plain = query_length == 1 or query_length == key_length
+        if not eager and plain and (attention_mask is None or bool((attention_mask != 0).all())):
+            return None
+        return causal_mask(attention_mask, query_length, key_length, like.dtype, like.device)
+
+
+class PersimmonForCausalLM(PersimmonPreTrainedModel):
+    """The body and `lm_head`, a projection without bias onto the vocabulary; `generate` writes text with it."""
+
+    _tied_weights_keys = ("lm_head.weight",)
+    generate = generate
+
+    def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None):
+        super().__init__(config)
+        self.model = PersimmonModel(config, generator)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.initialize_weights(generator, only=self.lm_head)
+        self.tie_weights()
+
+    def forward(
+        self,
+        input_ids: Tokens | None = None,
+        attention_mask: Padding | None = None,
+        position_ids: Int[Tensor, "batch_or_1 position"] | None = None,
+        past_key_values: Cache | LegacyCache | None = None,
+        inputs_embeds: Hidden | None = None,
+        labels: Tokens | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int = 0,
+    ) -> CausalLMOutputWithPast | tuple:
+        """Next-token logits for every position, or for the last `logits_to_keep` of them; with `labels` a loss.
+
+        Arguments and errors as in `PersimmonModel.forward`. Labels stand at their own positions (the shift by one
+        happens inside); -100 is ignored. The vocabulary is large: 16k positions of 262,144 float32 logits are 17 GB,
+        so generation keeps one.
+        """
+        if labels is not None and logits_to_keep:
+            raise ValueError(f"labels need every position's logits; logits_to_keep is {logits_to_keep}, not 0")
+        return_dict = self.config.use_return_dict if return_dict is None else return_dict
+        body = self.model(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, output_attentions,
+            output_hidden_states, return_dict=True,
+        )  # fmt: skip
+        logits = self.lm_head(body.last_hidden_state[:, -logits_to_keep:])
+        output = CausalLMOutputWithPast(
+            loss=None if labels is None else causal_lm_loss(logits, labels),
+            logits=logits,
+            past_key_values=body.past_key_values,
+            hidden_states=body.hidden_states,
+            attentions=body.attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+
+class PersimmonForSequenceClassification(PersimmonPreTrainedModel):
+    """The body and `score`, a projection without bias of each row's last token onto `config.num_labels` labels."""
+
+    def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.model = PersimmonModel(config, generator)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.initialize_weights(generator, only=self.score)
+
+    def forward(
+        self,
+        input_ids: Tokens | None = None,
+        attention_mask: Padding | None = None,
+        position_ids: Int[Tensor, "batch_or_1 position"] | None = None,
+        past_key_values: Cache | LegacyCache | None = None,
+        inputs_embeds: Hidden | None = None,
+        labels: Shaped[Tensor, "batch *label"] | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutputWithPast | tuple:
+        """Label logits read off the rightmost token that is not `pad_token_id`, off the last position when there is
+        no `pad_token_id` or the input is embeddings; with `labels` a loss (see `classification_loss`)."""
+        return_dict = self.config.use_return_dict if return_dict is None else return_dict
+        body = self.model(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, output_attentions,
+            output_hidden_states, return_dict=True,
+        )  # fmt: skip
+        hidden = body.last_hidden_state
+        rows = torch.arange(len(hidden), device=hidden.device)
+        logits = self.score(hidden[rows, self._last_token(input_ids, hidden)])
+        output = SequenceClassifierOutputWithPast(
+            loss=None if labels is None else classification_loss(logits, labels, self.config.problem_type),
+            logits=logits,
+            past_key_values=body.past_key_values,
+            hidden_states=body.hidden_states,
+            attentions=body.attentions,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _last_token(self, input_ids: Tokens | None, hidden: Hidden) -> Int[Tensor, "batch"]:
+        """Each row's position to classify; a row of nothing but padding gives its last position."""
+        batch, length, _ = hidden.shape
+        last = torch.full((batch,), length - 1, device=hidden.device)
+        if input_ids is None:
+            return last
+        if self.config.pad_token_id is None:
+            if batch > 1:
+                raise ValueError(
+                    f"a batch of {batch} rows, but config.pad_token_id is None: where a padded row ends is unknown; "
+                    "set config.pad_token_id or classify one row at a time"
+                )
+            return last
+        is_text = (input_ids != self.config.pad_token_id).to(hidden.device)
+        positions = torch.arange(length, device=hidden.device)
+        rightmost = torch.where(is_text, positions, -1).amax(dim=-1)
+        return torch.where(rightmost < 0, last, rightmost)

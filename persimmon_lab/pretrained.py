@@ -1,0 +1,111 @@
+"""What every Persimmon model can do besides its forward pass: initialise, resize, tie, report, load and save."""
+
+from typing import Self
+
+import torch
+from torch import nn
+
+from persimmon_lab.config import ATTENTION_IMPLEMENTATIONS, PersimmonConfig
+
+
+class PersimmonPreTrainedModel(nn.Module):
+    """The shared base of the body and the heads. The body is `self.model`, or `self` when it is the body."""
+
+    config_class = PersimmonConfig
+    base_model_prefix = "model"
+    _tied_weights_keys: tuple[str, ...] = ()
+
+    def __init__(self, config: PersimmonConfig):
+        super().__init__()
+        self.config = config
+
+    @property
+    def body(self) -> nn.Module:
+        """The `PersimmonModel` inside, or itself."""
+        return getattr(self, self.base_model_prefix) if self.base_model_prefix else self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def num_parameters(self) -> int:
+        """How many numbers the model holds; tied ones count once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @torch.no_grad()
+    def initialize_weights(self, generator: torch.Generator | None = None, only: nn.Module | None = None):
+        """Linear and Embedding weights from N(0, initializer_range), biases and the padding row 0. Source: 4.37.2."""
+        for module in (only or self).modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.normal_(0.0, self.config.initializer_range, generator=generator)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.zero_()
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx].zero_()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.body.embed_tokens
+
+    def set_input_embeddings(self, embedding: nn.Embedding):
+        self.body.embed_tokens = embedding
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The projection onto the vocabulary, where there is one."""
+        return getattr(self, "lm_head", None)
+
+    def set_output_embeddings(self, projection: nn.Linear):
+        self.lm_head = projection
+
+    def tie_weights(self):
+        """Let the output projection share the embedding's tensor where the configuration says so."""
+        if self.config.tie_word_embeddings and self.get_output_embeddings() is not None:
+            self.get_output_embeddings().weight = self.get_input_embeddings().weight
+
+    @torch.no_grad()
+    def resize_token_embeddings(
+        self, new_num_tokens: int, generator: torch.Generator | None = None
+    ) -> nn.Embedding:
+        """Grow or shrink the vocabulary, keeping the rows both have; new rows are N(0, initializer_range).
+
+        Changes the embedding, the output projection and `config.vocab_size`; returns the embedding. Raises ValueError
+        for a size below 1, or one that would cut off the padding row.
+        """
+        padding = self.config.pad_token_id
+        if new_num_tokens < 1 or (padding is not None and padding >= new_num_tokens):
+            raise ValueError(f"cannot resize the vocabulary to {new_num_tokens} tokens (pad_token_id is {padding})")
+        old, head = self.get_input_embeddings(), self.get_output_embeddings()
+        embedding = nn.Embedding(new_num_tokens, old.embedding_dim, old.padding_idx, device=old.weight.device,
+                                 dtype=old.weight.dtype)  # fmt: skip
+        self.initialize_weights(generator, only=embedding)
+        kept = min(new_num_tokens, old.num_embeddings)
+        embedding.weight[:kept] = old.weight[:kept]
+        self.set_input_embeddings(embedding)
+        if head is not None:
+            projection = nn.Linear(head.in_features, new_num_tokens, bias=False, device=head.weight.device,
+                                   dtype=head.weight.dtype)  # fmt: skip
+            self.initialize_weights(generator, only=projection)
+            projection.weight[:kept] = head.weight[:kept]
+            self.set_output_embeddings(projection)
+        self.config.vocab_size = new_num_tokens
+        self.tie_weights()
+        return embedding
+
+    def gradient_checkpointing_enable(self) -> Self:
+        """Recompute each layer in the backward pass instead of keeping its activations (training mode only)."""
+        self.body.gradient_checkpointing = True
+        return self
+
+    def gradient_checkpointing_disable(self) -> Self:
+        self.body.gradient_checkpointing = False
+        return self
+
+    def set_attn_implementation(self, implementation: str) -> Self:
+        """Choose "sdpa" (fused) or "eager" (every tensor can be looked at)."""
+        if implementation not in ATTENTION_IMPLEMENTATIONS:
+            raise ValueError(f"attention implementation {implementation!r}; choose 'sdpa' or 'eager'")
+        self.config.attn_implementation = implementation
+        return self
