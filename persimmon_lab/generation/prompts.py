@@ -1,0 +1,132 @@
+"""What is settled before the first token: the settings, the prompt as tensors, and how many tokens there is room for."""
+
+from typing import Any
+
+import torch
+from einops import repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from persimmon_lab.generation.settings import GenerationConfig
+
+DEFAULT_NEW_TOKENS = 20  # transformers' default
+
+
+def settle(model: Any, generation_config: GenerationConfig | None, settings: dict[str, Any]) -> GenerationConfig:
+    """What was asked for now, over the model's generation_config, over the token ids in its config."""
+    base = generation_config or getattr(model, "generation_config", None) or GenerationConfig()
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+    missing = {name: getattr(model.config, name, None) for name in ids if getattr(base, name) is None}
+    config = base.replace(**{**missing, **settings})
+    if config.num_return_sequences < 1 or (config.num_return_sequences > 1 and not config.do_sample):
+        raise ValueError(
+            f"num_return_sequences={config.num_return_sequences} with do_sample={config.do_sample}: greedy decoding has "
+            "one answer per prompt; pass do_sample=True for several, and at least 1"
+        )
+    return config
+
+
+def prepare_prompt(
+    model: Any,
+    config: GenerationConfig,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    attention_mask: Tensor | None,
+) -> tuple[
+    Int[Tensor, "batch position"],
+    Float[Tensor, "batch position_of_embeds hidden"] | None,
+    Int[Tensor, "batch position_of_mask"] | None,
+]:
+    """The prompt's ids (none with inputs_embeds), its embeddings if given, and its mask; None means nothing is padded.
+
+    Each prompt is repeated num_return_sequences times. Raises ValueError for prompts of the wrong shape or padded on
+    the right.
+    """
+    if inputs_embeds is not None:
+        if input_ids is not None:
+            raise ValueError("generate() was given both input_ids and inputs_embeds; pass one of them")
+        if not config.use_cache:
+            raise ValueError("inputs_embeds needs use_cache=True: without a cache every step would want them again")
+        inputs_embeds = _copies(inputs_embeds.to(model.device), config)
+        input_ids = torch.empty(inputs_embeds.shape[0], 0, dtype=torch.int64, device=model.device)
+        shape = tuple(inputs_embeds.shape[:2])
+    else:
+        input_ids = _copies(_prompt_ids(model, config, input_ids), config)
+        shape = tuple(input_ids.shape)
+
+    if attention_mask is not None and attention_mask.shape[-1] > 0:
+        attention_mask = _copies(attention_mask.to(model.device, torch.int64), config)
+        if tuple(attention_mask.shape) != shape:
+            raise ValueError(f"attention_mask is {tuple(attention_mask.shape)} but the prompt is {shape}")
+    elif inputs_embeds is None and _pad_id_is_only_padding(config):
+        attention_mask = (input_ids != config.pad_token_id).to(torch.int64)
+    if attention_mask is None or attention_mask.all():
+        return input_ids, inputs_embeds, None
+    if not attention_mask[:, -1].all():
+        row = int((attention_mask[:, -1] == 0).nonzero()[0])
+        raise ValueError(
+            f"row {row} of the prompt ends in padding; generation continues after the last position, so pad on the "
+            'left: tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")'
+        )
+    return input_ids, inputs_embeds, attention_mask
+
+
+def count_new_tokens(model: Any, config: GenerationConfig, width: int, longest: int) -> int:
+    """How many tokens to generate after a prompt of `width` positions, at most `longest` of them not padding.
+
+    Raises ValueError where that is none, or more than the model has positions for.
+    """
+    limit = context_limit(model.config)
+    if config.max_new_tokens is not None:
+        new_tokens, asked = config.max_new_tokens, f"max_new_tokens={config.max_new_tokens}"
+    elif config.max_length is not None:
+        new_tokens, asked = config.max_length - width, f"max_length={config.max_length}"
+    else:
+        new_tokens, asked = (
+            min(DEFAULT_NEW_TOKENS, max(limit - longest, 1)),
+            f"the default of {DEFAULT_NEW_TOKENS} new tokens",
+        )
+    if new_tokens < 1:
+        raise ValueError(
+            f"{asked} leaves no room after a prompt of {width} tokens; max_new_tokens counts without the prompt"
+        )
+    if longest + new_tokens > limit:
+        raise ValueError(
+            f"a prompt of {longest} tokens and {new_tokens} new ones ({asked}) make {longest + new_tokens}, but the "
+            f"model has {limit} positions; shorten the prompt, ask for at most {max(limit - longest, 0)} new tokens, or "
+            'give the model rope_scaling={"type": "dynamic", "factor": 2.0}'
+        )
+    return new_tokens
+
+
+def context_limit(model_config: Any) -> int:
+    """Positions the model can be asked for: max_position_embeddings, times the factor of rope_scaling if it has one."""
+    scaling = getattr(model_config, "rope_scaling", None) or {}
+    return int(model_config.max_position_embeddings * scaling.get("factor", 1))
+
+
+def _prompt_ids(model: Any, config: GenerationConfig, input_ids: Tensor | None) -> Int[Tensor, "batch position"]:
+    if input_ids is not None and not (isinstance(input_ids, Tensor) and input_ids.ndim == 2):
+        given = (
+            f"of shape {tuple(input_ids.shape)}" if isinstance(input_ids, Tensor) else f"a {type(input_ids).__name__}"
+        )
+        raise ValueError(
+            f"input_ids is {given}, but generate() takes a tensor (batch, position): "
+            'tokenizer(text, return_tensors="pt").input_ids, or ids[None] for a single row'
+        )
+    if input_ids is not None and input_ids.shape[1] > 0:
+        return input_ids.to(model.device, torch.int64)
+    if config.bos_token_id is None:
+        raise ValueError(
+            "the prompt is empty and the model has no bos_token_id to start from; pass input_ids or bos_token_id"
+        )
+    return torch.full((1 if input_ids is None else input_ids.shape[0], 1), config.bos_token_id, device=model.device)
+
+
+def _pad_id_is_only_padding(config: GenerationConfig) -> bool:
+    # As transformers infers it, except that it also takes a leading bos for padding where pad and bos share an id.
+    return config.pad_token_id is not None and config.pad_token_id not in [config.bos_token_id, *config.eos_token_ids()]
+
+
+def _copies(prompts: Tensor, config: GenerationConfig) -> Tensor:
+    return repeat(prompts, "batch ... -> (batch copies) ...", copies=config.num_return_sequences)

@@ -1,0 +1,129 @@
+"""From logits to the next token: pure functions on the last position's logits.
+
+Every filter takes and returns logits and marks what it removes with -inf, so that filters compose, and the softmax
+after them renormalises by itself. Each equals its namesake in `transformers.generation.logits_process`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+REMOVED = float("-inf")
+
+
+def apply_repetition_penalty(
+    logits: Float[Tensor, "batch vocab"],
+    penalty: float,
+    token_ids: Int[Tensor, "batch position"],
+    visible: Bool[Tensor, "batch position"] | None = None,
+) -> Float[Tensor, "batch vocab"]:
+    """Make tokens that occur in `token_ids` less likely (penalty > 1) or likelier (penalty < 1).
+
+    A positive logit is divided by the penalty and a negative one multiplied, so that both move the same way (Keskar et
+    al. 2019, arXiv:1909.05858). A token is penalised once however often it occurs. `visible` is false at padding, whose
+    id says nothing about the text.
+    """
+    _require(penalty > 0, "repetition_penalty", penalty, "a number above 0 (1 changes nothing, 1.2 is the paper's)")
+    # Hidden positions are pointed at one extra column, which is dropped again.
+    if visible is not None:
+        token_ids = token_ids.masked_fill(~visible, logits.shape[-1])
+    extra_column = logits.new_zeros(logits.shape[0], logits.shape[1] + 1, dtype=torch.bool)
+    occurs = extra_column.scatter(1, token_ids, True)[:, :-1]
+    return torch.where(occurs, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def apply_temperature(logits: Float[Tensor, "*batch vocab"], temperature: float) -> Float[Tensor, "*batch vocab"]:
+    """logits / temperature: below 1 sharpens the distribution, above 1 flattens it."""
+    _require(temperature > 0, "temperature", temperature, "a number above 0; for greedy decoding leave do_sample=False")
+    return logits / temperature
+
+
+def keep_top_k(logits: Float[Tensor, "*batch vocab"], top_k: int) -> Float[Tensor, "*batch vocab"]:
+    """Keep the `top_k` largest logits; ties with the smallest of them stay too."""
+    _require(isinstance(top_k, int) and top_k > 0, "top_k", top_k, "a whole number above 0")
+    smallest_kept = torch.topk(logits, min(top_k, logits.shape[-1])).values[..., -1:]
+    return logits.masked_fill(logits < smallest_kept, REMOVED)
+
+
+def keep_top_p(logits: Float[Tensor, "*batch vocab"], top_p: float) -> Float[Tensor, "*batch vocab"]:
+    """Keep the smallest set of most probable tokens whose probabilities reach `top_p` (arXiv:1904.09751).
+
+    The token that crosses `top_p` stays: without it the kept mass would fall short, and a first token above `top_p`
+    would leave nothing. Adept's sampler does the same by shifting its mask by one.
+    """
+    _require(0 <= top_p <= 1, "top_p", top_p, "a probability from 0 to 1")
+    ascending, order = torch.sort(logits, descending=False)
+    # Seen from the tail: a token goes when it and everything less probable together fit in the 1 - top_p we may lose.
+    tail_mass = ascending.softmax(dim=-1).cumsum(dim=-1)
+    removed = tail_mass <= 1 - top_p
+    removed[..., -1] = False
+    return logits.masked_fill(removed.scatter(-1, order, removed), REMOVED)
+
+
+def keep_min_p(logits: Float[Tensor, "*batch vocab"], min_p: float) -> Float[Tensor, "*batch vocab"]:
+    """Keep tokens at least `min_p` times as probable as the most probable one (arXiv:2407.01082)."""
+    _require(0 <= min_p <= 1, "min_p", min_p, "a ratio from 0 to 1")
+    probabilities = logits.softmax(dim=-1)
+    return logits.masked_fill(probabilities < min_p * probabilities.amax(dim=-1, keepdim=True), REMOVED)
+
+
+def shape_distribution(
+    logits: Float[Tensor, "*batch vocab"],
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> Float[Tensor, "*batch vocab"]:
+    """Temperature, then top-k, top-p and min-p, in transformers' order; None (or top_k=0) leaves a filter out."""
+    if temperature != 1.0:
+        logits = apply_temperature(logits, temperature)
+    if top_k:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None and top_p != 1.0:
+        logits = keep_top_p(logits, top_p)
+    if min_p is not None:
+        logits = keep_min_p(logits, min_p)
+    return logits
+
+
+def sample(logits: Float[Tensor, "batch vocab"], generator: torch.Generator | None = None) -> Int[Tensor, "batch"]:
+    """Draw one token id per row from softmax(logits); without a generator, torch's default one is used."""
+    drawn = torch.multinomial(logits.softmax(dim=-1), num_samples=1, generator=generator)
+    return rearrange(drawn, "batch 1 -> batch")
+
+
+@dataclass(frozen=True)
+class TokenChoice:
+    """How one chosen token stood in the distribution it came from.
+
+    `rank` is 1 for the most probable token; `entropy_bits` is -sum p log2 p over the vocabulary: 0 when the model is
+    sure, log2(vocab) when it has no idea; `alternatives` holds (token id, probability), the most probable first.
+    """
+
+    token_id: int
+    probability: float
+    rank: int
+    entropy_bits: float
+    alternatives: tuple[tuple[int, float], ...]
+
+
+def describe_choice(logits: Float[Tensor, "vocab"], token_id: int, alternatives: int = 10) -> TokenChoice:
+    """The statistics of choosing `token_id` from softmax(logits), in float32."""
+    probabilities = logits.to(torch.float32).softmax(dim=-1)
+    best = torch.topk(probabilities, min(alternatives, probabilities.shape[0]))
+    return TokenChoice(
+        token_id=token_id,
+        probability=float(probabilities[token_id]),
+        rank=1 + int((probabilities > probabilities[token_id]).sum()),
+        # xlogy takes 0 log 0 as 0, where filters have removed a token.
+        entropy_bits=float(-torch.xlogy(probabilities, probabilities).sum() / torch.log(torch.tensor(2.0))),
+        alternatives=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
+    )
+
+
+def _require(holds: bool, name: str, given: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={given!r}, but it has to be {expected}")
