@@ -1,4 +1,4 @@
-"""The Persimmon model: decoder layer, body, and the two heads, with the names and the numbers of transformers 4.37.2."""
+"""The Persimmon model: decoder layer, body and two heads, with the names and numbers of transformers 4.37.2."""
 
 import warnings
 

@@ -66,9 +66,7 @@ class PersimmonPreTrainedModel(nn.Module):
             self.get_output_embeddings().weight = self.get_input_embeddings().weight
 
     @torch.no_grad()
-    def resize_token_embeddings(
-        self, new_num_tokens: int, generator: torch.Generator | None = None
-    ) -> nn.Embedding:
+    def resize_token_embeddings(self, new_num_tokens: int, generator: torch.Generator | None = None) -> nn.Embedding:
         """Grow or shrink the vocabulary, keeping the rows both have; new rows are N(0, initializer_range).
 
         Changes the embedding, the output projection and `config.vocab_size`; returns the embedding. Raises ValueError
