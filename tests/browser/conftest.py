@@ -1,0 +1,209 @@
+"""JupyterLab and a real Chromium for the tests in this folder.
+
+One JupyterLab server and one browser serve the whole folder; each test gets a fresh page:
+
+    def test_button(jupyter):
+        jupyter.open(["import ipywidgets", "ipywidgets.Button(description='Go')"])  # cells, or the path of a notebook
+        jupyter.run_all()                                    # returns when the last cell is done; fails when one failed
+        jupyter.page.get_by_role("button", name="Go").click()          # `page` is Playwright's
+        assert "done" in jupyter.outputs()[-1]                # the visible text of each code cell's output
+        jupyter.screenshot("button")                          # screenshots/button.png, which git ignores
+
+`jupyter.open_voila(...)` shows the same notebook as a page of Voila, run and without its code. A notebook given by its
+path is copied, so that nothing a test does reaches the repository; its cells run with persimmon_lab importable.
+Wait for what the page shows with Playwright's `expect(locator).to_contain_text(...)`, never by sleeping.
+A test that fails leaves screenshots/<its name>.png and shows what the browser's console said.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "screenshots"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE = 60  # seconds until a server, a kernel or a page counts as stuck; a busy machine is slow, not broken
+
+# A browser of its own: no sandbox (CI runs as root), no traffic but to the server under test.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LAB_SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},  # render every cell, seen or not
+    "docmanager-extension/plugin": {"autosave": False},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+}
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Path of a Chromium; where there is none CI fails and a developer's run skips."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        missing = "no Chromium was found; install it with: sudo apt-get install -y chromium"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+class Server:
+    """A JupyterLab (and Voila) server on a port of its own, with folders, settings and a token of its own."""
+
+    def __init__(self, folder: Path):
+        self.notebooks = folder / "notebooks"
+        self.notebooks.mkdir()
+        for name, settings in LAB_SETTINGS.items():
+            file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(settings))
+        environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | {
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "JUPYTER_DATA_DIR": str(folder / "data"),
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+            "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+            "IPYTHONDIR": str(folder / "ipython"),
+        }
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
+                   "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={self.notebooks}", "--LabApp.news_url=None",
+                   "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+                   "--LabApp.expose_app_in_browser=True"]  # fmt: skip
+        self.log = folder / "server.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        self.url, self.token = self.address(folder / "runtime" / f"jpserver-{self.process.pid}.json")
+
+    def address(self, file: Path) -> tuple[str, str]:
+        """The server writes where it listens to a file in its runtime folder."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                told = json.loads(file.read_text())
+            except (FileNotFoundError, json.JSONDecodeError):
+                time.sleep(0.1)
+            else:
+                return told["url"].rstrip("/"), told["token"]
+        self.stop()
+        pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()}")
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("jupyter"))
+    yield server
+    server.stop()
+
+
+class Jupyter:
+    """What a person at the browser does."""
+
+    def __init__(self, server: Server, page: Page):
+        self.server, self.page, self.console = server, page, []
+        page.set_default_timeout(PATIENCE * 1000)
+        page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.console.append(f"error: {error}"))
+
+    def command(self, name: str, **arguments):
+        """One of JupyterLab's commands, by its id: surer than menus, which move while a busy page settles."""
+        call = "([name, arguments]) => window.jupyterapp.commands.execute(name, arguments).then(() => null)"
+        self.page.evaluate(call, [name, arguments])
+
+    def place(self, notebook) -> str:
+        """Put a notebook (a path, or the sources of its cells) where the server sees it; return its name."""
+        folder = self.server.notebooks
+        name = f"{len(list(folder.iterdir())):03}.ipynb"
+        if isinstance(notebook, (str, Path)):
+            shutil.copy(notebook, folder / name)
+        else:
+            cells = [nbformat.v4.new_code_cell(source) for source in notebook]
+            kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+            nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / name)
+        return name
+
+    def open(self, notebook) -> None:
+        name = self.place(notebook)
+        self.page.goto(f"{self.server.url}/lab?reset&token={self.server.token}")
+        self.page.wait_for_function("window.jupyterapp !== undefined")
+        self.page.evaluate("window.jupyterapp.restored.then(() => null)")
+        self.command("docmanager:open", path=name, factory="Notebook")
+        self.page.wait_for_function(
+            "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+        )
+
+    def run_all(self) -> None:
+        self.command("notebook:run-all-cells")
+        self.wait_until_idle()
+        errors = self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+        assert not errors.count(), errors.all_inner_texts()
+
+    def wait_until_idle(self) -> None:
+        """Until the kernel has done all that was asked of it."""
+        self.page.wait_for_function(
+            "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
+        )
+
+    def outputs(self) -> list[str]:
+        """The visible text below each code cell."""
+        return [cell.inner_text() for cell in self.page.locator(".jp-CodeCell .jp-Cell-outputArea").all()]
+
+    def open_voila(self, notebook) -> None:
+        name = self.place(notebook)
+        self.page.goto(f"{self.server.url}/voila/render/{name}?token={self.server.token}")
+        expect(self.page.locator("#voila_loading, #loading")).to_be_hidden(timeout=PATIENCE * 1000)
+
+    def screenshot(self, name: str, **options) -> Path:
+        SCREENSHOTS.mkdir(exist_ok=True)
+        path = SCREENSHOTS / f"{name}.png"
+        self.page.screenshot(path=path, **options)
+        return path
+
+
+@pytest.fixture
+def jupyter(server, browser, request):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    jupyter = Jupyter(server, context.new_page())
+    yield jupyter
+    if request.node.stash.get(FAILED, False):
+        path = jupyter.screenshot(request.node.name.replace("/", "-"))
+        print(f"The page when the test failed: {path}\nIts console:", *jupyter.console, sep="\n")
+    context.close()
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
