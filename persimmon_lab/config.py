@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 ROPE_SCALING_TYPES = ("linear", "dynamic")
 ROPE_PRECISIONS = ("float32", "adept")
@@ -91,8 +91,8 @@ class PersimmonConfig:
         if self.problem_type is not None:
             self._check_choice("problem_type", PROBLEM_TYPES)
         for name in ("hidden_dropout", "attention_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; a dropout probability is at least 0 and below 1")
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; a dropout probability is between 0 and 1")
 
     def _check_choice(self, name: str, choices: tuple[str, ...]):
         if getattr(self, name) not in choices:
@@ -129,12 +129,12 @@ class PersimmonConfig:
         return self.return_dict
 
     @classmethod
-    def persimmon_8b(cls, **overrides) -> Self:
+    def persimmon_8b(cls, **overrides) -> "PersimmonConfig":
         """Persimmon-8B as Adept released it: 9.40 B parameters; 71013 is its `|ENDOFTEXT|`, used as bos and as eos."""
         return cls(**{"bos_token_id": 71013, "eos_token_id": 71013, "torch_dtype": "bfloat16"} | overrides)
 
     @classmethod
-    def tiny(cls, **overrides) -> Self:
+    def tiny(cls, **overrides) -> "PersimmonConfig":
         """A model for tests and first looks: 64 wide, 2 layers, 4 heads, 128 tokens of vocabulary, context 64."""
         sizes = {
             "vocab_size": 128,
@@ -147,7 +147,7 @@ class PersimmonConfig:
         return cls(**sizes | overrides)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> "PersimmonConfig":
         """Read the contents of a `config.json` of either dialect.
 
         Raises ValueError when `model_type` names another architecture, or when the two dialects contradict
@@ -198,7 +198,7 @@ class PersimmonConfig:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json_file(cls, path: str | os.PathLike) -> Self:
+    def from_json_file(cls, path: str | os.PathLike) -> "PersimmonConfig":
         """Read one `config.json`. Raises ValueError that names the file when it is not a JSON object."""
         text = Path(path).read_text(encoding="utf-8", errors="replace")
         try:
@@ -210,7 +210,7 @@ class PersimmonConfig:
         return cls.from_dict(values)
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike, **overrides) -> Self:
+    def from_pretrained(cls, path: str | os.PathLike, **overrides) -> "PersimmonConfig":
         """Read `config.json` in a folder (or the file itself); `overrides` replace fields."""
         path = Path(path)
         return dataclasses.replace(cls.from_json_file(path / "config.json" if path.is_dir() else path), **overrides)

@@ -1,7 +1,5 @@
 """What every Persimmon model can do besides its forward pass: initialise, resize, tie, report, load and save."""
 
-from typing import Self
-
 import torch
 from torch import nn
 
@@ -92,16 +90,16 @@ class PersimmonPreTrainedModel(nn.Module):
         self.tie_weights()
         return embedding
 
-    def gradient_checkpointing_enable(self) -> Self:
+    def gradient_checkpointing_enable(self) -> "PersimmonPreTrainedModel":
         """Recompute each layer in the backward pass instead of keeping its activations (training mode only)."""
         self.body.gradient_checkpointing = True
         return self
 
-    def gradient_checkpointing_disable(self) -> Self:
+    def gradient_checkpointing_disable(self) -> "PersimmonPreTrainedModel":
         self.body.gradient_checkpointing = False
         return self
 
-    def set_attn_implementation(self, implementation: str) -> Self:
+    def set_attn_implementation(self, implementation: str) -> "PersimmonPreTrainedModel":
         """Choose "sdpa" (fused) or "eager" (every tensor can be looked at)."""
         if implementation not in ATTENTION_IMPLEMENTATIONS:
             raise ValueError(f"attention implementation {implementation!r}; choose 'sdpa' or 'eager'")
