@@ -25,6 +25,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat import NotebookNode
 from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,7 @@ CHROMIUM_FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 LAB_SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # render every cell, seen or not
@@ -162,8 +164,9 @@ class Jupyter:
     def run_all(self) -> None:
         self.command("notebook:run-all-cells")
         self.wait_until_idle()
-        errors = self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
-        assert not errors.count(), errors.all_inner_texts()
+        cells = self.page.evaluate("window.jupyterapp.shell.currentWidget.model.toJSON().cells")
+        said = [output for cell in cells for output in cell.get("outputs", ())]
+        assert not [f"{output.ename}: {output.evalue}" for output in map(NotebookNode, said) if "ename" in output]
 
     def wait_until_idle(self) -> None:
         """Until the kernel has done all that was asked of it."""
@@ -179,6 +182,7 @@ class Jupyter:
         name = self.place(notebook)
         self.page.goto(f"{self.server.url}/voila/render/{name}?token={self.server.token}")
         expect(self.page.locator("#voila_loading, #loading")).to_be_hidden(timeout=PATIENCE * 1000)
+        expect(self.page.get_by_text("There was an error when executing cell")).to_have_count(0)
 
     def screenshot(self, name: str, **options) -> Path:
         SCREENSHOTS.mkdir(exist_ok=True)
