@@ -3,10 +3,11 @@
 import torch
 from torch import nn
 
+from persimmon_lab.checkpoints.store import Pretrained
 from persimmon_lab.config import ATTENTION_IMPLEMENTATIONS, PersimmonConfig
 
 
-class PersimmonPreTrainedModel(nn.Module):
+class PersimmonPreTrainedModel(Pretrained, nn.Module):
     """The shared base of the body and the heads. The body is `self.model`, or `self` when it is the body."""
 
     config_class = PersimmonConfig

@@ -1,0 +1,164 @@
+"""Weight files: which ones a folder holds, what they hold, and reading them without holding them twice."""
+
+import json
+import pickle
+import zlib
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Shaped
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+CHECKSUMS = "crc32"
+SMALLEST_BITE = 8 * 2**20
+
+
+class WeightFile:
+    """One file of tensors, read in bites through a memory map that is dropped as soon as they are copied.
+
+    Pages of a map count as this process's memory for as long as the map lives, so one map for the whole file would
+    cost its size a second time. Nothing that `read` returns stays mapped: whoever overwrites or truncates the file
+    later can neither change the model nor crash it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checksums = {}
+        self._tensors, self._touched = self._map(), 0
+        self._bite = max(path.stat().st_size // 32, SMALLEST_BITE)
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        self.dtypes = {name: tensor.dtype for name, tensor in self._tensors.items()}
+
+    def read(
+        self, name: str, *, dtype: torch.dtype, device: torch.device | str, verify: bool = True
+    ) -> Float[Tensor, "..."]:
+        """One tensor, converted and moved bite by bite.
+
+        Raises CheckpointError when `verify` is set and its bytes differ from the checksum stored beside it.
+        """
+        target = torch.empty(self.shapes[name], dtype=dtype, device=device)
+        row_bytes = max(1, self.dtypes[name].itemsize * target.numel() // len(target))
+        rows, checksum = max(1, self._bite // row_bytes), 0
+        for start in range(0, len(target), rows):
+            if self._touched > self._bite:
+                self._tensors, self._touched = None, 0
+                self._tensors = self._map()
+            bite = self._tensors[name][start : start + rows]
+            target[start : start + rows].copy_(bite)
+            if verify and name in self.checksums:
+                checksum = checksum_of(bite, checksum)
+            self._touched += len(bite) * row_bytes
+        if verify and checksum != self.checksums.get(name, checksum):
+            raise CheckpointError(
+                f"{self.path}: the bytes of {name} are not the ones that were saved (their CRC-32 differs); copy or "
+                "download the file again, or pass verify=False to look at what is left"
+            )
+        return target
+
+    def _map(self) -> dict[str, Shaped[Tensor, "..."]]:
+        """Every tensor of the file as a view of a fresh map; reads the header only."""
+        if self.path.suffix == ".bin":
+            return _map_pickle(self.path)
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                self.checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file, not a dict)
+        except (SafetensorError, json.JSONDecodeError) as error:
+            raise CheckpointError(
+                f"{self.path} is not a whole safetensors file: {error}. {_hint(self.path)}"
+            ) from error
+
+
+def checksum_of(tensor: Shaped[Tensor, "..."], before: int = 0) -> int:
+    """CRC-32 of a tensor's bytes, continued from `before`; finds damage, not malice."""
+    return zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), before)
+
+
+def open_weights(folder: Path) -> dict[str, WeightFile]:
+    """The file that holds each tensor of a checkpoint, by tensor name.
+
+    Looked for in transformers' order: model.safetensors, its sharded index, then the same two of pytorch_model.bin.
+
+    Raises CheckpointNotFoundError when the folder holds no weights, CheckpointError when a file is damaged, carries
+    code, or does not hold what the index says.
+    """
+    for whole, index in ((WHOLE, INDEX), (PICKLE, PICKLE_INDEX)):
+        if (folder / whole).exists():
+            file = WeightFile(folder / whole)
+            return dict.fromkeys(file.shapes, file)
+        if (folder / index).exists():
+            return _open_sharded(folder / index)
+    names = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+    raise CheckpointNotFoundError(f"{folder} holds no {WHOLE}, {INDEX}, {PICKLE} or {PICKLE_INDEX}; it holds {names}")
+
+
+def _open_sharded(index: Path) -> dict[str, WeightFile]:
+    paths = _read_index(index)
+    if absent := sorted({path.name for path in paths.values() if not path.exists()}):
+        raise CheckpointNotFoundError(
+            f"{index} names {len(absent)} shards that are not beside it: {', '.join(absent)}. Copy them there; if this "
+            "is a hub download that stopped half-way, load it again while online"
+        )
+    files = {path: WeightFile(path) for path in sorted(set(paths.values()))}
+    held = {name: file for file in files.values() for name in file.shapes}
+    wrong = [name for name, path in paths.items() if name not in files[path].shapes]
+    wrong += [f"{name} (in {file.path.name})" for name, file in held.items() if name not in paths]
+    if wrong:
+        raise CheckpointError(f"{index} and its shards disagree about where these tensors are: {', '.join(wrong)}")
+    return {name: files[path] for name, path in paths.items()}
+
+
+def _read_index(index: Path) -> dict[str, Path]:
+    """The shard of every tensor; refuses an index that points anywhere but at files beside it."""
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        pairs = list(weight_map.items())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f'{index} is no JSON object with a "weight_map" from tensor to file: {error!r}'
+        ) from error
+    if bad := [shard for _, shard in pairs if not isinstance(shard, str) or not _stays_beside(index, shard)]:
+        raise CheckpointError(f"{index} points outside its folder: {bad[0]!r}. A shard is the name of a file beside it")
+    return {name: index.parent / shard for name, shard in pairs}
+
+
+def _stays_beside(index: Path, shard: str) -> bool:
+    if shard != Path(shard).name or "\\" in shard or shard in ("", ".", ".."):
+        return False
+    # The hub's cache keeps <repository>/snapshots/<revision>/<name> as links into <repository>/blobs.
+    folder = index.parent.resolve()
+    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+    return (folder / shard).resolve().parent in (folder, blobs)
+
+
+def _map_pickle(path: Path) -> dict[str, Shaped[Tensor, "..."]]:
+    try:
+        tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is refused: it is not a plain archive of tensors and may carry code, which was not run. "
+            f"{_hint(path)}. torch says: {str(error).splitlines()[0]}"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a whole file of torch.save: {error}. {_hint(path)}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{path} holds something other than a dictionary of tensors; save a state_dict() instead")
+    return dict(tensors)
+
+
+def _hint(path: Path) -> str:
+    """What a file that cannot be read most likely is."""
+    with path.open("rb") as file:
+        beginning = file.read(64).lstrip().lower()
+    if not beginning:
+        return "The file is empty: copy or download it again"
+    if beginning.startswith(b"version https://git-lfs"):
+        return "It is the pointer that git keeps for a large file: run `git lfs pull`"
+    if beginning.startswith((b"<", b"{")):
+        return "It is text, such as the error page of a failed download: download it again"
+    return f"It may be truncated or damaged ({path.stat().st_size:,} bytes here): copy or download it again"

@@ -1,0 +1,191 @@
+"""`from_pretrained` and `save_pretrained`: a model from a folder of weights and back, in transformers' layout."""
+
+import dataclasses
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from persimmon_lab.checkpoints import hub
+from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from persimmon_lab.checkpoints.matching import FLOATS, HEADS, check_fit, check_tied, names_in_file
+from persimmon_lab.checkpoints.shards import WeightFile, open_weights
+from persimmon_lab.checkpoints.writing import finish_save, staged, write_weights
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.generation.settings import GenerationConfig
+
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
+
+
+class Pretrained:
+    """Loading and saving, mixed into a model class that `cls(config)` builds.
+
+    `generation_config` is what `generation_config.json` asks for beyond the token ids of `config.json`.
+    """
+
+    generation_config: GenerationConfig | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike,
+        *,
+        config: PersimmonConfig | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | int | None = None,
+        verify: bool = True,
+        generator: torch.Generator | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+        **overrides: Any,
+    ) -> Self:
+        """Load a checkpoint folder or a hub id, ready for inference (`eval()`).
+
+        `torch_dtype` (`dtype` is the same) is float32 when None, the stored one when "auto". Tensors are read one by
+        one, converted and put on `device` (the CPU by default): the peak of memory is the weights and a few per cent.
+        `overrides` are fields of the configuration, such as `attn_implementation="eager"` or `num_labels=3`.
+
+        A body loads into a head and a head's checkpoint into a body. A head that the checkpoint does not have is drawn
+        from `generator`, with a warning; every other missing, unexpected or misshapen tensor is an error. `verify`
+        compares the checksums that `save_pretrained` stores. `revision`, `token`, `cache_dir` and `local_files_only`
+        are for hub ids.
+
+        Raises CheckpointNotFoundError when there is no such checkpoint, CheckpointError (a ValueError) when it is
+        damaged, unsafe or does not fit, and TypeError for an override that is no field.
+        """
+        folder = hub.resolve(
+            path, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        finish_save(folder)
+        config = override(read_config(folder) if config is None else config, overrides)
+        files = open_weights(folder)
+        dtype = choose_dtype(torch_dtype, dtype, config, files)
+        config.torch_dtype = str(dtype).removeprefix("torch.")
+
+        with torch.device("meta"):
+            model = cls(config)
+        tied = set(model._tied_weights_keys) if config.tie_word_embeddings else set()
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+        stored = names_in_file(shapes, files)
+        # The architecture the file names must bring its head; to others a head is new.
+        absent = [name for name in HEADS if name in shapes and name not in files]
+        fresh = [] if cls.__name__ in (config.architectures or []) else absent
+        check_fit(folder, cls.__name__, {name: shapes[name] for name in shapes if name not in fresh}, stored, files)
+        check_tied(folder, tied, files)
+
+        tensors = {}
+        for name in shapes:
+            if name in fresh:
+                head = model.get_submodule(name.removesuffix(".weight")).to_empty(device="cpu")
+                model.initialize_weights(generator, only=head)
+                tensors[name] = head.weight.detach().to(device or "cpu", dtype)
+            else:
+                file = files[stored[name]]
+                tensors[name] = file.read(stored[name], dtype=dtype, device=device or "cpu", verify=verify)
+        model.load_state_dict(tensors, assign=True, strict=False)  # everything is there but the tied, tied below
+        model.tie_weights()
+        if fresh:
+            warnings.warn(
+                f"{folder} has no {', '.join(fresh)}: newly initialised at random, to be trained before use",
+                stacklevel=2,
+            )
+        model.generation_config = read_generation_config(folder)
+        return model.eval()
+
+    def save_pretrained(self, path: str | os.PathLike, max_shard_size: int | str = "5GB"):
+        """Write `config.json`, `generation_config.json` and safetensors that transformers 4 and 5 load as well.
+
+        Weights above `max_shard_size` (bytes, or text such as "200MB") are cut into shards with an index. Other files
+        of the folder stay, weights of an older save go. An interruption leaves the old checkpoint or the new one.
+
+        Raises OSError when the disk is full or the folder cannot be written; what was there before is unchanged.
+        """
+        config = dataclasses.replace(
+            self.config, torch_dtype=str(self.dtype).removeprefix("torch."), architectures=[type(self).__name__]
+        )
+        tensors = self.state_dict()
+        if meta := [name for name, tensor in tensors.items() if tensor.is_meta]:
+            raise ValueError(
+                f"{len(meta)} tensors are on the meta device and have no values to save: {', '.join(meta)}"
+            )
+        if config.tie_word_embeddings:
+            tensors = {name: tensor for name, tensor in tensors.items() if name not in self._tied_weights_keys}
+        with staged(Path(path).expanduser()) as folder:
+            write_weights(folder, tensors, max_shard_size)
+            config.save_pretrained(folder)
+            if hasattr(self, "generate"):
+                (self.generation_config or default_generation_config(config)).save_pretrained(folder)
+
+
+def choose_dtype(
+    torch_dtype: torch.dtype | str | None,
+    dtype: torch.dtype | str | None,
+    config: PersimmonConfig,
+    files: dict[str, WeightFile],
+) -> torch.dtype:
+    """float32 for None; for "auto" the dtype config.json names, or else that of the first tensor."""
+    if torch_dtype is not None and dtype is not None and as_dtype(torch_dtype) != as_dtype(dtype):
+        raise ValueError(f"torch_dtype={torch_dtype} and dtype={dtype} are two names of one argument; give one of them")
+    wanted = torch_dtype if dtype is None else dtype
+    if wanted is None:
+        return torch.float32
+    if wanted == "auto":
+        first = next((dtype for name, file in files.items() if (dtype := file.dtypes[name]).is_floating_point), None)
+        wanted = config.torch_dtype or first or torch.float32
+    return as_dtype(wanted)
+
+
+def as_dtype(value: torch.dtype | str) -> torch.dtype | str:
+    """A floating-point dtype from itself or its name, "bfloat16" or "torch.bfloat16"; "auto" stays."""
+    name = str(value).removeprefix("torch.")
+    if name != "auto" and name not in DTYPES:
+        raise ValueError(f'dtype {value!r} is not one a model computes in; choose {", ".join(DTYPES)} or "auto"')
+    return DTYPES.get(name, "auto")
+
+
+def read_config(folder: Path) -> PersimmonConfig:
+    path = folder / "config.json"
+    if not path.exists():
+        raise CheckpointNotFoundError(f"{folder} holds no config.json; give the folder of a saved model, or config=...")
+    try:
+        return PersimmonConfig.from_json_file(path)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} describes no Persimmon model: {error}") from error
+
+
+def override(config: PersimmonConfig, overrides: dict[str, Any]) -> PersimmonConfig:
+    """A copy of a configuration with some fields replaced; None keeps the field."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    if unknown := sorted(overrides.keys() - fields):
+        raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig")
+    extra = dict(config.extra)
+    if overrides.get("num_labels", config.num_labels) != config.num_labels:
+        # The names of the old labels count the old number.
+        extra = {key: value for key, value in extra.items() if key not in ("id2label", "label2id")}
+    return dataclasses.replace(config, **{"extra": extra} | overrides)
+
+
+def read_generation_config(folder: Path) -> GenerationConfig | None:
+    """None where there is none, or where transformers wrote one that only repeats the token ids of config.json."""
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return None
+    try:
+        settings = GenerationConfig.from_pretrained(folder)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a JSON object of generation settings: {error}") from error
+    return None if settings.extra.get("_from_model_config") else settings
+
+
+def default_generation_config(config: PersimmonConfig) -> GenerationConfig:
+    return GenerationConfig(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        extra={"_from_model_config": True},
+    )

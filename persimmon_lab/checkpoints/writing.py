@@ -1,0 +1,126 @@
+"""Writing a checkpoint so that an interruption leaves the old one or the new one, never a mixture."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxtyping import Shaped
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from persimmon_lab.checkpoints.shards import CHECKSUMS, INDEX, WHOLE, checksum_of
+
+UNFINISHED, FINISHED = ".unfinished-save", ".finished-save"
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into; when the block ends, its files replace those of the same name in `folder`.
+
+    The commit is one rename, of the unfinished staging folder to a finished one. Before it, `folder` is untouched and
+    an error removes what was written; after it, moving the files over can be repeated from any step, by the next
+    `finish_save`. One writer per folder at a time.
+
+    Raises OSError, saying that nothing changed, when the disk is full or the folder cannot be written.
+    """
+    created = not folder.exists()
+    staging = folder / UNFINISHED
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        finish_save(folder)
+        shutil.rmtree(staging, ignore_errors=True)  # of a save that was killed
+        staging.mkdir()
+        yield staging
+        for file in staging.iterdir():
+            file.chmod(staging.stat().st_mode & 0o666)  # safetensors writes files that only their owner may read
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
+        staging.rename(folder / FINISHED)
+    except BaseException as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        if created:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError | SafetensorError):
+            raise _write_error(error, folder) from error
+        raise
+    finish_save(folder)
+
+
+def finish_save(folder: Path):
+    """Move the files of a finished save to their places; does nothing when there is none. Safe to repeat."""
+    finished = folder / FINISHED
+    if not finished.is_dir():
+        return
+    if (finished / INDEX).exists():
+        # The index, or the one file of weights, moves last: until then it says which weights are new.
+        last = INDEX
+        new = {INDEX, *json.loads((finished / INDEX).read_text(encoding="utf-8"))["weight_map"].values()}
+    else:
+        last, new = WHOLE, {WHOLE}
+    if (finished / last).exists():
+        for file in folder.iterdir():
+            if OURS.fullmatch(file.name) and file.name not in new:
+                file.unlink()
+    for file in sorted(finished.iterdir(), key=lambda file: file.name == last):
+        file.replace(folder / file.name)
+    finished.rmdir()
+
+
+def write_weights(folder: Path, tensors: dict[str, Shaped[Tensor, "..."]], max_shard_size: int | str):
+    """`model.safetensors`, or numbered shards of at most `max_shard_size` bytes with their index.
+
+    Each file's metadata keep the CRC-32 of its tensors, which `WeightFile.read` compares. A tensor larger than a
+    shard gets one to itself.
+    """
+    shards = split_into_shards({name: tensor.nbytes for name, tensor in tensors.items()}, bytes_of(max_shard_size))
+    names = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
+    if len(shards) == 1:
+        names = [WHOLE]
+    for file, shard in zip(names, shards):
+        held = {name: tensors[name].detach().cpu().contiguous() for name in shard}
+        checksums = {name: checksum_of(tensor) for name, tensor in held.items()}
+        save_file(held, folder / file, metadata={"format": "pt", CHECKSUMS: json.dumps(checksums)})
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
+            "weight_map": {name: file for file, shard in zip(names, shards) for name in shard},
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def split_into_shards(sizes: dict[str, int], most: int) -> list[list[str]]:
+    """Names in order, cut into runs whose sizes sum to at most `most`; a larger one stands alone."""
+    shards, room = [[]], most
+    for name, size in sizes.items():
+        if size > room and shards[-1]:
+            shards.append([])
+            room = most
+        shards[-1].append(name)
+        room -= size
+    return shards
+
+
+def bytes_of(size: int | str) -> int:
+    """A number of bytes from a number or from text such as "5GB" (10^9 bytes) or "2GiB" (2^30)."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size).lower())
+    if match is None or match[2].upper() not in UNITS or float(match[1]) == 0:
+        raise ValueError(
+            f'max_shard_size is {size!r}; give a number of bytes above 0, or text such as "5GB" or "200MB"'
+        )
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def _write_error(error: OSError | SafetensorError, folder: Path) -> OSError:
+    number = re.search(r"os error (\d+)", str(error))  # how safetensors quotes the system
+    code = getattr(error, "errno", None) or (int(number[1]) if number else None)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = f"{shutil.disk_usage(existing).free:,} bytes free on its disk"
+    return OSError(code, f"could not save to {folder} ({error}; {free}); what was there before is unchanged")
