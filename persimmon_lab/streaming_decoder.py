@@ -1,0 +1,63 @@
+"""Text from token ids as they come, never half a character."""
+
+import codecs
+import re
+
+ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+
+
+class StreamingDecoder:
+    """Turns ids into text one at a time; all pushes and the finish, joined, are `tokenizer.decode` of all the ids.
+
+    Three things keep this from being a look-up: a character outside the vocabulary comes as one id per UTF-8 byte, and
+    is held back until its last; bytes that never become a character are shown as U+FFFD each; and the space that a
+    piece such as `▁The` stands for is dropped where the text begins.
+    """
+
+    def __init__(self, tokenizer, skip_special_tokens: bool = False):
+        self._tokenizer = tokenizer
+        self._skip_special_tokens = skip_special_tokens
+        self._special_ids = set(tokenizer.all_special_ids)
+        # Bytes that are no UTF-8 become lone surrogates, one each, and those U+FFFD: sentencepiece replaces byte by
+        # byte, where Python's errors="replace" would replace a broken character as a whole.
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._silent: list[int] | None = []  # the ids since the text began, until they show something; then None
+
+    def push(self, token_id: int) -> str:
+        """The text that `token_id` completes; empty while a character still lacks bytes.
+
+        ValueError for an id outside the vocabulary.
+        """
+        piece = self._tokenizer.convert_ids_to_tokens(token_id)
+        special = token_id in self._special_ids
+        if special and self._skip_special_tokens:
+            return ""
+        model = self._tokenizer.sp_model
+        if model.is_byte(token_id):
+            return self._shown(self._characters(bytes([int(piece[3:5], 16)])))
+        held = self._shown(self._characters(b"", final=True))
+        if special:
+            self._silent = []
+            return held + piece
+        if self._silent is None:
+            return held + piece.replace("\u2581", " ")
+        # What is dropped at the beginning is sentencepiece's to say.
+        self._silent.append(token_id)
+        return held + self._shown(model.decode(self._silent))
+
+    def finish(self) -> str:
+        """What is still held back, one U+FFFD a byte; the decoder is then ready for another text."""
+        held = self._characters(b"", final=True)
+        self._silent = []
+        return held
+
+    def _characters(self, data: bytes, final: bool = False) -> str:
+        text = ESCAPED_BYTE.sub("\ufffd", self._utf8.decode(data, final))
+        if final:
+            self._utf8.reset()
+        return text
+
+    def _shown(self, text: str) -> str:
+        if text:
+            self._silent = None
+        return text

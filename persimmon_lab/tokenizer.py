@@ -1,0 +1,331 @@
+"""Text to token ids and back: sentencepiece, with the conventions of the models that Adept released.
+
+sentencepiece is the reference: an ordinary text gets exactly the ids that it gives, and ids exactly its text. What is
+added here goes around it: special tokens, batches, offsets, the chat format, and files that other libraries read.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from torch import Tensor
+
+from persimmon_lab.batch_encoding import BatchEncoding, batch, to_tensors
+from persimmon_lab.chat import render_chat
+from persimmon_lab.sentencepiece_model import PieceType, load_sentencepiece, read_model, retype
+from persimmon_lab.streaming_decoder import StreamingDecoder
+from persimmon_lab.tokenizer_files import (
+    CONFIG_FILE,
+    CONFIG_KEYS,
+    FAST_FILE,
+    VOCAB_FILE,
+    find_folder,
+    read_config,
+    write_files,
+)
+from persimmon_lab.tokenizer_json import tokenizer_json
+
+__all__ = ["BatchEncoding", "PersimmonTokenizer", "StreamingDecoder"]
+
+END_OF_TEXT = "|ENDOFTEXT|"  # id 71013 in Adept's release, where it begins and ends every document
+
+BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
+SPACED_OUT = re.compile(r" ([.?!,]|n't|'m|'s|'ve|'re)")
+
+TokenIds = Sequence[int] | np.ndarray | Tensor
+
+
+class PersimmonTokenizer:
+    """A sentencepiece model with special tokens; `sp_model` is the sentencepiece processor itself.
+
+    `bos_token` and `eos_token` default to `|ENDOFTEXT|` where the vocabulary has it, else to the `<s>` and `</s>` of
+    the model; `pad_token` defaults to `eos_token`. Padding goes to the left unless told otherwise, as generation needs.
+
+    Special tokens are matched in a text only on request (`parse_special=True`): what a user types stays plain text,
+    even `|ENDOFTEXT|`, which sentencepiece alone would turn into the id that ends a document.
+    """
+
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike,
+        *,
+        bos_token: str | None = None,
+        eos_token: str | None = None,
+        pad_token: str | None = None,
+        add_bos_token: bool = True,
+        add_eos_token: bool = False,
+        padding_side: str = "left",
+        model_max_length: int | None = None,
+    ):
+        self.sp_model = load_sentencepiece(Path(vocab_file))
+        self.unk_token_id = self.sp_model.unk_id()
+        self.unk_token = self.sp_model.id_to_piece(self.unk_token_id)
+        self.bos_token = bos_token or self._first_known(END_OF_TEXT, "<s>")
+        self.eos_token = eos_token or self._first_known(END_OF_TEXT, "</s>")
+        self.pad_token = pad_token or self.eos_token
+        self.add_bos_token = add_bos_token
+        self.add_eos_token = add_eos_token
+        self.padding_side = padding_side
+        self.model_max_length = model_max_length
+        self._retyped: dict[frozenset[int], sentencepiece.SentencePieceProcessor] = {}
+        _ = self.all_special_ids  # refuses a token that is not in the vocabulary now, not at its first use
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_id: str | os.PathLike, *, revision: str | None = None, **options
+    ) -> "PersimmonTokenizer":
+        """The tokenizer in a folder, or in a repository of the Hugging Face Hub such as `adept/persimmon-8b-chat`.
+
+        `options` are those of the constructor, and go before what tokenizer_config.json says.
+        """
+        folder = find_folder(path_or_id, revision)
+        return cls(folder / VOCAB_FILE, **(read_config(folder / CONFIG_FILE) | options))
+
+    def save_pretrained(self, folder: str | os.PathLike) -> list[Path]:
+        """Write tokenizer.model, tokenizer_config.json and tokenizer.json to `folder`, and return their paths.
+
+        transformers reads the last two, through AutoTokenizer or PreTrainedTokenizerFast, to the same ids. Where
+        tokenizer.json cannot say what the model does (see `tokenizer_json`) it is left out, with a warning.
+        """
+        proto = self.sp_model.serialized_model_proto()
+        bos_id = self.bos_token_id if self.add_bos_token else None
+        eos_id = self.eos_token_id if self.add_eos_token else None
+        try:
+            fast = tokenizer_json(read_model(proto), self.all_special_ids, bos_id, eos_id)
+        except ValueError as error:
+            warnings.warn(f"no {FAST_FILE} was written: {error}", stacklevel=2)
+            fast = None
+        config = {key: getattr(self, key) for key in (*CONFIG_KEYS, "unk_token")}
+        return write_files(Path(folder), proto, config, fast)
+
+    # ------------------------------------------------------------------------------------------------ the vocabulary
+
+    @property
+    def vocab_size(self) -> int:
+        return self.sp_model.get_piece_size()
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._id_of(self.bos_token)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._id_of(self.eos_token)
+
+    @property
+    def pad_token_id(self) -> int | None:
+        return self._id_of(self.pad_token)
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """Ids that stand for no text: bos, eos, pad, unk, `|ENDOFTEXT|` and sentencepiece's own control pieces."""
+        named = {self.bos_token_id, self.eos_token_id, self.pad_token_id, self._id_of(self._first_known(END_OF_TEXT))}
+        return sorted({*named, self.unk_token_id, *self._control_ids} - {None})
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        return self.convert_ids_to_tokens(self.all_special_ids)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {self.sp_model.id_to_piece(index): index for index in range(self.vocab_size)}
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
+        """The id of each piece; `unk_token_id` for a string that is no piece of the vocabulary."""
+        if isinstance(tokens, str):
+            return self.sp_model.piece_to_id(tokens)
+        return [self.sp_model.piece_to_id(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: int | TokenIds) -> str | list[str]:
+        """The piece of each id as it stands in the vocabulary: `▁` for a space, `<0x0A>` for a byte."""
+        tokens = [self.sp_model.id_to_piece(index) for index in self._checked(ids)]
+        return tokens[0] if isinstance(ids, int) else tokens
+
+    def _first_known(self, *tokens: str) -> str | None:
+        return next((token for token in tokens if self.sp_model.piece_to_id(token) != self.unk_token_id), None)
+
+    def _id_of(self, token: str | None) -> int | None:
+        if token is None:
+            return None
+        index = self.sp_model.piece_to_id(token)
+        if self.sp_model.id_to_piece(index) != token:
+            raise ValueError(f"special token {token!r} is not one of the {self.vocab_size} pieces of this vocabulary")
+        return index
+
+    @cached_property
+    def _control_ids(self) -> list[int]:
+        return [index for index in range(self.vocab_size) if self.sp_model.is_control(index)]
+
+    def _checked(self, ids: int | TokenIds) -> list[int]:
+        ids = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else ids
+        ids = [ids] if isinstance(ids, int) else list(ids)
+        for index in ids:
+            if not 0 <= index < self.vocab_size:
+                raise ValueError(f"token id {index} is outside the vocabulary, which ends at {self.vocab_size - 1}")
+        return ids
+
+    # --------------------------------------------------------------------------------------------------- text to ids
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        *,
+        add_special_tokens: bool = True,
+        parse_special: bool = False,
+        padding: bool | str = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        return_offsets_mapping: bool = False,
+    ) -> BatchEncoding:
+        """Encode one text, or a list of them into one row each.
+
+        - `add_special_tokens`: bos before and eos after each text, as `add_bos_token` and `add_eos_token` say.
+        - `parse_special`: take `|ENDOFTEXT|` and the like in the text for the special token; each stretch between them
+          is then encoded as a text of its own. Otherwise they are spelt out in ordinary pieces.
+        - `padding`: `True` or `"longest"` pads to the longest row, `"max_length"` to `max_length`, on `padding_side`.
+        - `truncation`: cut the text on its right so that a row with its bos and eos has at most `max_length`.
+        - `return_tensors="pt"`: int64 tensors of shape (batch, position), batch 1 for one text.
+        - `return_offsets_mapping`: for each token the characters `text[start:end]` that it stands for; the byte pieces
+          of one character share its span, and a piece that stands for no character has an empty one.
+
+        `max_length` defaults to `model_max_length`. ValueError where a row cannot be made as asked, or where a text
+        holds half of a surrogate pair, which is no character.
+        """
+        if return_tensors not in (None, "pt"):
+            raise ValueError(f"return_tensors={return_tensors!r}: expected 'pt' for torch tensors, or None for lists")
+        if max_length is not None and not truncation and padding != "max_length":
+            raise ValueError(f"max_length={max_length} does nothing alone: add truncation=True or padding='max_length'")
+        texts = [text] if isinstance(text, str) else list(text)
+        before = [self.bos_token_id] if add_special_tokens and self.add_bos_token and self.bos_token else []
+        after = [self.eos_token_id] if add_special_tokens and self.add_eos_token and self.eos_token else []
+        limit = self.model_max_length if max_length is None else max_length
+        room = None
+        if truncation:
+            if limit is None:
+                raise ValueError("truncation=True needs a max_length: neither the call nor the tokenizer has one")
+            room = limit - len(before) - len(after)
+            if room < 0:
+                raise ValueError(f"max_length={limit} has no room for {len(before) + len(after)} special tokens")
+        rows = []
+        for one in texts:
+            ids, offsets = self._encode(one, parse_special, return_offsets_mapping)
+            row = {"input_ids": before + ids[:room] + after}
+            if return_offsets_mapping:
+                row["offset_mapping"] = [(0, 0)] * len(before) + offsets[:room] + [(0, 0)] * len(after)
+            rows.append(row)
+        encoding = batch(rows, padding, limit, self.padding_side, self.pad_token_id)
+        if return_tensors == "pt":
+            return to_tensors(encoding)
+        return BatchEncoding({key: rows[0] for key, rows in encoding.items()}) if isinstance(text, str) else encoding
+
+    def encode(self, text: str, **options) -> list[int] | Tensor:
+        """The ids of one text; `options` as in calling the tokenizer."""
+        return self(text, **options).input_ids
+
+    def apply_chat_template(
+        self,
+        messages: str | Sequence[Mapping[str, str]],
+        *,
+        tokenize: bool = True,
+        add_generation_prompt: bool = True,
+        return_dict: bool = False,
+        **options,
+    ) -> str | list[int] | Tensor | BatchEncoding:
+        """A prompt, or messages by turns of human and adept, in Adept's format (see `render_chat`).
+
+        Its ids; with `return_dict` the whole encoding; with `tokenize=False` the text itself. `options` as in calling.
+        """
+        text = render_chat(messages, add_generation_prompt)
+        if not tokenize:
+            return text
+        encoding = self(text, **options)
+        return encoding if return_dict else encoding.input_ids
+
+    def _encode(self, text: str, parse_special: bool, with_offsets: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        if not isinstance(text, str):
+            raise TypeError(f"a text to encode must be a str, not {type(text).__name__}: {text!r:.80}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"character {error.start} of the text is {text[error.start]!r}, half of a surrogate pair, which is no "
+                "character; decode the bytes it came from with errors='replace'"
+            ) from None
+        ids, offsets, start = [], [], 0
+        # Splitting at a captured pattern gives text, special token, text, special token, ..., text.
+        parts = re.split(self._special_pattern, text) if parse_special else [text]
+        for index, part in enumerate(parts):
+            if index % 2 == 1:
+                ids.append(self.sp_model.piece_to_id(part))
+                offsets.append((start, start + len(part)))
+            elif with_offsets:
+                coded = self._processor(part).encode(part, return_type="offset_mapping")
+                ids += coded["ids"]
+                offsets += [(start + first, start + last) for first, last in whole_characters(coded)]
+            else:
+                ids += self._processor(part).encode(part)
+            start += len(part)
+        return ids, offsets
+
+    @property
+    def _special_pattern(self) -> str:
+        return "(" + "|".join(map(re.escape, sorted(self.all_special_tokens, key=len, reverse=True))) + ")"
+
+    def _processor(self, text: str) -> sentencepiece.SentencePieceProcessor:
+        """One that spells out the special tokens in `text`: `sp_model` itself unless it would match one of them."""
+        matchable = {index for index in self.all_special_ids if not self.sp_model.is_control(index)}
+        found = frozenset(index for index in matchable if self.sp_model.id_to_piece(index) in text)
+        if not found:
+            return self.sp_model
+        if found not in self._retyped:
+            # Control pieces keep their ids and are never matched in a text.
+            proto = retype(self.sp_model.serialized_model_proto(), found, PieceType.CONTROL)
+            self._retyped[found] = sentencepiece.SentencePieceProcessor(model_proto=proto)
+        return self._retyped[found]
+
+    # --------------------------------------------------------------------------------------------------- ids to text
+
+    def decode(
+        self, token_ids: int | TokenIds, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
+    ) -> str:
+        """The text of some ids, bytes that make no character as U+FFFD each.
+
+        Special tokens are left out with `skip_special_tokens`, else shown as they are written, and each stretch between
+        them is a text of its own, so that this inverts encoding with `parse_special`.
+        `clean_up_tokenization_spaces` also takes out the spaces before English punctuation and contractions.
+
+        ValueError for an id outside the vocabulary.
+        """
+        special = set(self.all_special_ids)
+        texts, stretch = [], []
+        for index in self._checked(token_ids):
+            if index not in special:
+                stretch.append(index)
+            elif not skip_special_tokens:
+                texts += [self.sp_model.decode(stretch), self.sp_model.id_to_piece(index)]
+                stretch = []
+        text = "".join([*texts, self.sp_model.decode(stretch)])
+        return SPACED_OUT.sub(r"\1", text) if clean_up_tokenization_spaces else text
+
+    def batch_decode(self, sequences: Iterable[TokenIds], **options) -> list[str]:
+        """`decode` of every row, with its options."""
+        return [self.decode(row, **options) for row in sequences]
+
+
+def whole_characters(coded: Mapping) -> list[tuple[int, int]]:
+    """sentencepiece's offsets, but with the span of a character on each of its byte pieces, not on the last alone."""
+    offsets, waiting = [], 0
+    for piece, (first, last) in zip(coded["pieces"], coded["offsets"]):
+        waiting += 1
+        if first < last or not BYTE_PIECE.fullmatch(piece):
+            offsets += [(first, last)] * waiting
+            waiting = 0
+    return offsets

@@ -1,0 +1,82 @@
+"""The files of a tokenizer: finding them, reading the settings, writing what this and other libraries read."""
+
+import json
+import os
+from pathlib import Path
+
+import huggingface_hub
+
+from persimmon_lab.chat import CHAT_TEMPLATE
+
+VOCAB_FILE, CONFIG_FILE, FAST_FILE = "tokenizer.model", "tokenizer_config.json", "tokenizer.json"
+CONFIG_KEYS = (
+    "bos_token",
+    "eos_token",
+    "pad_token",
+    "add_bos_token",
+    "add_eos_token",
+    "padding_side",
+    "model_max_length",
+)
+NO_LIMIT = 10**30  # what transformers writes as model_max_length where there is none
+
+
+def find_folder(path_or_id: str | os.PathLike, revision: str | None = None) -> Path:
+    """A folder with a tokenizer.model in it: the one named, or the hub's, downloaded into its cache.
+
+    FileNotFoundError where there is neither, or no tokenizer.model.
+    """
+    folder = Path(path_or_id).expanduser()
+    if not folder.is_dir():
+        try:
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    os.fspath(path_or_id), revision=revision, allow_patterns=[VOCAB_FILE, CONFIG_FILE]
+                )
+            )
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"there is no folder {os.fspath(path_or_id)!r}, and the hub has none for it either: {error}"
+            ) from error
+    if not (folder / VOCAB_FILE).is_file():
+        found = sorted(path.name for path in folder.iterdir())
+        raise FileNotFoundError(f"{folder} has no {VOCAB_FILE}, where the vocabulary would be; it has {found}")
+    return folder
+
+
+def read_config(path: Path) -> dict:
+    """What tokenizer_config.json says of the constructor's options; nothing where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    options = {key: stored[key] for key in CONFIG_KEYS if stored.get(key) is not None}
+    for key in ("bos_token", "eos_token", "pad_token"):
+        if isinstance(options.get(key), dict):
+            options[key] = options[key]["content"]  # transformers' AddedToken
+    if options.get("model_max_length", 0) >= NO_LIMIT:
+        del options["model_max_length"]
+    return options
+
+
+def write_files(folder: Path, proto: bytes, config: dict, fast: dict | None) -> list[Path]:
+    """Write the vocabulary, the settings and, where there is one, the content of tokenizer.json."""
+    bos = "{{ bos_token }}" if config["add_bos_token"] and config["bos_token"] else ""
+    config = config | {
+        # transformers' LlamaTokenizer would rebuild a Unigram model as BPE; this one takes tokenizer.json as it is.
+        "tokenizer_class": "LlamaTokenizer" if fast is None else "PreTrainedTokenizerFast",
+        "model_max_length": config["model_max_length"] or NO_LIMIT,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": bos + CHAT_TEMPLATE,
+    }
+    contents = {VOCAB_FILE: proto, CONFIG_FILE: json.dumps(config, ensure_ascii=False, indent=2).encode("utf-8")}
+    if fast is not None:
+        contents[FAST_FILE] = json.dumps(fast, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        temporary = folder / f".{name}.tmp"
+        temporary.write_bytes(content)
+        temporary.replace(folder / name)
+    return [folder / name for name in contents]
