@@ -1,0 +1,104 @@
+"""Where the parameters sit, and what fits where."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from persimmon_lab.viz.style import CATEGORICAL, new_figure
+
+GB = 1e9
+
+
+def squarified(sizes: Sequence[float], x: float, y: float, width: float, height: float) -> list[tuple[float, ...]]:
+    """Rectangles (x, y, width, height) of areas in proportion to `sizes`, as near to squares as rows allow.
+
+    `sizes` in decreasing order. Source: Bruls, Huizing and van Wijk 2000, Squarified treemaps.
+    """
+    scale = width * height / sum(sizes)
+    areas, rectangles = [size * scale for size in sizes], []
+    while areas:
+        side = min(width, height)
+
+        def worst(row: list[float], side: float = side) -> float:
+            total = sum(row)
+            return max(max(side**2 * area / total**2, total**2 / (side**2 * area)) for area in row)
+
+        count = 1
+        while count < len(areas) and worst(areas[: count + 1]) <= worst(areas[:count]):
+            count += 1
+        row, areas = areas[:count], areas[count:]
+        thickness, offset = sum(row) / side, 0.0
+        for area in row:
+            length = area / thickness
+            tall = width >= height  # the row is a column along the left edge
+            rectangles.append((x, y + offset, thickness, length) if tall else (x + offset, y, length, thickness))
+            offset += length
+        if width >= height:
+            x, width = x + thickness, width - thickness
+        else:
+            y, height = y + thickness, height - thickness
+    return rectangles
+
+
+def parameter_treemap(counts: Mapping[str, int], repeats: Mapping[str, int] | None = None, title: str = "") -> Figure:
+    """Parameters by part as areas; `repeats` draws a part as that many equal tiles (one a layer).
+
+    Parts below 1% of the total (the norms) are drawn to scale and not labelled.
+    """
+    repeats = repeats or {}
+    total = sum(counts.values())
+    parts = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])
+    figure, axes = new_figure(8.5, 4.2)
+    axes.set_axis_off()
+    axes.set_xlim(0, 2)
+    axes.set_ylim(1, 0)
+    rectangles = squarified([counts[part] for part in parts], 0, 0, 2, 1)
+    for index, (part, (x, y, width, height)) in enumerate(zip(parts, rectangles, strict=True)):
+        colour = CATEGORICAL[index % len(CATEGORICAL)]
+        axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor="white", linewidth=3))
+        tiles = repeats.get(part, 1)
+        columns = max(1, round((tiles * width / height) ** 0.5)) if height > 0.02 else 1
+        while tiles % columns:
+            columns -= 1
+        for column in range(1, columns):
+            axes.plot([x + width * column / columns] * 2, [y, y + height], color="white", linewidth=0.6, alpha=0.6)
+        for row in range(1, tiles // columns):
+            axes.plot([x, x + width], [y + height * row * columns / tiles] * 2, color="white", linewidth=0.6, alpha=0.6)
+        if width * height > 0.02:
+            label = f"{part}\n{counts[part] / 1e9:.2f} B  ·  {counts[part] / total:.0%}"
+            if total < 1e9:
+                label = f"{part}\n{counts[part] / 1e6:.2f} M  ·  {counts[part] / total:.0%}"
+            if tiles > 1:
+                label += f"\n{tiles} layers"
+            axes.text(x + width / 2, y + height / 2, label, ha="center", va="center", color="white", fontsize=11,
+                      fontweight="bold", linespacing=1.4)  # fmt: skip
+    axes.set_title(title, loc="left")
+    return figure
+
+
+def memory_bars(
+    rows: Sequence[tuple[str, float, float]], capacities: Mapping[str, float] | None = None, title: str = ""
+) -> Figure:
+    """Stacked bars of weights and cache in bytes, one per row (label, weights, cache), against what devices hold."""
+    figure, axes = new_figure(8.5, 0.9 + 0.5 * len(rows))
+    labels = [label for label, _, _ in rows]
+    weights = [row[1] / GB for row in rows]
+    caches = [row[2] / GB for row in rows]
+    axes.barh(labels, weights, color=CATEGORICAL[0], label="weights", height=0.62)
+    axes.barh(labels, caches, left=weights, color=CATEGORICAL[1], label="key/value cache", height=0.62, hatch="//",
+              edgecolor="white", linewidth=0)  # fmt: skip
+    longest = max(weight + cache for weight, cache in zip(weights, caches, strict=True))
+    for index, (weight, cache) in enumerate(zip(weights, caches, strict=True)):
+        axes.text(weight + cache + 0.012 * longest, index, f"{weight + cache:.1f} GB", va="center",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5}, zorder=4)  # fmt: skip
+    for name, capacity in (capacities or {}).items():
+        if capacity / GB <= 1.15 * longest:
+            axes.axvline(capacity / GB, color="0.25", linewidth=1.2, linestyle=(0, (4, 3)), zorder=3)
+            axes.text(capacity / GB, -0.75, name, ha="center", va="bottom", fontsize=9, color="0.25")
+    axes.set_xlim(0, 1.15 * longest)
+    axes.invert_yaxis()
+    axes.set_xlabel("GB (10⁹ bytes)")
+    axes.set_title(title, loc="left", pad=22 if capacities else 8)
+    figure.legend(loc="outside lower right", ncols=2, frameon=False)
+    return figure
