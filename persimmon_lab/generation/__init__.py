@@ -3,5 +3,15 @@
 from persimmon_lab.generation.decoding import DecodingStep, GenerateOutput, decode_steps, generate
 from persimmon_lab.generation.sampling import TokenChoice
 from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.generation.streaming import StreamEvent, stream
 
-__all__ = ["DecodingStep", "GenerateOutput", "GenerationConfig", "TokenChoice", "decode_steps", "generate"]
+__all__ = [
+    "DecodingStep",
+    "GenerateOutput",
+    "GenerationConfig",
+    "StreamEvent",
+    "TokenChoice",
+    "decode_steps",
+    "generate",
+    "stream",
+]

@@ -46,6 +46,8 @@ class DecodingStep:
     """Rows that go on after this step."""
     is_last: bool
     past_key_values: Any
+    config: GenerationConfig
+    """The settings in force."""
 
     def choice(self, row: int = 0, alternatives: int = 10) -> TokenChoice:
         """How the chosen token stood in the model's own distribution, before penalty, temperature and filters."""
@@ -64,7 +66,7 @@ class GenerateOutput:
 
 def generate(
     model: Any,
-    input_ids: Tensor | None = None,
+    input_ids: Tensor | Any = None,
     *,
     attention_mask: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
@@ -127,10 +129,9 @@ def generate(
     )
 
 
-@torch.no_grad()
 def decode_steps(
     model: Any,
-    input_ids: Tensor | None = None,
+    input_ids: Tensor | Any = None,
     *,
     attention_mask: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
@@ -151,34 +152,51 @@ def decode_steps(
     eos_token_ids = torch.tensor(config.eos_token_ids(), dtype=torch.int64, device=model.device)
     unfinished = torch.ones(sequences.shape[0], dtype=torch.bool, device=model.device)
     cache = past_key_values
-    if cache is None and config.use_cache:
-        cache = DynamicCache()
+    if isinstance(cache, tuple) or (cache is None and config.use_cache):
+        cache = DynamicCache.from_legacy_cache(cache)
 
     for count in range(1, new_tokens + 1):
-        outputs = model(**_forward_inputs(sequences, embeds, mask, cache), use_cache=config.use_cache, logits_to_keep=1)
-        cache = outputs.past_key_values
-        logits = outputs.logits[:, -1].to(torch.float32)
-        _require_numbers(logits, position=width + count - 1)
+        # Around the work and not around the yield, which would switch gradients off for the code that iterates.
+        with torch.no_grad():
+            outputs = model(
+                **_forward_inputs(sequences, embeds, mask, cache), use_cache=config.use_cache, logits_to_keep=1
+            )
+            cache = outputs.past_key_values
+            logits = outputs.logits[:, -1].to(torch.float32)
+            _require_numbers(logits, position=width + count - 1)
 
-        scores = logits
-        if config.repetition_penalty != 1.0:
-            visible = None if mask is None else mask[:, mask.shape[1] - sequences.shape[1] :].bool()
-            scores = apply_repetition_penalty(scores, config.repetition_penalty, sequences, visible)
-        if config.do_sample:
-            scores = shape_distribution(scores, config.temperature, config.top_k, config.top_p, config.min_p)
-        token_ids = sample(scores, generator) if config.do_sample else scores.argmax(dim=-1)
-        token_ids = torch.where(unfinished, token_ids, pad_token_id)
+            scores, token_ids = choose(logits, config, sequences, mask, generator)
+            token_ids = torch.where(unfinished, token_ids, pad_token_id)
 
-        sequences = torch.cat([sequences, rearrange(token_ids, "batch -> batch 1")], dim=1)
-        mask = None if mask is None else torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-        unfinished = unfinished & ~torch.isin(token_ids, eos_token_ids)
-        if config.stop_strings:
-            rows = [ends_with_stop_string(tokenizer, row, config.stop_string_list()) for row in sequences.tolist()]
-            unfinished = unfinished & ~torch.tensor(rows, device=model.device)
+            sequences = torch.cat([sequences, rearrange(token_ids, "batch -> batch 1")], dim=1)
+            mask = None if mask is None else torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+            unfinished = unfinished & ~torch.isin(token_ids, eos_token_ids)
+            if config.stop_strings:
+                rows = [ends_with_stop_string(tokenizer, row, config.stop_string_list()) for row in sequences.tolist()]
+                unfinished = unfinished & ~torch.tensor(rows, device=model.device)
         is_last = count == new_tokens or not unfinished.any()
-        yield DecodingStep(token_ids, logits, scores, sequences, unfinished, is_last, cache)
+        yield DecodingStep(token_ids, logits, scores, sequences, unfinished, is_last, cache, config)
         if is_last:
             return
+
+
+def choose(
+    logits: Float[Tensor, "batch vocab"],
+    config: GenerationConfig,
+    sequences: Int[Tensor, "batch position"],
+    mask: Int[Tensor, "batch position_of_mask"] | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Float[Tensor, "batch vocab"], Int[Tensor, "batch"]]:
+    """The next token of each row, and the scores it was chosen from: its argmax, or a draw after the filters."""
+    scores = logits
+    if config.repetition_penalty != 1.0:
+        # The mask also covers prompt embeddings, which have no ids; ids stand at its end.
+        visible = None if mask is None else mask[:, mask.shape[1] - sequences.shape[1] :].bool()
+        scores = apply_repetition_penalty(scores, config.repetition_penalty, sequences, visible)
+    if not config.do_sample:
+        return scores, scores.argmax(dim=-1)
+    scores = shape_distribution(scores, config.temperature, config.top_k, config.top_p, config.min_p)
+    return scores, sample(scores, generator)
 
 
 def _forward_inputs(sequences: Tensor, embeds: Tensor | None, mask: Tensor | None, cache: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is settled before the first token: the settings, the prompt as tensors, and how many tokens there is room for."""
+"""What is settled before the first token: the settings, the prompt as tensors, and the room for new tokens."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ def settle(model: Any, generation_config: GenerationConfig | None, settings: dic
     config = base.replace(**{**missing, **settings})
     if config.num_return_sequences < 1 or (config.num_return_sequences > 1 and not config.do_sample):
         raise ValueError(
-            f"num_return_sequences={config.num_return_sequences} with do_sample={config.do_sample}: greedy decoding has "
-            "one answer per prompt; pass do_sample=True for several, and at least 1"
+            f"num_return_sequences={config.num_return_sequences} with do_sample={config.do_sample}: greedy decoding "
+            "has one answer per prompt; pass do_sample=True for several, and at least 1"
         )
     return config
 
@@ -29,7 +29,7 @@ def settle(model: Any, generation_config: GenerationConfig | None, settings: dic
 def prepare_prompt(
     model: Any,
     config: GenerationConfig,
-    input_ids: Tensor | None,
+    input_ids: Tensor | Any,
     inputs_embeds: Tensor | None,
     attention_mask: Tensor | None,
 ) -> tuple[
@@ -66,7 +66,7 @@ def prepare_prompt(
         row = int((attention_mask[:, -1] == 0).nonzero()[0])
         raise ValueError(
             f"row {row} of the prompt ends in padding; generation continues after the last position, so pad on the "
-            'left: tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")'
+            'left: tokenizer.padding_side = "left"'
         )
     return input_ids, inputs_embeds, attention_mask
 
@@ -93,8 +93,8 @@ def count_new_tokens(model: Any, config: GenerationConfig, width: int, longest: 
     if longest + new_tokens > limit:
         raise ValueError(
             f"a prompt of {longest} tokens and {new_tokens} new ones ({asked}) make {longest + new_tokens}, but the "
-            f"model has {limit} positions; shorten the prompt, ask for at most {max(limit - longest, 0)} new tokens, or "
-            'give the model rope_scaling={"type": "dynamic", "factor": 2.0}'
+            f"model has {limit} positions; shorten the prompt, ask for at most {max(limit - longest, 0)} new tokens, "
+            'or give the model rope_scaling={"type": "dynamic", "factor": 2.0}'
         )
     return new_tokens
 
@@ -105,7 +105,7 @@ def context_limit(model_config: Any) -> int:
     return int(model_config.max_position_embeddings * scaling.get("factor", 1))
 
 
-def _prompt_ids(model: Any, config: GenerationConfig, input_ids: Tensor | None) -> Int[Tensor, "batch position"]:
+def _prompt_ids(model: Any, config: GenerationConfig, input_ids: Tensor | Any) -> Int[Tensor, "batch position"]:
     if input_ids is not None and not (isinstance(input_ids, Tensor) and input_ids.ndim == 2):
         given = (
             f"of shape {tuple(input_ids.shape)}" if isinstance(input_ids, Tensor) else f"a {type(input_ids).__name__}"

@@ -19,8 +19,8 @@ class GenerationConfig:
     the context ends. With both, `max_new_tokens` holds.
 
     Choice: `do_sample=False` takes the most probable token; otherwise one is drawn after `temperature`, `top_k`,
-    `top_p` and `min_p`. `repetition_penalty` acts on both. The trap: transformers samples from the 50 best tokens unless it is
-    told `top_k=0`; here nothing is cut that you did not ask to cut.
+    `top_p` and `min_p`. `repetition_penalty` acts on both. The trap: transformers samples from the 50 best tokens
+    unless it is told `top_k=0`; here nothing is cut that you did not ask to cut.
 
     End: a row stops at an id in `eos_token_id` (one or several) or when its text contains one of `stop_strings`, and is
     filled with `pad_token_id` (else the first eos) while the other rows go on.
