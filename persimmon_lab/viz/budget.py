@@ -10,7 +10,9 @@ from persimmon_lab.viz.style import CATEGORICAL, new_figure
 GB = 1e9
 
 
-def squarified(sizes: Sequence[float], x: float, y: float, width: float, height: float) -> list[tuple[float, ...]]:
+def squarified(
+    sizes: Sequence[int | float], x: float, y: float, width: float, height: float
+) -> list[tuple[float, ...]]:
     """Rectangles (x, y, width, height) of areas in proportion to `sizes`, as near to squares as rows allow.
 
     `sizes` in decreasing order. Source: Bruls, Huizing and van Wijk 2000, Squarified treemaps.
@@ -53,7 +55,7 @@ def parameter_treemap(counts: Mapping[str, int], repeats: Mapping[str, int] | No
     axes.set_axis_off()
     axes.set_xlim(0, 2)
     axes.set_ylim(1, 0)
-    rectangles = squarified([counts[part] for part in parts], 0, 0, 2, 1)
+    rectangles = squarified([counts[part] for part in parts], 0.0, 0.0, 2.0, 1.0)
     for index, (part, (x, y, width, height)) in enumerate(zip(parts, rectangles, strict=True)):
         colour = CATEGORICAL[index % len(CATEGORICAL)]
         axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor="white", linewidth=3))
@@ -78,7 +80,7 @@ def parameter_treemap(counts: Mapping[str, int], repeats: Mapping[str, int] | No
 
 
 def memory_bars(
-    rows: Sequence[tuple[str, float, float]], capacities: Mapping[str, float] | None = None, title: str = ""
+    rows: Sequence[tuple[str, int | float, int | float]], capacities: Mapping[str, float] | None = None, title: str = ""
 ) -> Figure:
     """Stacked bars of weights and cache in bytes, one per row (label, weights, cache), against what devices hold."""
     figure, axes = new_figure(8.5, 0.9 + 0.5 * len(rows))

@@ -1,0 +1,5 @@
+"""Widgets for JupyterLab and Voila: thin shells that wire controls to the figures of `persimmon_lab.viz`."""
+
+from persimmon_lab.widgets.memory import MemoryCalculator
+
+__all__ = ["MemoryCalculator"]
