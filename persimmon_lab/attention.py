@@ -18,7 +18,7 @@ from persimmon_lab.rotary import apply_rotary
 
 HeadTensor = Float[Tensor, "batch head position channel"]
 Scores = Float[Tensor, "batch head query key"]
-AdditiveMask = Float[Tensor, "batch_or_1 1 query key"]
+AdditiveMask = Float[Tensor, "#batch 1 query key"]
 
 
 def causal_mask(
@@ -42,7 +42,9 @@ def causal_mask(
     return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill(~visible, torch.finfo(dtype).min)
 
 
-def attention_scores(query: HeadTensor, key: HeadTensor, mask: AdditiveMask) -> Scores:
+def attention_scores(
+    query: Float[Tensor, "batch head query channel"], key: Float[Tensor, "batch head key channel"], mask: AdditiveMask
+) -> Scores:
     """query . key / sqrt(channel) + mask."""
     products = einsum(query, key, "batch head query channel, batch head key channel -> batch head query key")
     return products / math.sqrt(query.shape[-1]) + mask
@@ -89,8 +91,8 @@ class PersimmonAttention(nn.Module):
     def forward(
         self,
         hidden: Float[Tensor, "batch position hidden"],
-        cos: Float[Tensor, "batch_or_1 position rotary"],
-        sin: Float[Tensor, "batch_or_1 position rotary"],
+        cos: Float[Tensor, "#batch position rotary"],
+        sin: Float[Tensor, "#batch position rotary"],
         mask: AdditiveMask | None,
         cache: Cache | None = None,
         eager: bool = False,

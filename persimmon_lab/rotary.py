@@ -73,8 +73,8 @@ def rotate_half(x: Float[Tensor, "*leading rotary"]) -> Float[Tensor, "*leading 
 
 def apply_rotary(
     x: Float[Tensor, "batch head position channel"],
-    cos: Float[Tensor, "batch_or_1 position rotary"],
-    sin: Float[Tensor, "batch_or_1 position rotary"],
+    cos: Float[Tensor, "#batch position rotary"],
+    sin: Float[Tensor, "#batch position rotary"],
 ) -> Float[Tensor, "batch head position channel"]:
     """Rotate the first `rotary` channels of a query or key by its position; the other channels pass unchanged."""
     rotary_dim = cos.shape[-1]
