@@ -21,7 +21,6 @@ INK, MUTED, FAINT = "0.15", "0.45", "0.85"
 RULES = {
     "font.size": 10,
     "axes.titlesize": 11,
-    "axes.titlelocation": "left",
     "axes.labelsize": 10,
     "axes.labelcolor": INK,
     "axes.edgecolor": MUTED,

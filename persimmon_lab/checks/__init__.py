@@ -1,0 +1,8 @@
+"""What the exercises in the notebooks are marked with, one module per notebook.
+
+`checks.rotary.undo_rotation(answer)` shows "✓ right", "✗ not yet" with what is likely wrong, or "○ not answered yet".
+"""
+
+from persimmon_lab.checks import rotary, tour
+
+__all__ = ["rotary", "tour"]

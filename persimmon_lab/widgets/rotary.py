@@ -1,0 +1,116 @@
+"""The rotary explorer: what position, theta, partial rotation, scaling and precision do to clocks and scores."""
+
+import dataclasses
+import io
+import math
+
+import ipywidgets
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.rotary import apply_rotary, rotary_tables
+from persimmon_lab.viz.rotary import explorer
+
+OFFSETS = 128  # how far back the curve of scores looks
+DOTS_PER_INCH = 150
+CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": "900px", "grid_gap": "2px 24px"}
+
+
+def clock_angles(position: int, config: PersimmonConfig, length: int) -> Float[Tensor, "pair"]:
+    """The angle of every pair's hand, between -pi and pi, read off the tables that the model uses."""
+    cos, sin = rotary_tables(torch.tensor([[position]]), config, length, torch.float32)
+    return torch.atan2(sin, cos)[0, 0, : config.rotary_dim // 2]
+
+
+def scores_of_equal_vectors(
+    position: int, offsets: Int[Tensor, "offset"], config: PersimmonConfig
+) -> Float[Tensor, "offset"]:
+    """Scores of a query at `position` with equal keys before it, all of length 1 and even over the channels.
+
+    Each rotated pair adds the cosine of its angle between the two, the passed channels a constant. NaN where there is
+    no key: before position 0.
+    """
+    cos, sin = rotary_tables(rearrange(position - offsets, "o -> 1 o"), config, position + 1, torch.float32)
+    vectors = torch.full((1, 1, len(offsets), config.head_dim), 1 / math.sqrt(config.head_dim))
+    rotated = rearrange(apply_rotary(vectors, cos, sin), "1 1 offset channel -> offset channel")
+    scores = einsum(rotated[0], rotated, "channel, offset channel -> offset")
+    return torch.where(offsets <= position, scores, math.nan)
+
+
+def render(position: int, config: PersimmonConfig) -> Figure:
+    """What the explorer shows: the clocks at one position and the scores of its query, for an input that ends there."""
+    exact, length = dataclasses.replace(config, rope_precision="float32"), position + 1
+    offsets = torch.arange(OFFSETS + 1)
+    wavelengths = 2 * math.pi / clock_angles(1, exact, length)
+    title = f"Position {position:,}: {config.rotary_dim // 2} clocks, and the positions that each takes for one turn"
+    curves = {"float32": scores_of_equal_vectors(position, offsets, exact)}
+    if config.rope_precision == "float32":
+        return explorer(clock_angles(position, exact, length), wavelengths, offsets, curves, title=title)
+    curves = {"bfloat16 phases": scores_of_equal_vectors(position, offsets, config)} | curves
+    phases, exact_phases = (clock_angles(position, each, length) for each in (config, exact))
+    return explorer(phases, wavelengths, offsets, curves, exact_phases, title)
+
+
+def as_png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    return file.getvalue()
+
+
+class RotaryExplorer(ipywidgets.VBox):
+    """Move position, theta, rotated part, scaling and precision, and watch the clocks and the scores move.
+
+    Starts from `config` (Persimmon-8B's by default), whose head width and trained length it keeps; `explorer.config`
+    is the one it shows now.
+    """
+
+    def __init__(self, config: PersimmonConfig | None = None, position: int = 300):
+        self.start = config = config or PersimmonConfig.persimmon_8b()
+        scaling = config.rope_scaling or {"type": "none", "factor": 4.0}
+        widths = {part: part * config.head_dim for part in {0.25, 0.5, 0.75, 1.0, config.partial_rotary_factor}}
+        self.position = ipywidgets.IntSlider(position, 0, 4 * config.max_position_embeddings, description="position")
+        self.theta = ipywidgets.FloatLogSlider(
+            config.rope_theta, base=10, min=1, max=6, step=0.02, description="theta", readout_format=",.0f"
+        )
+        self.rotated_part = ipywidgets.ToggleButtons(
+            options=sorted(part for part, width in widths.items() if width > 2 and width % 2 == 0),
+            value=config.partial_rotary_factor,
+            description="rotated part",
+        )
+        self.scaling = ipywidgets.ToggleButtons(
+            options=("none", "linear", "dynamic"), value=scaling["type"], description="scaling"
+        )
+        self.factor = ipywidgets.FloatSlider(scaling["factor"], min=1.5, max=16, step=0.5, description="factor")
+        self.bfloat16 = ipywidgets.Checkbox(
+            config.rope_precision == "adept", description="phases in bfloat16, as Adept's code has them", indent=False
+        )
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": "900px"})
+        controls = (self.position, self.theta, self.rotated_part, self.scaling, self.factor, self.bfloat16)
+        for control in controls:
+            control.observe(self.draw, "value")
+            control.layout.width = "auto"
+        super().__init__((ipywidgets.GridBox(controls, layout=CONTROLS), self.picture))
+        self.draw()
+
+    @property
+    def config(self) -> PersimmonConfig:
+        """The start's configuration with what the controls say."""
+        scaled = self.scaling.value != "none"
+        return dataclasses.replace(
+            self.start,
+            rope_theta=self.theta.value,
+            partial_rotary_factor=self.rotated_part.value,
+            rope_scaling={"type": self.scaling.value, "factor": self.factor.value} if scaled else None,
+            rope_precision="adept" if self.bfloat16.value else "float32",
+        )
+
+    def draw(self, _change: object = None) -> None:
+        self.factor.disabled = self.scaling.value == "none"
+        self.picture.value = as_png(render(self.position.value, self.config))
+
+    def __repr__(self) -> str:
+        return f"RotaryExplorer(position={self.position.value}, theta={self.theta.value:.0f})"
