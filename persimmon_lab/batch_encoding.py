@@ -22,6 +22,15 @@ class BatchEncoding(dict):
         return self
 
 
+def room_for_text(max_length: int | None, special_tokens: int) -> int:
+    """How many tokens of a text fit beside its special tokens. ValueError where there is no limit, or no room."""
+    if max_length is None:
+        raise ValueError("truncation=True needs a max_length: neither the call nor the tokenizer has one")
+    if max_length < special_tokens:
+        raise ValueError(f"max_length={max_length} has no room for the {special_tokens} special tokens of a text")
+    return max_length - special_tokens
+
+
 def batch(
     rows: list[dict[str, list]], padding: bool | str, max_length: int | None, side: str, pad_token_id: int | None
 ) -> BatchEncoding:

@@ -1,4 +1,4 @@
-"""A sentencepiece model file as data: its pieces and settings, and a way to change the type of a piece.
+"""A sentencepiece model file as data: its pieces and settings, and a way to change them.
 
 sentencepiece shows neither which pieces are user-defined nor how it normalises, and it cannot be told to leave a
 user-defined piece alone. The file itself says all that: it is one protobuf message (sentencepiece_model.proto), a row
@@ -6,7 +6,7 @@ of fields, each a varint key `number << 3 | wire type` and a value. Reading it h
 """
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -123,15 +123,41 @@ def read_model(proto: bytes) -> ModelFile:
     )
 
 
-def retype(proto: bytes, ids: Collection[int], piece_type: PieceType) -> bytes:
-    """The same model with the pieces `ids` given another type; everything else is copied byte for byte."""
+def amend(proto: bytes, addition: Callable[[int, bytes], bytes]) -> bytes:
+    """The same model with `addition(id, message)` appended to the message of each piece; the rest byte for byte.
+
+    Of several values of one protobuf field the last counts, so appending a field is changing it.
+    """
     parts, piece_id = [], 0
     for number, value, raw in fields(proto):
         if number == 1:
-            if piece_id in ids:
-                # The last of several values of one field counts, so the new type is just appended.
-                value += write_varint(3 << 3) + write_varint(piece_type)
+            added = addition(piece_id, value)
+            if added:
+                value += added
                 raw = write_varint(1 << 3 | 2) + write_varint(len(value)) + value
             piece_id += 1
         parts.append(raw)
     return b"".join(parts)
+
+
+def retype(proto: bytes, ids: Collection[int], piece_type: PieceType) -> bytes:
+    """The same model with the pieces `ids` given another type."""
+    field = write_varint(3 << 3) + write_varint(piece_type)
+    return amend(proto, lambda piece_id, _: field if piece_id in ids else b"")
+
+
+def round_scores(proto: bytes, step: float = 2**-8) -> bytes:
+    """The same model with the scores of its normal pieces rounded to multiples of `step`, a power of two.
+
+    Segmentations often tie (`a aa` and `aa a`). sentencepiece adds scores in float32 and `tokenizers` in float64, and
+    each breaks ties by its own rounding errors. Multiples of 1/256 add up exactly in both, over texts of some thousand
+    pieces, so that both see the tie and keep the segmentation found first. No score moves by more than 1/512.
+    """
+
+    def score(_, message: bytes) -> bytes:
+        piece = read_piece(message)
+        if piece.type != PieceType.NORMAL:
+            return b""
+        return write_varint(2 << 3 | 5) + struct.pack("<f", round(piece.score / step) * step)
+
+    return amend(proto, score)

@@ -21,29 +21,31 @@ class StreamingDecoder:
         # Bytes that are no UTF-8 become lone surrogates, one each, and those U+FFFD: sentencepiece replaces byte by
         # byte, where Python's errors="replace" would replace a broken character as a whole.
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self._silent: list[int] | None = []  # the ids since the text began, until they show something; then None
+        self._silent: list[int] | None = []  # the last id, while the text has shown nothing yet; then None
 
     def push(self, token_id: int) -> str:
         """The text that `token_id` completes; empty while a character still lacks bytes.
 
         ValueError for an id outside the vocabulary.
         """
-        piece = self._tokenizer.convert_ids_to_tokens(token_id)
+        data = self._tokenizer.id_to_bytes(token_id)
         special = token_id in self._special_ids
         if special and self._skip_special_tokens:
             return ""
         model = self._tokenizer.sp_model
         if model.is_byte(token_id):
-            return self._shown(self._characters(bytes([int(piece[3:5], 16)])))
+            return self._shown(self._characters(data))
         held = self._shown(self._characters(b"", final=True))
         if special:
             self._silent = []
-            return held + piece
+            return held + data.decode("utf-8")
         if self._silent is None:
-            return held + piece.replace("\u2581", " ")
+            return held + data.decode("utf-8")
         # What is dropped at the beginning is sentencepiece's to say.
-        self._silent.append(token_id)
-        return held + self._shown(model.decode(self._silent))
+        text = self._shown(model.decode([*self._silent, token_id]))
+        if not text:
+            self._silent = [token_id]
+        return text
 
     def finish(self) -> str:
         """What is still held back, one U+FFFD a byte; the decoder is then ready for another text."""

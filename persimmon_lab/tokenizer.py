@@ -4,20 +4,22 @@ sentencepiece is the reference: an ordinary text gets exactly the ids that it gi
 added here goes around it: special tokens, batches, offsets, the chat format, and files that other libraries read.
 """
 
+import operator
 import os
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
-import sentencepiece
+from jaxtyping import Int
 from torch import Tensor
 
-from persimmon_lab.batch_encoding import BatchEncoding, batch, to_tensors
+from persimmon_lab.batch_encoding import BatchEncoding, batch, room_for_text, to_tensors
 from persimmon_lab.chat import render_chat
-from persimmon_lab.sentencepiece_model import PieceType, load_sentencepiece, read_model, retype
+from persimmon_lab.segmentation import Segmenter
+from persimmon_lab.sentencepiece_model import load_sentencepiece, read_model
 from persimmon_lab.streaming_decoder import StreamingDecoder
 from persimmon_lab.tokenizer_files import (
     CONFIG_FILE,
@@ -34,10 +36,9 @@ __all__ = ["BatchEncoding", "PersimmonTokenizer", "StreamingDecoder"]
 
 END_OF_TEXT = "|ENDOFTEXT|"  # id 71013 in Adept's release, where it begins and ends every document
 
-BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
-SPACED_OUT = re.compile(r" ([.?!,]|n't|'m|'s|'ve|'re)")
+SPACED_OUT = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")  # the list of transformers
 
-TokenIds = Sequence[int] | np.ndarray | Tensor
+TokenIds = Sequence[SupportsIndex] | np.ndarray | Int[Tensor, "position"]
 
 
 class PersimmonTokenizer:
@@ -72,8 +73,8 @@ class PersimmonTokenizer:
         self.add_eos_token = add_eos_token
         self.padding_side = padding_side
         self.model_max_length = model_max_length
-        self._retyped: dict[frozenset[int], sentencepiece.SentencePieceProcessor] = {}
-        _ = self.all_special_ids  # refuses a token that is not in the vocabulary now, not at its first use
+        self._segmenter = Segmenter(self.sp_model)
+        _ = self.all_special_ids  # a token that is not in the vocabulary is refused now, not at its first use
 
     @classmethod
     def from_pretrained(
@@ -146,7 +147,14 @@ class PersimmonTokenizer:
     def convert_ids_to_tokens(self, ids: int | TokenIds) -> str | list[str]:
         """The piece of each id as it stands in the vocabulary: `▁` for a space, `<0x0A>` for a byte."""
         tokens = [self.sp_model.id_to_piece(index) for index in self._checked(ids)]
-        return tokens[0] if isinstance(ids, int) else tokens
+        return tokens if isinstance(ids, Iterable) else tokens[0]
+
+    def id_to_bytes(self, token_id: int) -> bytes:
+        """What an id adds to a text in the middle of it, in UTF-8; for a byte piece that one byte."""
+        piece = self.convert_ids_to_tokens(token_id)
+        if self.sp_model.is_byte(token_id):
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace("\u2581", " ").encode("utf-8")
 
     def _first_known(self, *tokens: str) -> str | None:
         return next((token for token in tokens if self.sp_model.piece_to_id(token) != self.unk_token_id), None)
@@ -165,7 +173,10 @@ class PersimmonTokenizer:
 
     def _checked(self, ids: int | TokenIds) -> list[int]:
         ids = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else ids
-        ids = [ids] if isinstance(ids, int) else list(ids)
+        try:
+            ids = [operator.index(index) for index in (ids if isinstance(ids, Iterable) else [ids])]
+        except TypeError:
+            raise TypeError(f"expected integers in one row, got {ids!r:.80}; batch_decode takes several rows") from None
         for index in ids:
             if not 0 <= index < self.vocab_size:
                 raise ValueError(f"token id {index} is outside the vocabulary, which ends at {self.vocab_size - 1}")
@@ -180,6 +191,7 @@ class PersimmonTokenizer:
         add_special_tokens: bool = True,
         parse_special: bool = False,
         padding: bool | str = False,
+        padding_side: str | None = None,
         truncation: bool = False,
         max_length: int | None = None,
         return_tensors: str | None = None,
@@ -190,7 +202,8 @@ class PersimmonTokenizer:
         - `add_special_tokens`: bos before and eos after each text, as `add_bos_token` and `add_eos_token` say.
         - `parse_special`: take `|ENDOFTEXT|` and the like in the text for the special token; each stretch between them
           is then encoded as a text of its own. Otherwise they are spelt out in ordinary pieces.
-        - `padding`: `True` or `"longest"` pads to the longest row, `"max_length"` to `max_length`, on `padding_side`.
+        - `padding`: `True` or `"longest"` pads to the longest row, `"max_length"` to `max_length`; on `padding_side`,
+          the tokenizer's own where none is given.
         - `truncation`: cut the text on its right so that a row with its bos and eos has at most `max_length`.
         - `return_tensors="pt"`: int64 tensors of shape (batch, position), batch 1 for one text.
         - `return_offsets_mapping`: for each token the characters `text[start:end]` that it stands for; the byte pieces
@@ -203,31 +216,26 @@ class PersimmonTokenizer:
             raise ValueError(f"return_tensors={return_tensors!r}: expected 'pt' for torch tensors, or None for lists")
         if max_length is not None and not truncation and padding != "max_length":
             raise ValueError(f"max_length={max_length} does nothing alone: add truncation=True or padding='max_length'")
-        texts = [text] if isinstance(text, str) else list(text)
+        several = isinstance(text, list | tuple)
         before = [self.bos_token_id] if add_special_tokens and self.add_bos_token and self.bos_token else []
         after = [self.eos_token_id] if add_special_tokens and self.add_eos_token and self.eos_token else []
         limit = self.model_max_length if max_length is None else max_length
-        room = None
-        if truncation:
-            if limit is None:
-                raise ValueError("truncation=True needs a max_length: neither the call nor the tokenizer has one")
-            room = limit - len(before) - len(after)
-            if room < 0:
-                raise ValueError(f"max_length={limit} has no room for {len(before) + len(after)} special tokens")
+        room = room_for_text(limit, len(before) + len(after)) if truncation else None
+        special = dict(zip(self.all_special_tokens, self.all_special_ids))
         rows = []
-        for one in texts:
-            ids, offsets = self._encode(one, parse_special, return_offsets_mapping)
+        for one in text if several else [text]:
+            ids, offsets = self._segmenter.segment(one, special, parse_special, return_offsets_mapping)
             row = {"input_ids": before + ids[:room] + after}
             if return_offsets_mapping:
                 row["offset_mapping"] = [(0, 0)] * len(before) + offsets[:room] + [(0, 0)] * len(after)
             rows.append(row)
-        encoding = batch(rows, padding, limit, self.padding_side, self.pad_token_id)
+        encoding = batch(rows, padding, limit, padding_side or self.padding_side, self.pad_token_id)
         if return_tensors == "pt":
             return to_tensors(encoding)
-        return BatchEncoding({key: rows[0] for key, rows in encoding.items()}) if isinstance(text, str) else encoding
+        return encoding if several else BatchEncoding({key: rows[0] for key, rows in encoding.items()})
 
-    def encode(self, text: str, **options) -> list[int] | Tensor:
-        """The ids of one text; `options` as in calling the tokenizer."""
+    def encode(self, text: str, **options) -> list[int] | Int[Tensor, "batch position"]:
+        """The ids of one text; `options` as in calling."""
         return self(text, **options).input_ids
 
     def apply_chat_template(
@@ -238,7 +246,7 @@ class PersimmonTokenizer:
         add_generation_prompt: bool = True,
         return_dict: bool = False,
         **options,
-    ) -> str | list[int] | Tensor | BatchEncoding:
+    ) -> str | list[int] | Int[Tensor, "batch position"] | BatchEncoding:
         """A prompt, or messages by turns of human and adept, in Adept's format (see `render_chat`).
 
         Its ids; with `return_dict` the whole encoding; with `tokenize=False` the text itself. `options` as in calling.
@@ -248,48 +256,6 @@ class PersimmonTokenizer:
             return text
         encoding = self(text, **options)
         return encoding if return_dict else encoding.input_ids
-
-    def _encode(self, text: str, parse_special: bool, with_offsets: bool) -> tuple[list[int], list[tuple[int, int]]]:
-        if not isinstance(text, str):
-            raise TypeError(f"a text to encode must be a str, not {type(text).__name__}: {text!r:.80}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"character {error.start} of the text is {text[error.start]!r}, half of a surrogate pair, which is no "
-                "character; decode the bytes it came from with errors='replace'"
-            ) from None
-        ids, offsets, start = [], [], 0
-        # Splitting at a captured pattern gives text, special token, text, special token, ..., text.
-        parts = re.split(self._special_pattern, text) if parse_special else [text]
-        for index, part in enumerate(parts):
-            if index % 2 == 1:
-                ids.append(self.sp_model.piece_to_id(part))
-                offsets.append((start, start + len(part)))
-            elif with_offsets:
-                coded = self._processor(part).encode(part, return_type="offset_mapping")
-                ids += coded["ids"]
-                offsets += [(start + first, start + last) for first, last in whole_characters(coded)]
-            else:
-                ids += self._processor(part).encode(part)
-            start += len(part)
-        return ids, offsets
-
-    @property
-    def _special_pattern(self) -> str:
-        return "(" + "|".join(map(re.escape, sorted(self.all_special_tokens, key=len, reverse=True))) + ")"
-
-    def _processor(self, text: str) -> sentencepiece.SentencePieceProcessor:
-        """One that spells out the special tokens in `text`: `sp_model` itself unless it would match one of them."""
-        matchable = {index for index in self.all_special_ids if not self.sp_model.is_control(index)}
-        found = frozenset(index for index in matchable if self.sp_model.id_to_piece(index) in text)
-        if not found:
-            return self.sp_model
-        if found not in self._retyped:
-            # Control pieces keep their ids and are never matched in a text.
-            proto = retype(self.sp_model.serialized_model_proto(), found, PieceType.CONTROL)
-            self._retyped[found] = sentencepiece.SentencePieceProcessor(model_proto=proto)
-        return self._retyped[found]
 
     # --------------------------------------------------------------------------------------------------- ids to text
 
@@ -313,19 +279,10 @@ class PersimmonTokenizer:
                 texts += [self.sp_model.decode(stretch), self.sp_model.id_to_piece(index)]
                 stretch = []
         text = "".join([*texts, self.sp_model.decode(stretch)])
-        return SPACED_OUT.sub(r"\1", text) if clean_up_tokenization_spaces else text
+        for spaced in SPACED_OUT if clean_up_tokenization_spaces else ():
+            text = text.replace(spaced, spaced.strip())
+        return text
 
-    def batch_decode(self, sequences: Iterable[TokenIds], **options) -> list[str]:
+    def batch_decode(self, sequences: Iterable[TokenIds] | Int[Tensor, "batch position"], **options) -> list[str]:
         """`decode` of every row, with its options."""
         return [self.decode(row, **options) for row in sequences]
-
-
-def whole_characters(coded: Mapping) -> list[tuple[int, int]]:
-    """sentencepiece's offsets, but with the span of a character on each of its byte pieces, not on the last alone."""
-    offsets, waiting = [], 0
-    for piece, (first, last) in zip(coded["pieces"], coded["offsets"]):
-        waiting += 1
-        if first < last or not BYTE_PIECE.fullmatch(piece):
-            offsets += [(first, last)] * waiting
-            waiting = 0
-    return offsets

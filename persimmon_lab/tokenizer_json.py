@@ -8,6 +8,8 @@ Written from the model file alone, without that library. Two things need care:
 - A user-defined piece such as a newline is taken by sentencepiece at a score of its own making, not the stored one.
 """
 
+from collections.abc import Collection
+
 from persimmon_lab.sentencepiece_model import ModelFile, Piece, PieceType
 
 SPACE = "\u2581"  # sentencepiece's visible space
@@ -57,25 +59,28 @@ def tokenizer_json(
         "model": {
             "type": "Unigram",
             "unk_id": unknown_id,
-            "vocab": lattice_scores(model.pieces),
+            "vocab": lattice_scores(model.pieces, special_ids),
             "byte_fallback": any(piece.type == PieceType.BYTE for piece in model.pieces),
         },
     }
 
 
-def lattice_scores(pieces: list[Piece]) -> list[list]:
-    """`[text, score]` of every piece, with scores under which a plain Viterbi search does what sentencepiece does."""
+def lattice_scores(pieces: list[Piece], special_ids: Collection[int]) -> list[list]:
+    """`[text, score]` of every piece, with scores under which a plain Viterbi search does what sentencepiece does.
+
+    Trap: a piece that must not be matched can still be, where its text has a character that is in no other piece.
+    """
     normal = [piece.score for piece in pieces if piece.type == PieceType.NORMAL]
     best, worst = max(normal, default=0.0), min(normal, default=0.0)
     rows = []
-    for piece in pieces:
+    for index, piece in enumerate(pieces):
         length = len(piece.text.encode("utf-8"))
-        if piece.type == PieceType.NORMAL:
-            score = piece.score
+        if index in special_ids or piece.type not in (PieceType.NORMAL, PieceType.USER_DEFINED):
+            score = length * (worst - UNKNOWN_PENALTY) - 1
         elif piece.type == PieceType.USER_DEFINED:
             score = length * best - 0.1  # unigram_model.cc, EncodeOptimized
         else:
-            score = length * (worst - UNKNOWN_PENALTY) - 1
+            score = piece.score
         rows.append([piece.text, score])
     return rows
 
