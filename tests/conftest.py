@@ -1,21 +1,27 @@
 """What every test may rely on.
 
 Annotations are checked: jaxtyping and beartype wrap every function of persimmon_lab that is imported after this file,
-so a tensor of the wrong shape or dtype fails the test that passed it on.
-
-    def test_parity(report_table):
-        report_table("Parity with transformers", [{"case": "tied", "logits": 3e-7}])
-
-prints the row at the end of the run, in one table with the rows that other tests gave under the same title.
+so a tensor of the wrong shape or dtype fails the test that passed it on. `report_table` is told of in tests/tables.py.
+Tests marked `gpu` are skipped where there is no CUDA device.
 """
 
-from collections import defaultdict
-
+import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-install_import_hook("persimmon_lab", "beartype.beartype")
+from tests.tables import pytest_terminal_summary, report_table
+
+__all__ = ["pytest_terminal_summary", "report_table"]
+
+jaxtyping.install_import_hook("persimmon_lab", "beartype.beartype")
+
+
+@pytest.fixture
+def unchecked_annotations():
+    """For tests that call torch.compile, which cannot trace the checks."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pytest_collection_modifyitems(items):
@@ -23,39 +29,3 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-@pytest.fixture
-def report_table(record_property):
-    """A function (title, rows) that prints the rows, dicts from column to value, below the test results."""
-
-    def report(title: str, rows: list[dict]) -> None:
-        cells = [{str(column): as_text(value) for column, value in row.items()} for row in rows]
-        record_property("report_table", [title, cells])  # strings only: xdist carries it to the main process
-
-    return report
-
-
-def as_text(value) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def pytest_terminal_summary(terminalreporter):
-    tables = defaultdict(list)
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if getattr(report, "when", None) == "call":
-                for name, value in report.user_properties:
-                    if name == "report_table":
-                        tables[value[0]] += value[1]
-    for title, rows in sorted(tables.items()):
-        terminalreporter.section(title)
-        terminalreporter.write_line(as_table(rows))
-
-
-def as_table(rows: list[dict]) -> str:
-    """Columns as wide as their widest cell, in the order in which the rows bring them up."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)

@@ -96,11 +96,13 @@ def test_importing_the_package_stays_light():
 def test_layout_is_written_with_einops(path):
     if package_name(path) == "persimmon_lab/generation/fast.py":
         return
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     found = [
         f"line {call.lineno}: {ast.unparse(call)}"
-        for call in calls
-        if isinstance(call.func, ast.Attribute) and call.func.attr in {"view", "transpose", "permute", "reshape"}
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in {"view", "transpose", "permute", "reshape"}
+        # x.view(torch.uint8) reads the same bytes as another dtype and leaves the layout alone
+        if not (call.func.attr == "view" and re.fullmatch(r"torch\.\w+", ", ".join(map(ast.unparse, call.args))))
     ]
     assert not found
 
@@ -111,7 +113,8 @@ def test_modules_are_named_for_an_idea(path):
 
 
 def test_ruff():
-    result = subprocess.run([sys.executable, "-m", "ruff", "check", "--output-format=concise", "."], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "ruff", "check", "--output-format=concise", "."]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

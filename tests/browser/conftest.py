@@ -18,6 +18,7 @@ A test that fails leaves screenshots/<its name>.png and shows what the browser's
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -52,8 +53,7 @@ LAB_SETTINGS = {
 }
 
 
-@pytest.fixture(scope="session")
-def chromium():
+def find_chromium() -> str:
     """Path of a Chromium; where there is none CI fails and a developer's run skips."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
@@ -63,9 +63,9 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
-def browser(chromium):
+def browser():
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 
@@ -95,18 +95,18 @@ class Server:
         self.log = folder / "server.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-        self.url, self.token = self.address(folder / "runtime" / f"jpserver-{self.process.pid}.json")
+        told = self.wait_for(lambda: json.loads((folder / "runtime" / f"jpserver-{self.process.pid}.json").read_text()))
+        self.url, self.token = told["url"].rstrip("/"), told["token"]
+        self.wait_for(lambda: socket.create_connection(("127.0.0.1", told["port"])).close())  # told before it listens
 
-    def address(self, file: Path) -> tuple[str, str]:
-        """The server writes where it listens to a file in its runtime folder."""
+    def wait_for(self, something):
+        """What `something` returns once it raises no more."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                told = json.loads(file.read_text())
-            except (FileNotFoundError, json.JSONDecodeError):
+                return something()
+            except (OSError, json.JSONDecodeError):
                 time.sleep(0.1)
-            else:
-                return told["url"].rstrip("/"), told["token"]
         self.stop()
         pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()}")
 
@@ -192,7 +192,7 @@ class Jupyter:
 
 
 @pytest.fixture
-def jupyter(server, browser, request):
+def jupyter(browser, server, request):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     jupyter = Jupyter(server, context.new_page())
     yield jupyter

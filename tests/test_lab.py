@@ -1,0 +1,267 @@
+"""The command `./lab`: what it installs and when, what it opens, and notebooks that are refreshed and compared."""
+
+import ast
+import importlib.machinery
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import jaxtyping
+import nbformat
+import pytest
+
+from persimmon_lab.mlp import squared_relu
+from tests.browser.conftest import find_chromium
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """The script as a module, on a copy of the repository's two files; `commands` records instead of running."""
+    loader = importlib.machinery.SourceFileLoader("lab_script", str(ROOT / "lab"))
+    script = importlib.util.module_from_spec(importlib.util.spec_from_loader("lab_script", loader))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    loader.exec_module(script)
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    script.commands = []
+
+    def run(*command):
+        script.commands.append(" ".join(map(str, command[1:])))
+        if "venv" in command:
+            shutil.rmtree(script.VENV, ignore_errors=True)
+            script.PYTHON.parent.mkdir(parents=True)
+            script.PYTHON.touch()
+
+    replaced = {"ROOT": tmp_path, "VENV": tmp_path / ".venv", "STAMP": tmp_path / ".venv" / "lab-stamp", "run": run}
+    replaced |= {"PYTHON": replaced["VENV"] / "bin" / "python", "succeeds": lambda *command: True, "become": run}
+    for name, value in replaced.items():
+        monkeypatch.setattr(script, name, value)
+    return script
+
+
+def kinds(commands: list[str]) -> list[str]:
+    return [command.split()[1] for command in commands]
+
+
+# Setting up
+
+
+def test_needs_nothing_but_python():
+    tree = ast.parse((ROOT / "lab").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in imported} <= set(sys.stdlib_module_names)
+
+
+def test_an_old_python_is_told_what_to_do():
+    source = (ROOT / "lab").read_text()
+    ast.parse(source, feature_version=(3, 7))  # else it would meet a SyntaxError before the message
+    program = f"import sys; sys.version_info = (3, 9, 1); exec({source!r})"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "needs Python 3.11 or newer; this is 3.9" in result.stderr
+
+
+def test_installs_once(lab):
+    lab.setup()
+    assert kinds(lab.commands) == ["venv", "pip"]
+    assert lab.commands[1].endswith("--constraint constraints.txt --editable .[all]")
+    lab.setup()
+    assert len(lab.commands) == 2
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_installs_again_when_the_files_change(lab, name):
+    lab.setup()
+    (lab.ROOT / name).write_text("# changed")
+    lab.setup()
+    assert kinds(lab.commands) == ["venv", "pip", "pip"]
+
+
+def test_an_interrupted_setup_is_made_anew(lab, monkeypatch):
+    def interrupted(*command):
+        if "pip" in command:
+            raise KeyboardInterrupt
+        recorded(*command)
+
+    recorded = lab.run
+    monkeypatch.setattr(lab, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lab.setup()
+    monkeypatch.setattr(lab, "run", recorded)
+    lab.setup()
+    lab.setup()
+    assert kinds(lab.commands) == ["venv", "venv", "pip"]
+
+
+def test_a_broken_environment_is_made_anew(lab, monkeypatch):
+    lab.setup()
+    lab.STAMP.unlink()
+    monkeypatch.setattr(lab, "succeeds", lambda *command: False)  # no pip in there
+    lab.setup()
+    assert kinds(lab.commands) == ["venv", "pip", "venv", "pip"]
+
+
+def test_a_missing_venv_package_is_named(lab, monkeypatch):
+    monkeypatch.setattr(lab.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"sudo apt-get install -y python3\.\d+-venv"):
+        lab.setup()
+    assert lab.commands == []
+
+
+def test_an_unknown_command_shows_the_help(lab, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        lab.main("tset")
+    assert stopped.value.code == 2
+    assert "'tset'" in (told := capsys.readouterr().err)
+    assert all(f"./lab {name}" in told for name in lab.COMMANDS)
+    assert lab.commands == []
+
+
+def test_pytest_arguments_are_handed_on(lab):
+    lab.main("test", "-k", "rotary", "-x")
+    assert lab.commands[-1] == "-m pytest -n 2 --dist loadfile --nbval -k rotary -x"
+
+
+# Opening
+
+
+def fetch(address: str) -> bytes:
+    """The server names its address a moment before it listens there."""
+    for _ in range(300):
+        try:
+            return urllib.request.urlopen(address).read()
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+            time.sleep(0.1)
+    raise TimeoutError(address)
+
+
+def test_opens_the_tour_here_only_and_with_its_token(lab, monkeypatch, tmp_path):
+    tour = tmp_path / "notebooks" / "00_tour.ipynb"
+    tour.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), tour)
+    started = []
+    monkeypatch.setattr(lab, "become", lambda python, *command: started.append([sys.executable, *map(str, command)]))
+    lab.main("open", "--no-browser", "--ServerApp.port=0")
+    folders = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    process = subprocess.Popen(
+        started[0], env=os.environ | folders, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        address = next(line.split()[-1] for line in process.stdout if "http://127.0.0.1" in line)
+        assert "/lab/tree/notebooks/00_tour.ipynb?token=" in address
+        host, token = address.split("/lab")[0], address.split("token=")[1]
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            fetch(f"{host}/api/contents")
+        assert json.loads(fetch(f"{host}/api/contents?token={token}"))["type"] == "directory"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+# Notebooks
+
+
+CELLS = [
+    "import warnings\nwarnings.warn('a warning')\nprint('said')",
+    "import ipywidgets\nipywidgets.IntSlider(3)",
+    "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()",
+]
+
+
+def write_notebook(path: Path, *sources: str) -> Path:
+    cells = [nbformat.v4.new_code_cell(source, id=f"cell-{index}") for index, source in enumerate(sources)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def refresh(*paths: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "tools" / "refresh.py", *paths]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"MPLBACKEND": "agg"})
+
+
+def compare(folder: Path) -> str:
+    """What nbval says of the notebooks in a folder, with this repository's settings."""
+    shutil.copy(ROOT / "notebooks" / "conftest.py", folder)
+    settings = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "--nbval", *settings, folder]
+    environment = os.environ | {"MPLBACKEND": "agg"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment).stdout
+
+
+def test_refreshing_twice_gives_the_same_bytes(tmp_path):
+    notebook = write_notebook(tmp_path / "walk.ipynb", *CELLS)
+    result = refresh(notebook)
+    assert result.returncode == 0, result.stderr
+    first = notebook.read_bytes()
+    assert b'"said\\n"' in first and b"image/png" in first and b"IntSlider(value=3)" in first
+    assert not any(word in first for word in (b"stderr", b"widget-view", b"model_id", b'"version": "3.', b"iopub"))
+    time.sleep(1)  # a time stamp would show
+    refresh(notebook)
+    assert notebook.read_bytes() == first
+    assert list(tmp_path.iterdir()) == [notebook]
+    assert "3 passed" in compare(tmp_path)
+
+
+def test_a_notebook_that_fails_keeps_its_file(tmp_path):
+    bad = write_notebook(tmp_path / "bad.ipynb", "print('new')", "1 / 0")
+    good = write_notebook(tmp_path / "good.ipynb", "print('new')")
+    before = bad.read_bytes()
+    result = refresh(bad, good)
+    assert result.returncode == 1
+    assert "bad.ipynb" in result.stderr and "ZeroDivisionError" in result.stderr
+    assert bad.read_bytes() == before
+    assert b'"new\\n"' in good.read_bytes()
+
+
+def test_a_notebook_that_says_something_else_fails(tmp_path):
+    notebook = write_notebook(tmp_path / "walk.ipynb", "print(6 * 7)", "print(6 * 7, '0x7f00aa11bb22', '1.5 s')")
+    refresh(notebook)
+    notebook.write_text(notebook.read_text().replace("1.5 s", "9 ms").replace("0x7f00aa11bb22", "0x7f00aa11bb33"))
+    assert "2 passed" in compare(tmp_path)
+    notebook.write_text(notebook.read_text().replace("42", "43"))
+    assert "2 failed" in compare(tmp_path)
+
+
+# What tests/conftest.py promises
+
+
+def test_annotations_are_checked():
+    with pytest.raises(jaxtyping.TypeCheckError):
+        squared_relu("no tensor")
+
+
+def test_annotations_are_unchecked_on_request(unchecked_annotations):
+    with pytest.raises(Exception) as caught:
+        squared_relu("no tensor")
+    assert not isinstance(caught.value, jaxtyping.TypeCheckError)
+
+
+def test_tables_are_printed_from_all_workers(tmp_path):
+    for name, error in (("a", 2.5e-7), ("b", 0.5)):
+        row = {"case": name, "error": error}
+        (tmp_path / f"test_{name}.py").write_text(f"def test(report_table): report_table('Parity', [{row}])")
+    plugins = ["-p", "tests.tables", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", *plugins, tmp_path]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    table = printed.split(" Parity ")[1].splitlines()[1:4]
+    assert [line.split() for line in table] == [["case", "error"], ["a", "2.5e-07"], ["b", "0.5"]]
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_a_missing_browser_fails_in_ci_and_skips_elsewhere(monkeypatch, ci, outcome):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="sudo apt-get install -y chromium"):
+        find_chromium()
