@@ -1,0 +1,157 @@
+"""Text as the tokens it is made of, in HTML: each coloured by its probability, and what else it could have been.
+
+Everything that comes from outside is escaped: a token may be `<script>`. Whatever matters is styled inline and with
+translucent colours, so that a notebook nobody has trusted yet, which loses its style sheets, looks the same, and a dark
+theme shines through.
+"""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SURPRISE = (213, 94, 0)  # vermillion of Okabe and Ito's palette: tells apart from every grey, in every kind of vision
+BAR = (0, 114, 178)  # its blue
+OPACITY_PER_BIT = 0.065
+STRONGEST = 0.65  # more would make the text on it hard to read in one of the two themes
+LEGEND = (1.0, 0.5, 0.1, 0.01, 0.001)
+
+VISIBLE = {"\n": "↵\n", "\t": "⇥\t"}
+KEPT = "\u200c\u200d\u3000"  # joiners, which emoji and Persian are written with, and a space as wide as a character
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as a reader sees it.
+
+    `text` is what it adds to the text: nothing for a special token or for the first bytes of a character. `piece` is
+    its name in the vocabulary. One that the model chose also has the probability it had, its rank (1 is the most
+    probable), the entropy of the whole distribution in bits, and (text, probability) of the most probable tokens.
+    """
+
+    text: str
+    piece: str
+    probability: float | None = None
+    rank: int = 0
+    entropy_bits: float = 0.0
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
+def tint(probability: float) -> str:
+    """A translucent colour: nothing for a certain token, stronger with each bit of surprise, -log2(probability)."""
+    bits = -math.log2(max(probability, 2.0**-64))
+    return rgba(SURPRISE, min(OPACITY_PER_BIT * bits, STRONGEST))
+
+
+def rgba(colour: tuple[int, int, int], opacity: float) -> str:
+    return f"rgba({colour[0]}, {colour[1]}, {colour[2]}, {opacity:.3f})"
+
+
+def percent(probability: float) -> str:
+    """Three digits at most, and never 0 % or 100 % for what is only nearly so."""
+    if probability < 0.0001:
+        return "< 0.01 %"
+    if 0.999 < probability < 1:
+        return "> 99.9 %"
+    return f"{100 * probability:.{2 if probability < 0.01 else 1 if probability < 0.995 else 0}f} %"
+
+
+def escaped(text: str) -> str:
+    """Text as HTML that shows every character: line breaks and tabs with a mark, unprintable ones by their number."""
+    if text.isprintable():
+        return html.escape(text)
+    return "".join(
+        html.escape(character)
+        if character.isprintable() or character in KEPT
+        else mark(VISIBLE[character][0]) + VISIBLE[character][1]
+        if character in VISIBLE
+        else mark(f"U+{ord(character):04X}")
+        for character in text
+    )
+
+
+def mark(label: str) -> str:
+    """A sign that stands for something, and is not part of the text."""
+    return f'<span class="mark" style="opacity: 0.5">{html.escape(label)}</span>'
+
+
+def token_html(token: Token) -> str:
+    """One `<span class="token">`; its tooltip says the numbers."""
+    inner = escaped(token.text)
+    if not token.text:
+        inner = mark("·" if token.piece.startswith("<0x") else token.piece)
+    if token.probability is None:
+        return f'<span class="token" style="opacity: 0.7" title="{html.escape(token.piece)}">{inner}</span>'
+    numbers = (percent(token.probability), f"rank {token.rank:,}", f"entropy {token.entropy_bits:.1f} bits")
+    title = " · ".join([token.piece, *numbers])
+    style = f"background-color: {tint(token.probability)}; border-radius: 3px"
+    return f'<span class="token" style="{style}" title="{html.escape(title)}">{inner}</span>'
+
+
+def tokens_html(tokens: Sequence[Token]) -> str:
+    return "".join(map(token_html, tokens))
+
+
+def legend_html() -> str:
+    """The colours of `tint`, from certain to surprising."""
+    swatches = "".join(
+        f'<span style="background-color: {tint(probability)}; border-radius: 3px; padding: 1px 6px; margin-left: 4px">'
+        f"{percent(probability)}</span>"
+        for probability in LEGEND
+    )
+    return f'<span class="legend" style="font-size: 85%; opacity: 0.85">probability {swatches}</span>'
+
+
+def details_html(token: Token, vocab_size: int) -> str:
+    """Probability, rank and entropy of one chosen token, and a table of the most probable ones with bars."""
+    facts = (
+        ("probability", percent(token.probability)),
+        ("rank", f"{token.rank:,} of {vocab_size:,}"),
+        ("entropy", f"{token.entropy_bits:.2f} of {math.log2(vocab_size):.1f} bits"),
+    )
+    rows = [(rank, *row) for rank, row in enumerate(token.alternatives, start=1)]
+    if token.piece not in [piece for piece, _ in token.alternatives]:
+        rows.append((token.rank, token.piece, token.probability))
+    return "".join(
+        [
+            f'<div style="font-size: 120%; margin-bottom: 4px">{piece_html(token.piece)}</div>',
+            *(f'<div><span style="opacity: 0.7">{name}</span> {value}</div>' for name, value in facts),
+            '<table style="width: 100%; margin: 8px 0 0 0; border-collapse: collapse; font-size: 100%">',
+            *(alternative_html(*row, chosen=row[1] == token.piece) for row in rows),
+            "</table>",
+        ]
+    )
+
+
+def alternative_html(rank: int, piece: str, probability: float, chosen: bool) -> str:
+    """A table row: rank, piece, a bar as long as the probability, and the probability; heavier for the chosen one."""
+    cell = "padding: 1px 4px; border: none; white-space: nowrap; text-align"
+    bar = f"width: {100 * probability:.1f}%; min-width: 1px; height: 9px; background-color: {rgba(BAR, 0.7)}"
+    return (
+        f'<tr style="font-weight: {"bold" if chosen else "normal"}">'
+        f'<td style="{cell}: right"><span style="opacity: 0.6">{rank:,}</span></td>'
+        f'<td style="{cell}: left">{piece_html(piece)}{" ◂" if chosen else ""}</td>'
+        f'<td style="{cell}: left; width: 40%"><div style="{bar}"></div></td>'
+        f'<td style="{cell}: right">{percent(probability)}</td></tr>'
+    )
+
+
+def piece_html(piece: str) -> str:
+    """A piece of the vocabulary in fixed width, with sentencepiece's sign for a space as a faint one."""
+    return f'<code style="background: none">{mark("␣").join(map(escaped, piece.split("▁")))}</code>'
+
+
+def page_html(prompt: Sequence[Token], tokens: Sequence[Token], vocab_size: int, inspect: int | None = None) -> str:
+    """Prompt and tokens, the legend, and the details of one token: the one at `inspect`, else the most surprising.
+
+    A page for where nothing can be clicked.
+    """
+    text = f'<div style="white-space: pre-wrap; line-height: 1.8">{tokens_html([*prompt, *tokens])}</div>'
+    if not tokens:
+        return f'<div style="max-width: 60em">{text}</div>'
+    if inspect is None:
+        inspect = min(range(len(tokens)), key=lambda index: tokens[index].probability)
+    return (
+        f'<div style="max-width: 60em">{text}<div style="margin: 8px 0">{legend_html()}</div>'
+        f'<div style="width: 22em">{details_html(tokens[inspect], vocab_size)}</div></div>'
+    )

@@ -1,0 +1,85 @@
+// Shows what Python rendered and escaped; knows nothing of probabilities. Every child of `text` is one token.
+
+const FRAME = `
+  <div class="panes">
+    <div class="page" tabindex="-1"><span class="prompt"></span><span class="text" role="group"
+      aria-label="Generated tokens: arrow keys move, Enter shows the alternatives"></span><div class="error"
+      role="alert"></div></div>
+    <div class="details" role="region" aria-live="polite" aria-label="The chosen token"></div>
+  </div>
+  <div class="key"></div>
+  <details class="code"><summary>Code that writes this text</summary><button class="jupyter-button"
+    type="button">Copy</button><pre></pre></details>`;
+
+const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10, Home: -Infinity, End: Infinity };
+
+function render({ model, el }) {
+  el.classList.add("persimmon-tokens");
+  el.innerHTML = FRAME;
+  const part = (name) => el.querySelector(name);
+  const [panes, page, text] = [part(".panes"), part(".page"), part(".text")];
+
+  const show = (name, apply) => {
+    const update = () => apply(model.get(name));
+    model.on(`change:${name}`, update);
+    update();
+  };
+  show("prompt", (html) => (part(".prompt").innerHTML = html));
+  show("details", (html) => (part(".details").innerHTML = html));
+  show("legend", (html) => (part(".key").innerHTML = html));
+  show("error", (message) => (part(".error").textContent = message));
+  show("stale", (stale) => panes.classList.toggle("stale", stale));
+  show("code", (code) => {
+    part(".code").hidden = !code;
+    part("pre").textContent = code;
+  });
+
+  // Everything from token `start` on is now this; a view that missed something asks for the whole.
+  model.on("msg:custom", ({ start, html }) => {
+    if (start > text.children.length) return model.send({ type: "whole" });
+    const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
+    while (text.children.length > start) text.lastElementChild.remove();
+    text.insertAdjacentHTML("beforeend", html);
+    for (const token of [...text.children].slice(start)) {
+      token.setAttribute("role", "button");
+      token.tabIndex = token === text.firstElementChild ? 0 : -1;
+    }
+    if (atEnd) page.scrollTop = page.scrollHeight;
+  });
+  model.send({ type: "whole" });
+
+  const choose = (token) => {
+    text.querySelector("[aria-pressed]")?.removeAttribute("aria-pressed");
+    token?.setAttribute("aria-pressed", "true");
+    model.send({ type: "choose", index: [...text.children].indexOf(token) });
+  };
+  const focus = (token) => {
+    text.querySelector("[tabindex='0']")?.setAttribute("tabindex", -1);
+    token.tabIndex = 0;
+    token.focus();
+  };
+  text.addEventListener("click", ({ target }) => {
+    const token = target.closest(".token");
+    if (token) focus(token), choose(token);
+  });
+  text.addEventListener("keydown", (event) => {
+    const tokens = [...text.children];
+    const token = event.target.closest(".token");
+    if (event.key in STEPS) {
+      const index = tokens.indexOf(token) + STEPS[event.key];
+      focus(tokens[Math.max(0, Math.min(index, tokens.length - 1))]);
+    } else if (event.key === "Enter" || event.key === " ") choose(token);
+    else if (event.key === "Escape") choose(null);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+
+  part("button").addEventListener("click", async ({ target }) => {
+    await navigator.clipboard.writeText(model.get("code"));
+    target.textContent = "Copied";
+    setTimeout(() => (target.textContent = "Copy"), 1500);
+  });
+}
+
+export default { render };
