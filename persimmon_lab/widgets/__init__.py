@@ -1,5 +1,6 @@
 """Widgets for JupyterLab and Voila: thin shells that wire controls to the figures of `persimmon_lab.viz`."""
 
 from persimmon_lab.widgets.memory import MemoryCalculator
+from persimmon_lab.widgets.playground import GenerationPlayground
 
-__all__ = ["MemoryCalculator"]
+__all__ = ["GenerationPlayground", "MemoryCalculator"]
