@@ -5,6 +5,7 @@ import pickle
 import zlib
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
@@ -15,44 +16,46 @@ from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFound
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 CHECKSUMS = "crc32"
-SMALLEST_BITE = 8 * 2**20
+# Elements read at a time: few enough to stay in the processor's cache between reading, checking and converting, and for
+# torch to convert without its threads, which wait for each other at every bite where other processes run.
+BITE = 2**15
+DEVICE_BITE = 2**23  # a copy to another device has a price of its own
 
 
 class WeightFile:
-    """One file of tensors, read in bites through a memory map that is dropped as soon as they are copied.
+    """One file of tensors, read bite by bite straight into memory of their own.
 
-    Pages of a map count as this process's memory for as long as the map lives, so one map for the whole file would
-    cost its size a second time. Nothing that `read` returns stays mapped: whoever overwrites or truncates the file
-    later can neither change the model nor crash it.
+    Nothing that `read` returns stays mapped to the file: whoever overwrites or truncates it later can neither change
+    the model nor crash it.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, tensors: dict[str, Shaped[Tensor, "..."]]):
         self.path = path
-        self.checksums = {}
-        self._tensors, self._touched = self._map(), 0
-        self._bite = max(path.stat().st_size // 32, SMALLEST_BITE)
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
-        self.dtypes = {name: tensor.dtype for name, tensor in self._tensors.items()}
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        self.checksums: dict[str, int] = {}
 
     def read(
         self, name: str, *, dtype: torch.dtype, device: torch.device | str, verify: bool = True
     ) -> Float[Tensor, "..."]:
-        """One tensor, converted and moved bite by bite.
+        """One tensor, converted and moved.
 
-        Raises CheckpointError when `verify` is set and its bytes differ from the checksum stored beside it.
+        Raises CheckpointError when the file has shrunk, or when `verify` is set and the bytes differ from the checksum
+        stored beside them.
         """
         target = torch.empty(self.shapes[name], dtype=dtype, device=device)
-        row_bytes = max(1, self.dtypes[name].itemsize * target.numel() // len(target))
-        rows, checksum = max(1, self._bite // row_bytes), 0
-        for start in range(0, len(target), rows):
-            if self._touched > self._bite:
-                self._tensors, self._touched = None, 0
-                self._tensors = self._map()
-            bite = self._tensors[name][start : start + rows]
-            target[start : start + rows].copy_(bite)
+        bites = target.split(max(1, (BITE if target.is_cpu else DEVICE_BITE) * len(target) // max(1, target.numel())))
+        as_it_is = target.is_cpu and dtype == self.dtypes[name]
+        landing = None if as_it_is else torch.empty(bites[0].shape, dtype=self.dtypes[name])
+        start = checksum = 0
+        for bite in bites:
+            stored = bite if as_it_is else landing[: len(bite)]
+            self._fill(stored, name, start)
             if verify and name in self.checksums:
-                checksum = checksum_of(bite, checksum)
-            self._touched += len(bite) * row_bytes
+                checksum = checksum_of(stored, checksum)
+            if not as_it_is:
+                bite.copy_(stored)
+            start += len(bite)
         if verify and checksum != self.checksums.get(name, checksum):
             raise CheckpointError(
                 f"{self.path}: the bytes of {name} are not the ones that were saved (their CRC-32 differs); copy or "
@@ -60,23 +63,60 @@ class WeightFile:
             )
         return target
 
-    def _map(self) -> dict[str, Shaped[Tensor, "..."]]:
-        """Every tensor of the file as a view of a fresh map; reads the header only."""
-        if self.path.suffix == ".bin":
-            return _map_pickle(self.path)
+    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
+        """Copy the rows of a tensor from row `start` on, as many as `landing` has."""
+        raise NotImplementedError
+
+
+class SafetensorsFile(WeightFile):
+    """A safetensors file: 8 bytes of length, a JSON header, and the tensors' bytes end to end."""
+
+    def __init__(self, path: Path):
         try:
-            with safe_open(self.path, framework="pt") as file:
+            with safe_open(path, framework="pt") as file:  # checks that the header is whole and fits the file
+                super().__init__(path, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
                 self.checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file, not a dict)
-        except (SafetensorError, json.JSONDecodeError) as error:
-            raise CheckpointError(
-                f"{self.path} is not a whole safetensors file: {error}. {_hint(self.path)}"
-            ) from error
+        except (SafetensorError, ValueError) as error:
+            raise CheckpointError(f"{path} is not a whole safetensors file: {error}. {_hint(path)}") from error
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        self._offsets = {name: 8 + length + header[name]["data_offsets"][0] for name in self.shapes}
+
+    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self._offsets[name] + start * landing[0].nbytes)
+            if file.readinto(bytes_of(landing)) != landing.nbytes:
+                raise CheckpointError(f"{self.path} became shorter while it was read")
+
+
+class PickleFile(WeightFile):
+    """A file of `torch.save`, opened with `weights_only`: a pickle that would run code is refused, not run.
+
+    torch reads it through a memory map, whose pages count as this process's memory as long as the map lives; so it is
+    dropped and made again after every few per cent of the file.
+    """
+
+    def __init__(self, path: Path):
+        self._tensors, self._touched = _map_pickle(path), 0
+        super().__init__(path, self._tensors)
+
+    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
+        if self._touched > max(self.path.stat().st_size // 32, 2**22):
+            self._tensors, self._touched = None, 0
+            self._tensors = _map_pickle(self.path)
+        landing.copy_(self._tensors[name][start : start + len(landing)])
+        self._touched += landing.nbytes
 
 
 def checksum_of(tensor: Shaped[Tensor, "..."], before: int = 0) -> int:
     """CRC-32 of a tensor's bytes, continued from `before`; finds damage, not malice."""
-    return zlib.crc32(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), before)
+    return zlib.crc32(bytes_of(tensor), before)
+
+
+def bytes_of(tensor: Shaped[Tensor, "..."]) -> np.ndarray:
+    """The memory of a contiguous tensor on the CPU as bytes, shared with it (numpy knows no bfloat16)."""
+    return tensor.detach().flatten().view(torch.uint8).numpy()
 
 
 def open_weights(folder: Path) -> dict[str, WeightFile]:
@@ -89,12 +129,16 @@ def open_weights(folder: Path) -> dict[str, WeightFile]:
     """
     for whole, index in ((WHOLE, INDEX), (PICKLE, PICKLE_INDEX)):
         if (folder / whole).exists():
-            file = WeightFile(folder / whole)
+            file = _open(folder / whole)
             return dict.fromkeys(file.shapes, file)
         if (folder / index).exists():
             return _open_sharded(folder / index)
     names = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
     raise CheckpointNotFoundError(f"{folder} holds no {WHOLE}, {INDEX}, {PICKLE} or {PICKLE_INDEX}; it holds {names}")
+
+
+def _open(path: Path) -> WeightFile:
+    return PickleFile(path) if path.suffix == ".bin" else SafetensorsFile(path)
 
 
 def _open_sharded(index: Path) -> dict[str, WeightFile]:
@@ -104,7 +148,7 @@ def _open_sharded(index: Path) -> dict[str, WeightFile]:
             f"{index} names {len(absent)} shards that are not beside it: {', '.join(absent)}. Copy them there; if this "
             "is a hub download that stopped half-way, load it again while online"
         )
-    files = {path: WeightFile(path) for path in sorted(set(paths.values()))}
+    files = {path: _open(path) for path in sorted(set(paths.values()))}
     held = {name: file for file in files.values() for name in file.shapes}
     wrong = [name for name, path in paths.items() if name not in files[path].shapes]
     wrong += [f"{name} (in {file.path.name})" for name, file in held.items() if name not in paths]

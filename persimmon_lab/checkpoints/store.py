@@ -4,9 +4,10 @@ import dataclasses
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from persimmon_lab.checkpoints import hub
 from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
@@ -17,6 +18,17 @@ from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.generation.settings import GenerationConfig
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
+
+
+class NoDraws(TorchFunctionMode):
+    """Build modules without drawing their first weights: on meta there are no numbers, but torch loads its compiler
+    (a second, 76 MB) to draw normal ones all the same."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.Tensor.normal_ or getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 class Pretrained:
@@ -36,6 +48,7 @@ class Pretrained:
         torch_dtype: torch.dtype | str | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | int | None = None,
+        attn_implementation: str | None = None,
         verify: bool = True,
         generator: torch.Generator | None = None,
         revision: str | None = None,
@@ -43,12 +56,13 @@ class Pretrained:
         cache_dir: str | os.PathLike | None = None,
         local_files_only: bool = False,
         **overrides: Any,
-    ) -> Self:
+    ) -> "Pretrained":
         """Load a checkpoint folder or a hub id, ready for inference (`eval()`).
 
         `torch_dtype` (`dtype` is the same) is float32 when None, the stored one when "auto". Tensors are read one by
         one, converted and put on `device` (the CPU by default): the peak of memory is the weights and a few per cent.
-        `overrides` are fields of the configuration, such as `attn_implementation="eager"` or `num_labels=3`.
+        `attn_implementation` ("sdpa" unless it says "eager") and `overrides` (such as `num_labels=3`) replace fields of
+        the configuration.
 
         A body loads into a head and a head's checkpoint into a body. A head that the checkpoint does not have is drawn
         from `generator`, with a warning; every other missing, unexpected or misshapen tensor is an error. `verify`
@@ -62,12 +76,15 @@ class Pretrained:
             path, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
         finish_save(folder)
+        device = torch.device("cpu" if device is None else device)
+        if attn_implementation is not None:
+            overrides["attn_implementation"] = attn_implementation
         config = override(read_config(folder) if config is None else config, overrides)
         files = open_weights(folder)
         dtype = choose_dtype(torch_dtype, dtype, config, files)
         config.torch_dtype = str(dtype).removeprefix("torch.")
 
-        with torch.device("meta"):
+        with torch.device("meta"), NoDraws():
             model = cls(config)
         tied = set(model._tied_weights_keys) if config.tie_word_embeddings else set()
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
@@ -83,10 +100,10 @@ class Pretrained:
             if name in fresh:
                 head = model.get_submodule(name.removesuffix(".weight")).to_empty(device="cpu")
                 model.initialize_weights(generator, only=head)
-                tensors[name] = head.weight.detach().to(device or "cpu", dtype)
+                tensors[name] = head.weight.detach().to(device, dtype)
             else:
                 file = files[stored[name]]
-                tensors[name] = file.read(stored[name], dtype=dtype, device=device or "cpu", verify=verify)
+                tensors[name] = file.read(stored[name], dtype=dtype, device=device, verify=verify)
         model.load_state_dict(tensors, assign=True, strict=False)  # everything is there but the tied, tied below
         model.tie_weights()
         if fresh:
@@ -114,6 +131,12 @@ class Pretrained:
                 f"{len(meta)} tensors are on the meta device and have no values to save: {', '.join(meta)}"
             )
         if config.tie_word_embeddings:
+            embedding = self.get_input_embeddings().weight
+            if untied := [n for n in self._tied_weights_keys if tensors[n].data_ptr() != embedding.data_ptr()]:
+                raise ValueError(
+                    f"config.tie_word_embeddings is True, but {', '.join(untied)} is a tensor of its own; call "
+                    "tie_weights() to give it up, or set config.tie_word_embeddings=False to keep it"
+                )
             tensors = {name: tensor for name, tensor in tensors.items() if name not in self._tied_weights_keys}
         with staged(Path(path).expanduser()) as folder:
             write_weights(folder, tensors, max_shard_size)
@@ -159,7 +182,7 @@ def read_config(folder: Path) -> PersimmonConfig:
 
 
 def override(config: PersimmonConfig, overrides: dict[str, Any]) -> PersimmonConfig:
-    """A copy of a configuration with some fields replaced; None keeps the field."""
+    """A copy of a configuration with some fields replaced."""
     fields = {field.name for field in dataclasses.fields(config)}
     if unknown := sorted(overrides.keys() - fields):
         raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig")
