@@ -33,6 +33,8 @@ def resolve(
     if folder.exists():
         raise CheckpointNotFoundError(f"{folder} is a file; give the folder that holds config.json and the weights")
     looked_in = f"There is no folder {folder.absolute()}"
+    # huggingface_hub loads its parts on first use: this one brings `errors` and `utils`, which have no loader.
+    assert huggingface_hub.snapshot_download
     try:
         # A Path is meant as a path; only a string can also be an id.
         huggingface_hub.utils.validate_repo_id(path_or_id if isinstance(path_or_id, str) else "")
