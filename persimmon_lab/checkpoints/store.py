@@ -10,14 +10,18 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from persimmon_lab.checkpoints import hub
-from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
-from persimmon_lab.checkpoints.matching import FLOATS, HEADS, check_fit, check_tied, names_in_file
-from persimmon_lab.checkpoints.shards import WeightFile, open_weights
+from persimmon_lab.checkpoints.matching import HEADS, check_fit, check_tied, names_in_file
+from persimmon_lab.checkpoints.settings import (
+    choose_dtype,
+    default_generation_config,
+    override,
+    read_config,
+    read_generation_config,
+)
+from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.writing import finish_save, staged, write_weights
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.generation.settings import GenerationConfig
-
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
 
 
 class NoDraws(TorchFunctionMode):
@@ -143,72 +147,3 @@ class Pretrained:
             config.save_pretrained(folder)
             if hasattr(self, "generate"):
                 (self.generation_config or default_generation_config(config)).save_pretrained(folder)
-
-
-def choose_dtype(
-    torch_dtype: torch.dtype | str | None,
-    dtype: torch.dtype | str | None,
-    config: PersimmonConfig,
-    files: dict[str, WeightFile],
-) -> torch.dtype:
-    """float32 for None; for "auto" the dtype config.json names, or else that of the first tensor."""
-    if torch_dtype is not None and dtype is not None and as_dtype(torch_dtype) != as_dtype(dtype):
-        raise ValueError(f"torch_dtype={torch_dtype} and dtype={dtype} are two names of one argument; give one of them")
-    wanted = torch_dtype if dtype is None else dtype
-    if wanted is None:
-        return torch.float32
-    if wanted == "auto":
-        first = next((dtype for name, file in files.items() if (dtype := file.dtypes[name]).is_floating_point), None)
-        wanted = config.torch_dtype or first or torch.float32
-    return as_dtype(wanted)
-
-
-def as_dtype(value: torch.dtype | str) -> torch.dtype | str:
-    """A floating-point dtype from itself or its name, "bfloat16" or "torch.bfloat16"; "auto" stays."""
-    name = str(value).removeprefix("torch.")
-    if name != "auto" and name not in DTYPES:
-        raise ValueError(f'dtype {value!r} is not one a model computes in; choose {", ".join(DTYPES)} or "auto"')
-    return DTYPES.get(name, "auto")
-
-
-def read_config(folder: Path) -> PersimmonConfig:
-    path = folder / "config.json"
-    if not path.exists():
-        raise CheckpointNotFoundError(f"{folder} holds no config.json; give the folder of a saved model, or config=...")
-    try:
-        return PersimmonConfig.from_json_file(path)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} describes no Persimmon model: {error}") from error
-
-
-def override(config: PersimmonConfig, overrides: dict[str, Any]) -> PersimmonConfig:
-    """A copy of a configuration with some fields replaced."""
-    fields = {field.name for field in dataclasses.fields(config)}
-    if unknown := sorted(overrides.keys() - fields):
-        raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig")
-    extra = dict(config.extra)
-    if overrides.get("num_labels", config.num_labels) != config.num_labels:
-        # The names of the old labels count the old number.
-        extra = {key: value for key, value in extra.items() if key not in ("id2label", "label2id")}
-    return dataclasses.replace(config, **{"extra": extra} | overrides)
-
-
-def read_generation_config(folder: Path) -> GenerationConfig | None:
-    """None where there is none, or where transformers wrote one that only repeats the token ids of config.json."""
-    path = folder / "generation_config.json"
-    if not path.exists():
-        return None
-    try:
-        settings = GenerationConfig.from_pretrained(folder)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a JSON object of generation settings: {error}") from error
-    return None if settings.extra.get("_from_model_config") else settings
-
-
-def default_generation_config(config: PersimmonConfig) -> GenerationConfig:
-    return GenerationConfig(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-        extra={"_from_model_config": True},
-    )

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from persimmon_lab.checkpoints.shards import CHECKSUMS, INDEX, WHOLE, checksum_of
+from persimmon_lab.checkpoints.shards import INDEX, WHOLE
+from persimmon_lab.checkpoints.weights import CHECKSUMS, checksum_of
 
 UNFINISHED, FINISHED = ".unfinished-save", ".finished-save"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}

@@ -1,0 +1,80 @@
+"""What a checkpoint folder says besides its weights: config.json, generation_config.json, the dtype to load in."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
+from persimmon_lab.checkpoints.matching import FLOATS
+from persimmon_lab.checkpoints.weights import WeightFile
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.generation.settings import GenerationConfig
+
+DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
+
+
+def choose_dtype(
+    torch_dtype: torch.dtype | str | None,
+    dtype: torch.dtype | str | None,
+    config: PersimmonConfig,
+    files: dict[str, WeightFile],
+) -> torch.dtype:
+    """float32 for None; for "auto" the dtype that config.json names, else that of the first floating tensor."""
+    asked = {str(value).removeprefix("torch.") for value in (torch_dtype, dtype) if value is not None}
+    if len(asked) > 1:
+        raise ValueError(f"torch_dtype={torch_dtype} and dtype={dtype} are two names of one argument; give one of them")
+    name = asked.pop() if asked else "float32"
+    if name == "auto":
+        first = next((file.dtypes[key] for key, file in files.items() if file.dtypes[key] in FLOATS), torch.float32)
+        return DTYPES.get(config.torch_dtype, first)
+    if name not in DTYPES:
+        raise ValueError(f'a model computes in {", ".join(DTYPES)} or "auto", what is stored; dtype is {name!r}')
+    return DTYPES[name]
+
+
+def read_config(folder: Path) -> PersimmonConfig:
+    path = folder / "config.json"
+    if not path.exists():
+        raise CheckpointNotFoundError(f"{folder} holds no config.json; give the folder of a saved model, or config=...")
+    try:
+        config = PersimmonConfig.from_json_file(path)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} describes no Persimmon model: {error}") from error
+    if config.torch_dtype not in (None, "auto", *DTYPES):
+        raise CheckpointError(f"{path} has torch_dtype {config.torch_dtype!r}; a model computes in {', '.join(DTYPES)}")
+    return config
+
+
+def override(config: PersimmonConfig, overrides: dict[str, Any]) -> PersimmonConfig:
+    """A copy of a configuration with some fields replaced."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    if unknown := sorted(overrides.keys() - fields):
+        raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig")
+    extra = dict(config.extra)
+    if overrides.get("num_labels", config.num_labels) != config.num_labels:
+        # The names of the old labels count the old number.
+        extra = {key: value for key, value in extra.items() if key not in ("id2label", "label2id")}
+    return dataclasses.replace(config, **{"extra": extra} | overrides)
+
+
+def read_generation_config(folder: Path) -> GenerationConfig | None:
+    """None where there is none, or where transformers wrote one that only repeats the token ids of config.json."""
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return None
+    try:
+        settings = GenerationConfig.from_pretrained(folder)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a JSON object of generation settings: {error}") from error
+    return None if settings.extra.get("_from_model_config") else settings
+
+
+def default_generation_config(config: PersimmonConfig) -> GenerationConfig:
+    return GenerationConfig(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        extra={"_from_model_config": True},
+    )

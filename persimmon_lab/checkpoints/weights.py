@@ -1,0 +1,151 @@
+"""One file of weights, safetensors or torch's, read without holding it twice."""
+
+import json
+import pickle
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from persimmon_lab.checkpoints.errors import CheckpointError
+
+CHECKSUMS = "crc32"
+# Elements read at a time: few enough to stay in the processor's cache between reading, checking and converting, and for
+# torch to convert without its threads, which wait for each other at every bite where other processes run.
+BITE = 2**15
+DEVICE_BITE = 2**23  # a copy to another device has a price of its own
+MAPPED_BYTES = 2**21  # of a pickle file, before its map is made again
+
+
+class WeightFile:
+    """One file of tensors, read bite by bite straight into memory of their own.
+
+    Nothing that `read` returns stays mapped to the file: whoever overwrites or truncates it later can neither change
+    the model nor crash it.
+    """
+
+    def __init__(self, path: Path, tensors: dict[str, Shaped[Tensor, "..."]]):
+        self.path = path
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        self.checksums: dict[str, int] = {}
+
+    def read(
+        self, name: str, *, dtype: torch.dtype, device: torch.device | str, verify: bool = True
+    ) -> Float[Tensor, "..."]:
+        """One tensor, converted and moved.
+
+        Raises CheckpointError when the file has shrunk, or when `verify` is set and the bytes differ from the checksum
+        stored beside them.
+        """
+        target = torch.empty(self.shapes[name], dtype=dtype, device=device)
+        bites = target.split(max(1, (BITE if target.is_cpu else DEVICE_BITE) * len(target) // max(1, target.numel())))
+        as_it_is = target.is_cpu and dtype == self.dtypes[name]
+        landing = None if as_it_is else torch.empty(bites[0].shape, dtype=self.dtypes[name])
+        start = checksum = 0
+        for bite in bites:
+            stored = bite if as_it_is else landing[: len(bite)]
+            self._fill(stored, name, start)
+            if verify and name in self.checksums:
+                checksum = checksum_of(stored, checksum)
+            if not as_it_is:
+                bite.copy_(stored)
+            start += len(bite)
+        if verify and checksum != self.checksums.get(name, checksum):
+            raise CheckpointError(
+                f"{self.path}: the bytes of {name} are not the ones that were saved (their CRC-32 differs); copy or "
+                "download the file again, or pass verify=False to look at what is left"
+            )
+        return target
+
+    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
+        """Copy the rows of a tensor from row `start` on, as many as `landing` has."""
+        raise NotImplementedError
+
+
+class SafetensorsFile(WeightFile):
+    """A safetensors file: 8 bytes of length, a JSON header, and the tensors' bytes end to end."""
+
+    def __init__(self, path: Path):
+        try:
+            with safe_open(path, framework="pt") as file:  # checks that the header is whole and fits the file
+                super().__init__(path, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                self.checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
+        except (SafetensorError, ValueError) as error:
+            raise CheckpointError(f"{path} is not a whole safetensors file: {error}. {_hint(path)}") from error
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        self._offsets = {name: 8 + length + header[name]["data_offsets"][0] for name in self.shapes}
+
+    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self._offsets[name] + start * landing[0].nbytes)
+            if file.readinto(bytes_of(landing)) != landing.nbytes:
+                raise CheckpointError(f"{self.path} became shorter while it was read")
+
+
+class PickleFile(WeightFile):
+    """A file of `torch.save`, opened with `weights_only`: a pickle that would run code is refused, not run.
+
+    torch reads it through a memory map, whose pages count as this process's memory as long as the map lives; so it is
+    dropped and made again after a few per cent of the file.
+    """
+
+    def __init__(self, path: Path):
+        self._tensors, self._touched = _map_pickle(path), 0
+        super().__init__(path, self._tensors)
+
+    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
+        if self._touched > max(self.path.stat().st_size // 32, MAPPED_BYTES):
+            self._tensors, self._touched = None, 0
+            self._tensors = _map_pickle(self.path)
+        landing.copy_(self._tensors[name][start : start + len(landing)])
+        self._touched += landing.nbytes
+
+
+def checksum_of(tensor: Shaped[Tensor, "..."], before: int = 0) -> int:
+    """CRC-32 of a tensor's bytes, continued from `before`; finds damage, not malice."""
+    return zlib.crc32(bytes_of(tensor), before)
+
+
+def bytes_of(tensor: Shaped[Tensor, "..."]) -> np.ndarray:
+    """The memory of a contiguous tensor on the CPU as bytes, shared with it (numpy knows no bfloat16)."""
+    return tensor.detach().flatten().view(torch.uint8).numpy()
+
+
+def _map_pickle(path: Path) -> dict[str, Shaped[Tensor, "..."]]:
+    try:
+        tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is refused: it is not a plain archive of tensors and may carry code, which was not run. "
+            f"{_hint(path)}. torch says: {str(error).splitlines()[0]}"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a whole file of torch.save: {error}. {_hint(path)}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{path} holds something other than a dictionary of tensors; save a state_dict() instead")
+    return dict(tensors)
+
+
+def _hint(path: Path) -> str:
+    """What a file that cannot be read most likely is."""
+    with path.open("rb") as file:
+        beginning = file.read(64).lstrip().lower()
+    if not beginning:
+        return "The file is empty: copy or download it again"
+    if beginning.startswith(b"version https://git-lfs"):
+        return "It is the pointer that git keeps for a large file: run `git lfs pull`"
+    if beginning.startswith((b"<", b"{")):
+        return "It is text, such as the error page of a failed download: download it again"
+    if path.suffix == ".bin" and beginning.startswith(b"\x80"):
+        return (
+            "It is a bare pickle, which may carry code, so it is refused and was not run; if it is weights from before "
+            "torch 1.6, save what torch.load(path, weights_only=True) gives again"
+        )
+    return f"It may be truncated or damaged ({path.stat().st_size:,} bytes here): copy or download it again"
