@@ -31,23 +31,23 @@ def room_for_text(max_length: int | None, special_tokens: int) -> int:
     return max_length - special_tokens
 
 
-def batch(
-    rows: list[dict[str, list]], padding: bool | str, max_length: int | None, side: str, pad_token_id: int | None
+def pad(
+    encoding: BatchEncoding, padding: bool | str, max_length: int | None, side: str, pad_token_id: int | None
 ) -> BatchEncoding:
-    """Rows of `input_ids` (and perhaps `offset_mapping`) as one encoding, padded as `padding` says.
+    """The rows of an encoding filled up as `padding` says; rows that are longer already stay as they are.
 
     ValueError for a padding that is not one of `True`, `"longest"`, `"max_length"`, `False`, or that lacks a length, a
     side or a pad token.
     """
-    lengths = [len(row["input_ids"]) for row in rows]
+    lengths = [len(row) for row in encoding.input_ids]
+    if padding in (False, "do_not_pad"):
+        return encoding
     if padding in (True, "longest"):
         target = max(lengths, default=0)
     elif padding == "max_length":
         if max_length is None:
             raise ValueError("padding='max_length' needs a max_length: neither the call nor the tokenizer has one")
         target = max_length
-    elif padding in (False, "do_not_pad"):
-        target = 0
     else:
         raise ValueError(f"padding={padding!r}: expected True, 'longest', 'max_length' or False")
     if side not in ("left", "right"):
@@ -56,12 +56,12 @@ def batch(
         raise ValueError("padding needs a pad token, and this tokenizer has neither a pad_token nor an eos_token")
 
     fillers = {"input_ids": pad_token_id, "attention_mask": 0, "offset_mapping": (0, 0)}
-    encoding = BatchEncoding()
-    for row, length in zip(rows, lengths):
-        for key, values in {"input_ids": row["input_ids"], "attention_mask": [1] * length, **row}.items():
-            filling = [fillers[key]] * (target - length)
-            encoding.setdefault(key, []).append(filling + values if side == "left" else values + filling)
-    return encoding
+    padded = BatchEncoding()
+    for key, rows in encoding.items():
+        filling = [[fillers[key]] * (target - length) for length in lengths]
+        pairs = zip(filling, rows) if side == "left" else zip(rows, filling)
+        padded[key] = [first + second for first, second in pairs]
+    return padded
 
 
 def to_tensors(encoding: BatchEncoding) -> BatchEncoding:

@@ -48,15 +48,16 @@ class Segmenter:
         return ids, offsets
 
     def _model_for(self, text: str, special: Mapping[str, int]) -> SentencePieceProcessor:
-        spelt = frozenset(
-            index for token, index in special.items() if token in text and not self.model.is_control(index)
-        )
+        spelt = frozenset(index for token, index in special.items() if token in text and self._is_matched(index))
         if not spelt:
             return self.model
         if spelt not in self._spelling_out:
             proto = retype(self.model.serialized_model_proto(), spelt, PieceType.CONTROL)
             self._spelling_out[spelt] = SentencePieceProcessor(model_proto=proto)
         return self._spelling_out[spelt]
+
+    def _is_matched(self, index: int) -> bool:
+        return not (self.model.is_control(index) or self.model.is_unknown(index))
 
 
 def split_at(tokens: Mapping[str, int], text: str) -> list[str]:
@@ -76,7 +77,7 @@ def whole_characters(coded: Mapping[str, list]) -> Offsets:
     return offsets
 
 
-def check_characters(text: str) -> None:
+def check_characters(text: object) -> None:
     """TypeError for what is no str, ValueError for a str that no UTF-8 can hold."""
     if not isinstance(text, str):
         raise TypeError(f"expected a str to encode, not {type(text).__name__}: {text!r:.80}")

@@ -123,27 +123,26 @@ def read_model(proto: bytes) -> ModelFile:
     )
 
 
-def amend(proto: bytes, addition: Callable[[int, bytes], bytes]) -> bytes:
-    """The same model with `addition(id, message)` appended to the message of each piece; the rest byte for byte.
-
-    Of several values of one protobuf field the last counts, so appending a field is changing it.
-    """
+def change_pieces(proto: bytes, change: Callable[[int, bytes], bytes]) -> bytes:
+    """The same model with the message of each piece put through `change(id, message)`; the rest byte for byte."""
     parts, piece_id = [], 0
     for number, value, raw in fields(proto):
         if number == 1:
-            added = addition(piece_id, value)
-            if added:
-                value += added
-                raw = write_varint(1 << 3 | 2) + write_varint(len(value)) + value
-            piece_id += 1
+            value, piece_id = change(piece_id, value), piece_id + 1
+            raw = write_varint(1 << 3 | 2) + write_varint(len(value)) + value
         parts.append(raw)
     return b"".join(parts)
 
 
+def with_field(message: bytes, number: int, raw: bytes) -> bytes:
+    """The message with `raw`, a key and a value, in place of its field `number`."""
+    return b"".join(other for kept, _, other in fields(message) if kept != number) + raw
+
+
 def retype(proto: bytes, ids: Collection[int], piece_type: PieceType) -> bytes:
     """The same model with the pieces `ids` given another type."""
-    field = write_varint(3 << 3) + write_varint(piece_type)
-    return amend(proto, lambda piece_id, _: field if piece_id in ids else b"")
+    raw = write_varint(3 << 3) + write_varint(piece_type)
+    return change_pieces(proto, lambda index, piece: with_field(piece, 3, raw) if index in ids else piece)
 
 
 def round_scores(proto: bytes, step: float = 2**-8) -> bytes:
@@ -154,10 +153,11 @@ def round_scores(proto: bytes, step: float = 2**-8) -> bytes:
     pieces, so that both see the tie and keep the segmentation found first. No score moves by more than 1/512.
     """
 
-    def score(_, message: bytes) -> bytes:
+    def rounded(_, message: bytes) -> bytes:
         piece = read_piece(message)
         if piece.type != PieceType.NORMAL:
-            return b""
-        return write_varint(2 << 3 | 5) + struct.pack("<f", round(piece.score / step) * step)
+            return message
+        score = struct.pack("<f", round(piece.score / step) * step)
+        return with_field(message, 2, write_varint(2 << 3 | 5) + score)
 
-    return amend(proto, score)
+    return change_pieces(proto, rounded)

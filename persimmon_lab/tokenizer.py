@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from persimmon_lab.batch_encoding import BatchEncoding, batch, room_for_text, to_tensors
+from persimmon_lab.batch_encoding import BatchEncoding, pad, room_for_text, to_tensors
 from persimmon_lab.chat import render_chat
 from persimmon_lab.segmentation import Segmenter
 from persimmon_lab.sentencepiece_model import load_sentencepiece, read_model
@@ -38,7 +38,7 @@ END_OF_TEXT = "|ENDOFTEXT|"  # id 71013 in Adept's release, where it begins and 
 
 SPACED_OUT = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")  # the list of transformers
 
-TokenIds = Sequence[SupportsIndex] | np.ndarray | Int[Tensor, "position"]
+TokenIds = Sequence[SupportsIndex] | np.ndarray | Int[Tensor, "..."]
 
 
 class PersimmonTokenizer:
@@ -74,7 +74,7 @@ class PersimmonTokenizer:
         self.padding_side = padding_side
         self.model_max_length = model_max_length
         self._segmenter = Segmenter(self.sp_model)
-        _ = self.all_special_ids  # a token that is not in the vocabulary is refused now, not at its first use
+        _ = self.special_tokens  # a token that is not in the vocabulary is refused now, not at its first use
 
     @classmethod
     def from_pretrained(
@@ -126,10 +126,15 @@ class PersimmonTokenizer:
         return self._id_of(self.pad_token)
 
     @property
+    def special_tokens(self) -> dict[str, int]:
+        """What stands for no text: bos, eos, pad, unk, `|ENDOFTEXT|` and sentencepiece's own control pieces."""
+        return self._always_special | {
+            token: self._id_of(token) for token in {self.bos_token, self.eos_token, self.pad_token} - {None}
+        }
+
+    @property
     def all_special_ids(self) -> list[int]:
-        """Ids that stand for no text: bos, eos, pad, unk, `|ENDOFTEXT|` and sentencepiece's own control pieces."""
-        named = {self.bos_token_id, self.eos_token_id, self.pad_token_id, self._id_of(self._first_known(END_OF_TEXT))}
-        return sorted({*named, self.unk_token_id, *self._control_ids} - {None})
+        return sorted(self.special_tokens.values())
 
     @property
     def all_special_tokens(self) -> list[str]:
@@ -151,7 +156,8 @@ class PersimmonTokenizer:
 
     def id_to_bytes(self, token_id: int) -> bytes:
         """What an id adds to a text in the middle of it, in UTF-8; for a byte piece that one byte."""
-        piece = self.convert_ids_to_tokens(token_id)
+        [token_id] = self._checked(token_id)
+        piece = self.sp_model.id_to_piece(token_id)
         if self.sp_model.is_byte(token_id):
             return bytes([int(piece[3:5], 16)])
         return piece.replace("\u2581", " ").encode("utf-8")
@@ -168,8 +174,10 @@ class PersimmonTokenizer:
         return index
 
     @cached_property
-    def _control_ids(self) -> list[int]:
-        return [index for index in range(self.vocab_size) if self.sp_model.is_control(index)]
+    def _always_special(self) -> dict[str, int]:
+        ids = [index for index in range(self.vocab_size) if self.sp_model.is_control(index)]
+        ids += [self.unk_token_id, self.sp_model.piece_to_id(END_OF_TEXT)]  # unknown itself where there is none
+        return {self.sp_model.id_to_piece(index): index for index in ids}
 
     def _checked(self, ids: int | TokenIds) -> list[int]:
         ids = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else ids
@@ -177,9 +185,10 @@ class PersimmonTokenizer:
             ids = [operator.index(index) for index in (ids if isinstance(ids, Iterable) else [ids])]
         except TypeError:
             raise TypeError(f"expected integers in one row, got {ids!r:.80}; batch_decode takes several rows") from None
+        size = self.vocab_size
         for index in ids:
-            if not 0 <= index < self.vocab_size:
-                raise ValueError(f"token id {index} is outside the vocabulary, which ends at {self.vocab_size - 1}")
+            if not 0 <= index < size:
+                raise ValueError(f"token id {index} is outside the vocabulary, which ends at {size - 1}")
         return ids
 
     # --------------------------------------------------------------------------------------------------- text to ids
@@ -221,15 +230,19 @@ class PersimmonTokenizer:
         after = [self.eos_token_id] if add_special_tokens and self.add_eos_token and self.eos_token else []
         limit = self.model_max_length if max_length is None else max_length
         room = room_for_text(limit, len(before) + len(after)) if truncation else None
-        special = dict(zip(self.all_special_tokens, self.all_special_ids))
-        rows = []
-        for one in text if several else [text]:
-            ids, offsets = self._segmenter.segment(one, special, parse_special, return_offsets_mapping)
-            row = {"input_ids": before + ids[:room] + after}
-            if return_offsets_mapping:
-                row["offset_mapping"] = [(0, 0)] * len(before) + offsets[:room] + [(0, 0)] * len(after)
-            rows.append(row)
-        encoding = batch(rows, padding, limit, padding_side or self.padding_side, self.pad_token_id)
+        special = self.special_tokens
+        cut = [
+            self._segmenter.segment(one, special, parse_special, return_offsets_mapping)
+            for one in (text if several else [text])
+        ]
+        encoding = BatchEncoding(input_ids=[before + ids[:room] + after for ids, _ in cut])
+        encoding["attention_mask"] = [[1] * len(row) for row in encoding.input_ids]
+        if return_offsets_mapping:
+            nowhere = [(0, 0)]
+            encoding["offset_mapping"] = [
+                nowhere * len(before) + offsets[:room] + nowhere * len(after) for _, offsets in cut
+            ]
+        encoding = pad(encoding, padding, limit, padding_side or self.padding_side, self.pad_token_id)
         if return_tensors == "pt":
             return to_tensors(encoding)
         return encoding if several else BatchEncoding({key: rows[0] for key, rows in encoding.items()})
@@ -270,7 +283,7 @@ class PersimmonTokenizer:
 
         ValueError for an id outside the vocabulary.
         """
-        special = set(self.all_special_ids)
+        special = set(self.special_tokens.values())
         texts, stretch = [], []
         for index in self._checked(token_ids):
             if index not in special:
