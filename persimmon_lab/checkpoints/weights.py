@@ -1,4 +1,4 @@
-"""One file of weights, safetensors or torch's, read without holding it twice."""
+"""One file of weights: safetensors written and read, torch's own format read, neither held in memory twice."""
 
 import json
 import pickle
@@ -14,6 +14,7 @@ from torch import Tensor
 from persimmon_lab.checkpoints.errors import CheckpointError
 
 CHECKSUMS = "crc32"
+SAFETENSORS_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 # Elements read at a time: few enough to stay in the processor's cache between reading, checking and converting, and for
 # torch to convert without its threads, which wait for each other at every bite where other processes run.
 BITE = 2**15
@@ -108,14 +109,35 @@ class PickleFile(WeightFile):
         self._touched += landing.nbytes
 
 
+def write_safetensors(path: Path, tensors: dict[str, Float[Tensor, "..."]]):
+    """Write tensors, from any device one at a time, with the CRC-32 of each in the file's metadata.
+
+    The same tensors give the same bytes, which safetensors' own writer does not promise for two entries of metadata.
+    """
+    # Wide numbers first, so that each lies at a multiple of its size; transformers insists on "format".
+    names = sorted(tensors, key=lambda name: -tensors[name].itemsize)
+    checksums = {name: checksum_of(tensors[name]) for name in names}
+    header, end = {"__metadata__": {"format": "pt", CHECKSUMS: json.dumps(checksums)}}, 0
+    for name in names:
+        start, end = end, end + tensors[name].nbytes
+        dtype, shape = SAFETENSORS_DTYPES[tensors[name].dtype], list(tensors[name].shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(bytes_of(tensors[name]))
+
+
 def checksum_of(tensor: Shaped[Tensor, "..."], before: int = 0) -> int:
     """CRC-32 of a tensor's bytes, continued from `before`; finds damage, not malice."""
     return zlib.crc32(bytes_of(tensor), before)
 
 
 def bytes_of(tensor: Shaped[Tensor, "..."]) -> np.ndarray:
-    """The memory of a contiguous tensor on the CPU as bytes, shared with it (numpy knows no bfloat16)."""
-    return tensor.detach().flatten().view(torch.uint8).numpy()
+    """A tensor's memory as bytes: shared with a contiguous one on the CPU, else copied (numpy knows no bfloat16)."""
+    return tensor.detach().cpu().flatten().view(torch.uint8).numpy()
 
 
 def _map_pickle(path: Path) -> dict[str, Shaped[Tensor, "..."]]:

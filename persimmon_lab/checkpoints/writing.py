@@ -9,12 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtyping import Shaped
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from persimmon_lab.checkpoints.shards import INDEX, WHOLE
-from persimmon_lab.checkpoints.weights import CHECKSUMS, checksum_of
+from persimmon_lab.checkpoints.weights import write_safetensors
 
 UNFINISHED, FINISHED = ".unfinished-save", ".finished-save"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -40,7 +38,6 @@ def staged(folder: Path) -> Iterator[Path]:
         staging.mkdir()
         yield staging
         for file in staging.iterdir():
-            file.chmod(staging.stat().st_mode & 0o666)  # safetensors writes files that only their owner may read
             with file.open("rb+") as written:
                 os.fsync(written.fileno())
         staging.rename(folder / FINISHED)
@@ -49,8 +46,12 @@ def staged(folder: Path) -> Iterator[Path]:
         if created:
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        if isinstance(error, OSError | SafetensorError):
-            raise _write_error(error, folder) from error
+        if isinstance(error, OSError):
+            existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            free = f"{shutil.disk_usage(existing).free:,} bytes free on its disk"
+            raise OSError(
+                error.errno, f"could not save to {folder} ({error}; {free}); what was there before is unchanged"
+            ) from error
         raise
     finish_save(folder)
 
@@ -78,17 +79,14 @@ def finish_save(folder: Path):
 def write_weights(folder: Path, tensors: dict[str, Shaped[Tensor, "..."]], max_shard_size: int | str):
     """`model.safetensors`, or numbered shards of at most `max_shard_size` bytes with their index.
 
-    Each file's metadata keep the CRC-32 of its tensors, which `WeightFile.read` compares. A tensor larger than a
-    shard gets one to itself.
+    A tensor larger than a shard gets one to itself.
     """
-    shards = split_into_shards({name: tensor.nbytes for name, tensor in tensors.items()}, bytes_of(max_shard_size))
+    shards = split_into_shards({name: tensor.nbytes for name, tensor in tensors.items()}, parse_size(max_shard_size))
     names = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
     if len(shards) == 1:
         names = [WHOLE]
     for file, shard in zip(names, shards):
-        held = {name: tensors[name].detach().cpu().contiguous() for name in shard}
-        checksums = {name: checksum_of(tensor) for name, tensor in held.items()}
-        save_file(held, folder / file, metadata={"format": "pt", CHECKSUMS: json.dumps(checksums)})
+        write_safetensors(folder / file, {name: tensors[name] for name in shard})
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
@@ -109,7 +107,7 @@ def split_into_shards(sizes: dict[str, int], most: int) -> list[list[str]]:
     return shards
 
 
-def bytes_of(size: int | str) -> int:
+def parse_size(size: int | str) -> int:
     """A number of bytes from a number or from text such as "5GB" (10^9 bytes) or "2GiB" (2^30)."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size).lower())
     if match is None or match[2].upper() not in UNITS or float(match[1]) == 0:
@@ -117,11 +115,3 @@ def bytes_of(size: int | str) -> int:
             f'max_shard_size is {size!r}; give a number of bytes above 0, or text such as "5GB" or "200MB"'
         )
     return int(float(match[1]) * UNITS[match[2].upper()])
-
-
-def _write_error(error: OSError | SafetensorError, folder: Path) -> OSError:
-    number = re.search(r"os error (\d+)", str(error))  # how safetensors quotes the system
-    code = getattr(error, "errno", None) or (int(number[1]) if number else None)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = f"{shutil.disk_usage(existing).free:,} bytes free on its disk"
-    return OSError(code, f"could not save to {folder} ({error}; {free}); what was there before is unchanged")
