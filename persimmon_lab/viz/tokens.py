@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 SURPRISE = (213, 94, 0)  # vermillion of Okabe and Ito's palette: tells apart from every grey, in every kind of vision
 BAR = (0, 114, 178)  # its blue
-OPACITY_PER_BIT = 0.065
-STRONGEST = 0.65  # more would make the text on it hard to read in one of the two themes
+OPACITY_PER_BIT = 0.075
+STRONGEST = 0.7  # more would make the text on it hard to read in one of the two themes
 LEGEND = (1.0, 0.5, 0.1, 0.01, 0.001)
 
 VISIBLE = {"\n": "↵\n", "\t": "⇥\t"}
@@ -48,12 +48,14 @@ def rgba(colour: tuple[int, int, int], opacity: float) -> str:
 
 
 def percent(probability: float) -> str:
-    """Three digits at most, and never 0 % or 100 % for what is only nearly so."""
+    """One decimal, two below 1 %, and never 0 % or 100 % for what is only nearly so."""
+    if probability == 1:
+        return "100 %"
+    if probability >= 0.9995:
+        return "> 99.9 %"
     if probability < 0.0001:
         return "< 0.01 %"
-    if 0.999 < probability < 1:
-        return "> 99.9 %"
-    return f"{100 * probability:.{2 if probability < 0.01 else 1 if probability < 0.995 else 0}f} %"
+    return f"{100 * probability:.{1 if probability >= 0.01 else 2}f} %"
 
 
 def escaped(text: str) -> str:
@@ -96,7 +98,7 @@ def legend_html() -> str:
     """The colours of `tint`, from certain to surprising."""
     swatches = "".join(
         f'<span style="background-color: {tint(probability)}; border-radius: 3px; padding: 1px 6px; margin-left: 4px">'
-        f"{percent(probability)}</span>"
+        f"{100 * probability:g} %</span>"
         for probability in LEGEND
     )
     return f'<span class="legend" style="font-size: 85%; opacity: 0.85">probability {swatches}</span>'

@@ -1,0 +1,303 @@
+"""The playground's wiring: threads that end, errors that are seen, and a view that is told what happened."""
+
+import threading
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from persimmon_lab.viz.tokens import details_html, tokens_html
+from persimmon_lab.widgets import GenerationPlayground, playground
+from tests.widgets.test_generation import output_of
+
+NASTY = "<script>alert(1)</script>"
+
+
+class Screen:
+    """What a browser would show: applies the view's messages as token_view.js does."""
+
+    def __init__(self, view):
+        self.messages, self.tokens = [], []
+        view.send = self.receive
+
+    def receive(self, message):
+        self.messages.append(message)
+        assert message["start"] <= len(self.tokens), "nothing is missing in between"
+        self.tokens[message["start"] :] = top_level_spans(message["html"])
+
+
+class TopLevelSpans(HTMLParser):
+    def __init__(self, source):
+        super().__init__()
+        self.source, self.starts, self.depth = source, [], 0
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        if self.depth == 0:
+            line, column = self.getpos()
+            self.starts.append(sum(len(row) for row in self.source.splitlines(True)[: line - 1]) + column)
+        self.depth += 1
+
+    def handle_endtag(self, tag):
+        self.depth -= 1
+
+
+def top_level_spans(source: str) -> list[str]:
+    starts = TopLevelSpans(source).starts
+    return [source[start:end] for start, end in zip(starts, [*starts[1:], len(source)])]
+
+
+@pytest.fixture
+def make(model, tokenizer):
+    """A function that makes playgrounds of the small model, and closes them after the test."""
+    made = []
+
+    def make(prompt="Once upon a time", model=model, **options):
+        options = {"max_new_tokens": 12, "temperature": 1.3, "seed": 3} | options
+        made.append(GenerationPlayground(model, tokenizer, prompt, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+        one.wait()
+
+
+def stop_at(playground, count):
+    """Press Stop while the model works on token `count`."""
+    calls = iter(range(1, 1000))
+    playground.model.register_forward_hook(lambda *_: playground.stop_button.click() if next(calls) == count else None)
+
+
+def test_it_writes_what_generate_writes(make, model, tokenizer):
+    one = make().generate().wait()
+    assert len(one.run.tokens) == 12
+    prompt_ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
+    ids = model.generate(prompt_ids, do_sample=True, temperature=1.3, top_p=0.95, max_new_tokens=12, seed=3)
+    assert one.text == tokenizer.decode(ids[0], skip_special_tokens=True)
+
+
+def test_the_screen_shows_every_token_once(make, monkeypatch):
+    monkeypatch.setattr(playground, "SECONDS_BETWEEN_UPDATES", 0.0)
+    one = make()
+    screen = Screen(one.view)
+    one.generate_button.click()
+    one.wait()
+    assert len(screen.messages) > 5
+    assert "".join(screen.tokens) == tokens_html(one.run.tokens)
+    one.controls["seed"].value = 4
+    one.generate().wait()
+    assert "".join(screen.tokens) == tokens_html(one.run.tokens)
+
+
+def test_a_view_that_opens_late_gets_the_whole(make):
+    one = make().generate().wait()
+    screen = Screen(one.view)
+    one.view._answer(one.view, {"type": "whole"}, [])
+    assert "".join(screen.tokens) == tokens_html(one.run.tokens)
+
+
+def test_updates_wait_for_each_other(make, monkeypatch):
+    """A clock that stands still never reaches the next update, one that leaps reaches it at every token."""
+    monkeypatch.setattr(playground.time, "perf_counter", lambda: 0.0)
+    screen = Screen((one := make()).view)
+    one.generate().wait()
+    assert [message["start"] for message in screen.messages] == [0]
+    seconds = iter(range(1000))
+    monkeypatch.setattr(playground.time, "perf_counter", lambda: float(next(seconds)))
+    screen.messages.clear()
+    one.generate().wait()
+    assert len(screen.messages) == 12 + 1
+
+
+def test_stop_ends_the_thread_and_leaves_the_model_usable(make, model, tokenizer):
+    one = make(max_new_tokens=200)
+    before = model(input_ids=tokenizer("abc", return_tensors="pt").input_ids).logits
+    stop_at(one, 5)
+    assert one.stop_button.disabled
+    one.generate()
+    thread = one._thread
+    one.wait()
+    assert len(one.run.tokens) == 5
+    assert one.run.summary().endswith("stopped")
+    assert not thread.is_alive()
+    assert one.stop_button.disabled
+    after = model(input_ids=tokenizer("abc", return_tensors="pt").input_ids).logits
+    assert torch.equal(before, after)
+    assert torch.is_grad_enabled()
+    assert after.requires_grad
+
+
+def test_stop_can_be_pressed_while_it_runs(make):
+    one = make(max_new_tokens=200)
+    at_work, go_on = threading.Event(), threading.Event()
+    one.model.register_forward_hook(lambda *_: (at_work.set(), go_on.wait(30)) and None)
+    one.generate()
+    assert at_work.wait(30)
+    assert not one.stop_button.disabled
+    one.stop_button.click()
+    go_on.set()
+    one.wait()
+    assert len(one.run.tokens) == 1
+
+
+def test_the_code_of_a_stopped_run_writes_as_much(make, model, tokenizer):
+    one = make('She said "柿"', max_new_tokens=200)
+    stop_at(one, 7)
+    one.generate().wait()
+    assert output_of(one.code, model=model, tokenizer=tokenizer) == one.text + "\n"
+    assert one.view.code == one.code
+
+
+def test_a_new_run_takes_the_place_of_the_old(make):
+    one = make(max_new_tokens=200)
+    at_work, go_on = threading.Event(), threading.Event()
+    hook = one.model.register_forward_hook(lambda *_: (at_work.set(), go_on.wait(30)) and None)
+    old = one.generate().run
+    assert at_work.wait(30)
+    one.controls["max_new_tokens"].value = 4
+    screen = Screen(one.view)
+    one.generate()
+    hook.remove()
+    go_on.set()
+    one.wait()
+    assert len(old.tokens) == 1
+    assert len(one.run.tokens) == 4
+    assert "".join(screen.tokens) == tokens_html(one.run.tokens)
+
+
+def test_a_new_run_with_the_same_text_shows_it_again(make):
+    one = make().generate().wait()
+    one.view._answer(one.view, {"type": "choose", "index": 2}, [])
+    screen = Screen(one.view)
+    one.generate().wait()
+    assert "".join(screen.tokens) == tokens_html(one.run.tokens)
+
+
+# As you type
+
+
+def test_typing_runs_once_it_pauses(make, monkeypatch):
+    monkeypatch.setattr(playground, "SECONDS_AFTER_TYPING", 1.0)
+    one = make("", as_you_type=True)
+    runs = []
+    for typed in ("O", "On", "Once"):
+        one.controls["prompt"].value = typed
+        runs.append(one.run)
+    one.wait()
+    assert [len(run.tokens) for run in runs] == [0, 0, 12]
+    assert one.text.startswith("Once")
+
+
+def test_without_it_typing_only_shows_the_prompt(make):
+    one = make()
+    one.controls["prompt"].value = "Twice"
+    assert one.run is None
+    assert one.view.prompt == tokens_html(one._prompt_tokens(one.settings))
+    one.as_you_type.value = True
+    one.wait()
+    assert one.text.startswith("Twice")
+
+
+def test_it_starts_when_somebody_looks(make):
+    one = make(as_you_type=True)
+    assert one.run is None
+    one.view._answer(one.view, {"type": "whole"}, [])
+    one.wait()
+    assert len(one.run.tokens) == 12
+
+
+# What it shows
+
+
+def test_a_text_that_the_controls_no_longer_write_is_stale(make):
+    one = make().generate().wait()
+    assert not one.view.stale
+    one.controls["temperature"].value = 0.5
+    assert one.view.stale
+    one.controls["temperature"].value = 1.3
+    assert not one.view.stale
+
+
+def test_chat_format_is_shown(make):
+    one = make("Hello")
+    assert "human" not in one.view.prompt
+    one.controls["chat"].value = True
+    assert all(tokens_html([token]) in one.view.prompt for token in one._prompt_tokens(one.settings))
+    assert one.generate().wait().text.startswith("human: Hello\n\nadept:")
+
+
+def test_choosing_a_token_shows_its_details(make, tokenizer):
+    one = make().generate().wait()
+    one.view._answer(one.view, {"type": "choose", "index": 3}, [])
+    assert one.view.details == details_html(one.run.tokens[3], tokenizer.vocab_size)
+    one.view._answer(one.view, {"type": "choose", "index": -1}, [])
+    assert one.view.details == ""
+    one.view._answer(one.view, {"type": "choose", "index": 99}, [])
+    assert one.view.details == ""
+
+
+def test_a_prompt_that_is_too_long_is_an_error_on_the_screen(make):
+    one = make("word " * 400).generate().wait()
+    assert one.view.error.startswith("ValueError: a prompt of")
+    assert "256 positions" in one.view.error
+    assert one.stop_button.disabled
+    with pytest.raises(ValueError, match="256 positions"):
+        one.static()
+    one.controls["prompt"].value = "word"
+    assert one.view.error == ""
+    assert one.generate().wait().view.error == ""
+
+
+def test_nan_is_an_error_on_the_screen(make, model):
+    with torch.no_grad():
+        model.lm_head.weight[5] = torch.nan
+    one = make().generate().wait()
+    assert one.view.error.startswith("FloatingPointError: the model returned nan")
+    assert isinstance(one.run.error, FloatingPointError)
+    assert one.view.code == ""
+
+
+def test_any_other_error_is_too(make):
+    def broken(*_):
+        raise RuntimeError(NASTY)
+
+    one = make()
+    one.model.register_forward_hook(broken)
+    one.generate().wait()
+    assert one.view.error == f"RuntimeError: {NASTY}"  # shown as text, not as HTML
+
+
+def test_half_a_character_in_the_prompt_is_an_error_on_the_screen(make):
+    one = make()
+    one.controls["prompt"].value = "\ud83d"
+    assert "surrogate" in one.view.error
+
+
+# Without a kernel
+
+
+def test_the_static_page_holds_the_run_and_escapes_it(make, scripted, tokenizer):
+    ids = tokenizer.encode(NASTY, add_special_tokens=False)
+    one = make(NASTY, model=scripted(ids), temperature=0.0, max_new_tokens=100)
+    page = one.static().data
+    assert "<script" not in page
+    assert tokens_html(list(one._prompt_tokens(one.settings))) in page
+    one.generate().wait()
+    assert "<script>" in "".join(token.text for token in one.run.tokens)
+    assert one.static().data == page
+
+
+def test_a_notebook_keeps_the_page_beside_the_widget(make):
+    one = make()
+    assert "text/html" not in one._repr_mimebundle_()
+    bundle = one.generate().wait()._repr_mimebundle_()
+    assert bundle["text/html"] == one.static().data
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/plain"] == repr(one) == "GenerationPlayground('Once upon a time')"
+
+
+def test_controls_keep_values_in_range(make):
+    one = make(max_new_tokens=100_000, temperature=7.0)
+    assert one.settings.max_new_tokens == 255
+    assert one.settings.temperature == 2
