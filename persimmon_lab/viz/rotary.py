@@ -38,8 +38,8 @@ def numbers(values: Tensor) -> np.ndarray:
 
 def as_count(value: float) -> str:
     """6.28 -> "6.3", 83376.1 -> "83,000": two digits, as a wavelength is read off a figure."""
-    digits = 1 - math.floor(math.log10(value))
-    return f"{round(value, digits):,.{max(0, digits)}f}"
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.1f}" if rounded < 10 else f"{rounded:,.0f}"
 
 
 def draw_clocks(
@@ -69,8 +69,8 @@ def draw_clocks(
         ticks = torch.full_like(phases, quarter * math.pi / 2)
         axes.add_collection(hands(ticks, 0.86 * RADIUS, RADIUS, color="0.6", linewidth=0.8))
     if exact is not None:
-        axes.add_collection(hands(exact, 0, RADIUS, color=ORANGE, linewidth=1.6, linestyle=(0, (3, 1.5))))
-    axes.add_collection(hands(phases, 0, 0.9 * RADIUS, color=BLUE, linewidth=2.4, capstyle="round"))
+        axes.add_collection(hands(exact, 0.0, RADIUS, color=ORANGE, linewidth=1.6, linestyle=(0, (3, 1.5))))
+    axes.add_collection(hands(phases, 0.0, 0.9 * RADIUS, color=BLUE, linewidth=2.4, capstyle="round"))
     axes.scatter(x, y, s=14, color=INK, zorder=3)
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim((rows - 1) * row_height + 0.5, -0.5)
@@ -143,7 +143,7 @@ def score_by_offset(
     offsets: Int[Tensor, "offset"], curves: Mapping[str, Float[Tensor, "offset"]], title: str = ""
 ) -> Figure:
     """Scores of a query with a key that stands `offset` positions before it."""
-    figure, axes = new_figure(9, 3.2)
+    figure, axes = new_figure(9.0, 3.2)
     draw_scores(axes, offsets, curves)
     axes.set_title(title, loc="left")
     return figure
@@ -173,9 +173,7 @@ def scaling_compared(frequencies: Mapping[str, Float[Tensor, "pair"]], trained_l
     seen = trained_length * float(trained[-1])
     right.axhspan(0, seen, color=FAINT, alpha=0.7, linewidth=0)
     right.plot(trained_length, seen, marker="o", markersize=7, color=INK, zorder=3)
-    right.annotate(
-        "end of training", (trained_length, seen), (-6, 6), textcoords="offset points", ha="right", fontsize=9
-    )
+    right.annotate("end of training", (trained_length, seen), (8, -14), textcoords="offset points", fontsize=9)
     right.text(length, seen, "angles seen in training", fontsize=9, color=INK, ha="right", va="bottom")
     right.set_xlim(0, length)
     right.set_ylim(bottom=0)
@@ -188,16 +186,23 @@ def scaling_compared(frequencies: Mapping[str, Float[Tensor, "pair"]], trained_l
 def score_split(
     rotated: Float[Tensor, "query key"], passed: Float[Tensor, "query key"], tokens: Sequence[str], title: str = ""
 ) -> Figure:
-    """One head's scores as the sum of what the rotated and the passed channels say; queries see no later key."""
+    """One head's scores as the sum of what the rotated and the passed channels say; queries see no later key.
+
+    A dash marks clearly negative cells, for those who read it in grey.
+    """
     figure, axes = figure_grid(1, 3, 3.1, 4.0)
     parts = {"rotated part": rotated, "passed part": passed, "sum: the score": rotated + passed}
     hidden = np.triu(np.ones(rotated.shape, dtype=bool), k=1)
     limit = max(np.abs(numbers(part)[~hidden]).max() for part in parts.values())
     for panel, (name, part) in zip(axes[0], parts.items()):
         image = panel.imshow(np.ma.masked_array(numbers(part), hidden), cmap=DIVERGING, vmin=-limit, vmax=limit)
-        panel.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8, family="monospace")
-        panel.set_yticks(range(len(tokens)), tokens if panel is axes[0, 0] else [], fontsize=8, family="monospace")
-        panel.tick_params(length=0)
+        rows, columns = np.nonzero(~hidden & (numbers(part) < -limit / 5))
+        panel.scatter(columns, rows, marker="_", s=14, linewidth=0.8, color="black")
+        # A token may hold a dollar sign, which is no formula.
+        labels = {"fontsize": 8, "family": "monospace", "parse_math": False}
+        panel.set_xticks(range(len(tokens)), tokens, rotation=90, **labels)
+        panel.set_yticks(range(len(tokens)), tokens, **labels)
+        panel.tick_params(length=0, labelleft=panel is axes[0, 0])
         panel.set_title(name, loc="left")
         panel.set_xlabel("key")
     axes[0, 0].set_ylabel("query")

@@ -71,7 +71,7 @@ class RotaryExplorer(ipywidgets.VBox):
     def __init__(self, config: PersimmonConfig | None = None, position: int = 300):
         self.start = config = config or PersimmonConfig.persimmon_8b()
         scaling = config.rope_scaling or {"type": "none", "factor": 4.0}
-        widths = {part: part * config.head_dim for part in {0.25, 0.5, 0.75, 1.0, config.partial_rotary_factor}}
+        widths = {part: int(part * config.head_dim) for part in {0.25, 0.5, 0.75, 1.0, config.partial_rotary_factor}}
         self.position = ipywidgets.IntSlider(position, 0, 4 * config.max_position_embeddings, description="position")
         self.theta = ipywidgets.FloatLogSlider(
             config.rope_theta, base=10, min=1, max=6, step=0.02, description="theta", readout_format=",.0f"
@@ -80,9 +80,13 @@ class RotaryExplorer(ipywidgets.VBox):
             options=sorted(part for part, width in widths.items() if width > 2 and width % 2 == 0),
             value=config.partial_rotary_factor,
             description="rotated part",
+            style={"button_width": "52px"},
         )
         self.scaling = ipywidgets.ToggleButtons(
-            options=("none", "linear", "dynamic"), value=scaling["type"], description="scaling"
+            options=("none", "linear", "dynamic"),
+            value=scaling["type"],
+            description="scaling",
+            style={"button_width": "80px"},
         )
         self.factor = ipywidgets.FloatSlider(scaling["factor"], min=1.5, max=16, step=0.5, description="factor")
         self.bfloat16 = ipywidgets.Checkbox(

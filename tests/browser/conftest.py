@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 60  # seconds until a server, a kernel or a page counts as stuck; a busy machine is slow, not broken
+expect.set_options(timeout=PATIENCE * 1000)
 
 # A browser of its own: no sandbox (CI runs as root), no traffic but to the server under test.
 CHROMIUM_FLAGS = [
@@ -181,7 +182,7 @@ class Jupyter:
     def open_voila(self, notebook) -> None:
         name = self.place(notebook)
         self.page.goto(f"{self.server.url}/voila/render/{name}?token={self.server.token}")
-        expect(self.page.locator("#voila_loading, #loading")).to_be_hidden(timeout=PATIENCE * 1000)
+        expect(self.page.locator("#voila_loading, #loading")).to_be_hidden()
         expect(self.page.get_by_text("There was an error when executing cell")).to_have_count(0)
 
     def screenshot(self, name: str, **options) -> Path:

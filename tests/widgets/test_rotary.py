@@ -1,0 +1,124 @@
+"""The rotary explorer shows what the model computes, and every control moves it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.rotary import inverse_frequencies
+from persimmon_lab.widgets.rotary import RotaryExplorer, clock_angles, render, scores_of_equal_vectors
+
+CONFIG = PersimmonConfig.tiny(hidden_size=128, max_position_embeddings=512)  # heads of 32, 16 of them rotate
+ADEPT = dataclasses.replace(CONFIG, rope_precision="adept")
+OFFSETS = torch.arange(60)
+
+
+@pytest.mark.parametrize("position", [0, 1, 300, 2000])
+def test_hands_stand_at_position_times_frequency(position):
+    exact = position * inverse_frequencies(16, 25000.0).double()
+    angles = clock_angles(position, CONFIG, position + 1).double()
+    assert torch.allclose(
+        torch.polar(torch.ones(8).double(), angles), torch.polar(torch.ones(8).double(), exact), atol=1e-3
+    )
+
+
+def test_bfloat16_cannot_tell_257_from_256():
+    at = {position: clock_angles(position, ADEPT, 512) for position in (255, 256, 257)}
+    assert torch.equal(at[257], at[256])
+    assert not torch.equal(at[255], at[256])
+
+
+@pytest.mark.parametrize(("part", "pairs"), [(0.25, 4), (0.5, 8), (1.0, 16)])
+def test_the_score_is_the_mean_cosine_over_a_floor_of_passed_channels(part, pairs):
+    config = dataclasses.replace(CONFIG, partial_rotary_factor=part)
+    phases = OFFSETS[:, None] * 25000.0 ** (-torch.arange(pairs) / pairs)
+    expected = part * phases.cos().mean(dim=-1) + (1 - part)
+    assert torch.allclose(scores_of_equal_vectors(700, OFFSETS, config), expected, atol=1e-3)
+
+
+def test_moving_both_changes_scores_in_bfloat16_alone():
+    here, there = (scores_of_equal_vectors(position, OFFSETS, CONFIG) for position in (320, 907))
+    assert torch.allclose(here, there, atol=1e-4)
+    here, there = (scores_of_equal_vectors(position, OFFSETS, ADEPT) for position in (320, 907))
+    assert (here - there).abs().max() > 0.05
+
+
+def test_there_are_no_keys_before_the_first_position():
+    scores = scores_of_equal_vectors(10, OFFSETS, CONFIG)
+    assert scores[:11].isfinite().all()
+    assert scores[11:].isnan().all()
+
+
+def test_dynamic_scaling_follows_the_length_of_the_input():
+    dynamic = dataclasses.replace(CONFIG, rope_scaling={"type": "dynamic", "factor": 4.0})
+    for position, slower in ((511, 1.0), (2047, 13.0)):
+        speed = clock_angles(1, dynamic, position + 1)[-1]
+        assert float(clock_angles(1, CONFIG, position + 1)[-1] / speed) == pytest.approx(slower, rel=1e-4)
+
+
+def drawn_lines(figure):
+    return {line.get_label(): line for line in figure.axes[1].get_lines() if not line.get_label().startswith("_")}
+
+
+def test_the_figure_shows_both_precisions_when_they_differ():
+    assert list(drawn_lines(render(300, CONFIG))) == ["float32"]
+    figure = render(700, ADEPT)
+    assert list(drawn_lines(figure)) == ["bfloat16 phases", "float32"]
+    shown = torch.tensor(drawn_lines(figure)["bfloat16 phases"].get_ydata())
+    assert torch.equal(shown, scores_of_equal_vectors(700, torch.arange(len(shown)), ADEPT).double())
+
+
+def test_the_wavelengths_are_those_of_the_scaled_input():
+    linear = dataclasses.replace(CONFIG, rope_scaling={"type": "linear", "factor": 4.0})
+    plain, scaled = ([text.get_text() for text in render(9, config).axes[0].texts] for config in (CONFIG, linear))
+    assert plain[:2] == ["6.3", "22"]
+    assert scaled[:2] == ["25", "89"]
+
+
+def test_it_starts_from_the_configuration_it_is_given():
+    start = dataclasses.replace(ADEPT, rope_scaling={"type": "linear", "factor": 8.0}, rope_theta=10000.0)
+    explorer = RotaryExplorer(start, position=77)
+    assert explorer.config == start
+    assert repr(explorer) == "RotaryExplorer(position=77, theta=10000)"
+    assert RotaryExplorer().config == PersimmonConfig.persimmon_8b()
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "fields"),
+    [
+        ("position", 301, {}),
+        ("theta", 500.0, {"rope_theta": 500.0}),
+        ("rotated_part", 0.75, {"partial_rotary_factor": 0.75}),
+        ("scaling", "linear", {"rope_scaling": {"type": "linear", "factor": 4.0}}),
+        ("bfloat16", True, {"rope_precision": "adept"}),
+    ],
+)
+def test_every_control_changes_the_picture_and_the_configuration(control, value, fields):
+    explorer = RotaryExplorer(CONFIG, position=300)
+    before = bytes(explorer.picture.value)
+    assert before.startswith(b"\x89PNG")
+    getattr(explorer, control).value = value
+    assert bytes(explorer.picture.value) != before
+    assert explorer.config == dataclasses.replace(CONFIG, **fields)
+
+
+def test_the_factor_counts_only_where_positions_are_scaled():
+    explorer = RotaryExplorer(CONFIG)
+    assert explorer.factor.disabled
+    explorer.scaling.value = "dynamic"
+    assert not explorer.factor.disabled
+    explorer.factor.value = 8.0
+    assert explorer.config.rope_scaling == {"type": "dynamic", "factor": 8.0}
+
+
+def test_only_widths_that_can_rotate_are_offered():
+    narrow = PersimmonConfig.tiny(hidden_size=24, partial_rotary_factor=1.0)  # heads of 6 channels
+    assert RotaryExplorer(narrow).rotated_part.options == (0.75, 1.0)
+
+
+def test_a_clock_at_rest_and_the_far_end_of_the_slider():
+    for position in (0, 4 * 512):
+        explorer = RotaryExplorer(CONFIG, position=position)
+        assert bytes(explorer.picture.value).startswith(b"\x89PNG")
+        assert explorer.position.max == 2048
