@@ -45,9 +45,11 @@ def causal_mask(
 def attention_scores(
     query: Float[Tensor, "batch head query channel"], key: Float[Tensor, "batch head key channel"], mask: AdditiveMask
 ) -> Scores:
-    """query . key / sqrt(channel) + mask."""
+    """query . key / sqrt(channel) + mask, but not below the dtype's lowest number."""
     products = einsum(query, key, "batch head query channel, batch head key channel -> batch head query key")
-    return products / math.sqrt(query.shape[-1]) + mask
+    scores = products / math.sqrt(query.shape[-1]) + mask
+    # In float16 the lowest number less 16 is -inf already, and the softmax of a row of nothing but -inf is NaN.
+    return scores.clamp(min=torch.finfo(scores.dtype).min)
 
 
 def attention_pattern(scores: Scores) -> Scores:

@@ -97,12 +97,12 @@ MUTANTS = [
             ),
         ),
     ),
-    Mutant("scores not scaled", "attention.py", (("products / math.sqrt(query.shape[-1])", "products"),)),
+    Mutant("scores not scaled", "attention.py", (("/ math.sqrt(query.shape[-1])", ""),)),
     Mutant(
         "mask after the softmax",
         "attention.py",
         (
-            ("return products / math.sqrt(query.shape[-1]) + mask", "return products / math.sqrt(query.shape[-1])"),
+            ("products / math.sqrt(query.shape[-1]) + mask", "products / math.sqrt(query.shape[-1])"),
             (
                 "attention_pattern(self.scores(attention_scores(query, key, mask)))",
                 "attention_pattern(attention_scores(query, key, mask)) * (mask == 0)",
