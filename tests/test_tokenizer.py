@@ -147,6 +147,13 @@ def test_decoding_inverts_encoding_with_special_tokens(text):
     assert TOKENIZER.decode(ids_of(text, parse_special=True)) == text.replace("\u2581", " ")
 
 
+def test_unknown_is_not_matched_either(trained):
+    tokenizer = PersimmonTokenizer(trained(byte_fallback=False, vocab_size=400))
+    text = "a<unk>\u67ff"
+    for parse_special, unknown in [(False, 1), (True, 2)]:
+        assert tokenizer.encode(text, parse_special=parse_special).count(tokenizer.unk_token_id) == unknown
+
+
 def test_the_longest_special_token_wins(trained):
     path = trained(user_defined_symbols=["|ENDOFTEXT|", "\n", "|ENDOFTEXT||", "|END"])
     tokenizer = PersimmonTokenizer(path, bos_token="|ENDOFTEXT||", pad_token="|END")
