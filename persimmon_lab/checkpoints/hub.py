@@ -33,8 +33,7 @@ def resolve(
     if folder.exists():
         raise CheckpointNotFoundError(f"{folder} is a file; give the folder that holds config.json and the weights")
     looked_in = f"There is no folder {folder.absolute()}"
-    # huggingface_hub loads its parts on first use: this one brings `errors` and `utils`, which have no loader.
-    assert huggingface_hub.snapshot_download
+    download = huggingface_hub.snapshot_download  # loaded here, on first use, and with it `errors` and `utils`
     try:
         # A Path is meant as a path; only a string can also be an id.
         huggingface_hub.utils.validate_repo_id(path_or_id if isinstance(path_or_id, str) else "")
@@ -49,7 +48,11 @@ def resolve(
         "local_files_only": local_files_only,
     }
     try:
-        return _download(str(path_or_id), options)
+        # The pickled weights are only fetched where there are no safetensors.
+        folder = Path(download(path_or_id, allow_patterns=SETTINGS + SAFETENSORS, **options))
+        if not any(folder.glob("model*.safetensors")):
+            folder = Path(download(path_or_id, allow_patterns=SETTINGS + PICKLES, **options))
+        return folder
     except huggingface_hub.errors.GatedRepoError as error:
         raise CheckpointNotFoundError(
             f"the hub shows {path_or_id!r} only to those who accepted its terms: do so at "
@@ -65,14 +68,6 @@ def resolve(
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
         reason = "local_files_only=True" if local_files_only else "the hub cannot be reached from here"
         raise CheckpointNotFoundError(
-            f"{path_or_id!r} is neither a folder nor in the hub's cache. {looked_in}, and it cannot be downloaded: "
+            f"{path_or_id!r} is neither a folder nor wholly in the hub's cache. {looked_in}, and it cannot be downloaded: "
             f"{reason}. Load it once while online, or give the folder of a copy"
         ) from error
-
-
-def _download(repo_id: str, options: dict) -> Path:
-    """Settings and weights only; the pickled weights only where there are no safetensors."""
-    folder = Path(huggingface_hub.snapshot_download(repo_id, allow_patterns=SETTINGS + SAFETENSORS, **options))
-    if not any(folder.glob("model*.safetensors")):
-        folder = Path(huggingface_hub.snapshot_download(repo_id, allow_patterns=SETTINGS + PICKLES, **options))
-    return folder
