@@ -1,8 +1,9 @@
 """From logits to text: sampling, the decoding loop, and streaming."""
 
-from persimmon_lab.generation.decoding import DecodingStep, GenerateOutput, decode_steps, generate
+from persimmon_lab.generation.decoding import decode_steps, generate
 from persimmon_lab.generation.sampling import TokenChoice
 from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.generation.steps import DecodingStep, GenerateOutput
 from persimmon_lab.generation.streaming import StreamEvent, stream
 
 __all__ = [

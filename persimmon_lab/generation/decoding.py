@@ -4,64 +4,26 @@
 stopping to iterate. `generate` collects the steps behind the interface that people know from transformers.
 
 A model is known here only by what it calls: `model(input_ids=..., inputs_embeds=..., attention_mask=...,
-position_ids=..., past_key_values=..., use_cache=..., logits_to_keep=1)`, its `config` and its `device`.
+position_ids=..., past_key_values=..., use_cache=..., logits_to_keep=1)`, its `config`, `device` and
+`get_input_embeddings()`.
 """
 
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persimmon_lab.cache import DynamicCache
 from persimmon_lab.generation.prompts import count_new_tokens, prepare_prompt, settle
-from persimmon_lab.generation.sampling import (
-    TokenChoice,
-    apply_repetition_penalty,
-    describe_choice,
-    sample,
-    shape_distribution,
-)
+from persimmon_lab.generation.sampling import apply_repetition_penalty, sample, shape_distribution
 from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.generation.steps import DecodingStep, GenerateOutput
 from persimmon_lab.generation.stopping import ends_with_stop_string
-
-
-@dataclass(frozen=True)
-class DecodingStep:
-    """One new token per row. Tensors are float32 where they are logits; rows that had finished carry the pad id."""
-
-    token_ids: Int[Tensor, "batch"]
-    logits: Float[Tensor, "batch vocab"]
-    """As the model gave them."""
-    scores: Float[Tensor, "batch vocab"]
-    """After the repetition penalty, temperature and filters: what the token was chosen from."""
-    sequences: Int[Tensor, "batch position"]
-    """The prompt and everything generated so far, this step's tokens included."""
-    unfinished: Bool[Tensor, "batch"]
-    """Rows that go on after this step."""
-    is_last: bool
-    past_key_values: Any
-    config: GenerationConfig
-    """The settings in force."""
-
-    def choice(self, row: int = 0, alternatives: int = 10) -> TokenChoice:
-        """How the chosen token stood in the model's own distribution, before penalty, temperature and filters."""
-        return describe_choice(self.logits[row], int(self.token_ids[row]), alternatives)
-
-
-@dataclass(frozen=True)
-class GenerateOutput:
-    """What `generate` returns with `return_dict_in_generate=True`; `scores` and `logits` have one tensor per step."""
-
-    sequences: Int[Tensor, "batch position"]
-    scores: tuple[Float[Tensor, "batch vocab"], ...] | None = None
-    logits: tuple[Float[Tensor, "batch vocab"], ...] | None = None
-    past_key_values: Any = None
 
 
 def generate(
@@ -158,9 +120,8 @@ def decode_steps(
     for count in range(1, new_tokens + 1):
         # Around the work and not around the yield, which would switch gradients off for the code that iterates.
         with torch.no_grad():
-            outputs = model(
-                **_forward_inputs(sequences, embeds, mask, cache), use_cache=config.use_cache, logits_to_keep=1
-            )
+            inputs = _forward_inputs(model, sequences, embeds, mask, cache)
+            outputs = model(**inputs, use_cache=config.use_cache, logits_to_keep=1)
             cache = outputs.past_key_values
             logits = outputs.logits[:, -1].to(torch.float32)
             _require_numbers(logits, position=width + count - 1)
@@ -199,7 +160,9 @@ def choose(
     return scores, sample(scores, generator)
 
 
-def _forward_inputs(sequences: Tensor, embeds: Tensor | None, mask: Tensor | None, cache: Any) -> dict[str, Any]:
+def _forward_inputs(
+    model: Any, sequences: Tensor, embeds: Tensor | None, mask: Tensor | None, cache: Any
+) -> dict[str, Any]:
     """What the model has not seen yet, with the positions that left padding would otherwise shift."""
     seen = 0 if cache is None else cache.get_seq_length()
     width = sequences.shape[1] + (0 if embeds is None else embeds.shape[1])
@@ -210,11 +173,10 @@ def _forward_inputs(sequences: Tensor, embeds: Tensor | None, mask: Tensor | Non
         )
     # Default positions would count the padding; these count the tokens. Padding itself gets 0, which nothing looks at.
     positions = None if mask is None else (mask.cumsum(dim=1) - 1).clamp(min=0)[:, seen:]
-    unseen = (
-        {"inputs_embeds": embeds[:, seen:]}
-        if embeds is not None and seen < embeds.shape[1]
-        else {"input_ids": sequences[:, seen - width :]}
-    )
+    if embeds is None or seen >= embeds.shape[1]:
+        unseen = {"input_ids": sequences[:, seen - width :]}
+    else:
+        unseen = {"inputs_embeds": torch.cat([embeds, model.get_input_embeddings()(sequences)], dim=1)[:, seen:]}
     return {**unseen, "attention_mask": mask, "position_ids": positions, "past_key_values": cache}
 
 

@@ -1,5 +1,6 @@
 """What is settled before the first token: the settings, the prompt as tensors, and the room for new tokens."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ def settle(model: Any, generation_config: GenerationConfig | None, settings: dic
             f"num_return_sequences={config.num_return_sequences} with do_sample={config.do_sample}: greedy decoding "
             "has one answer per prompt; pass do_sample=True for several, and at least 1"
         )
+    if "" in config.stop_string_list():
+        raise ValueError("an empty stop string would end every text at its first token")
+    idle = [name for name in ("temperature", "top_k", "top_p", "min_p") if settings.get(name) is not None]
+    if idle and not config.do_sample and "do_sample" not in settings:
+        warnings.warn(f"{', '.join(idle)} have no effect on greedy decoding; pass do_sample=True", stacklevel=4)
     return config
 
 
@@ -45,8 +51,6 @@ def prepare_prompt(
     if inputs_embeds is not None:
         if input_ids is not None:
             raise ValueError("generate() was given both input_ids and inputs_embeds; pass one of them")
-        if not config.use_cache:
-            raise ValueError("inputs_embeds needs use_cache=True: without a cache every step would want them again")
         inputs_embeds = _copies(inputs_embeds.to(model.device), config)
         input_ids = torch.empty(inputs_embeds.shape[0], 0, dtype=torch.int64, device=model.device)
         shape = tuple(inputs_embeds.shape[:2])

@@ -4,6 +4,7 @@ Every filter takes and returns logits and marks what it removes with -inf, so th
 after them renormalises by itself. Each equals its namesake in `transformers.generation.logits_process`.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -119,7 +120,7 @@ def describe_choice(logits: Float[Tensor, "vocab"], token_id: int, alternatives:
         probability=float(probabilities[token_id]),
         rank=1 + int((probabilities > probabilities[token_id]).sum()),
         # xlogy takes 0 log 0 as 0, where filters have removed a token.
-        entropy_bits=float(-torch.xlogy(probabilities, probabilities).sum() / torch.log(torch.tensor(2.0))),
+        entropy_bits=float(-torch.xlogy(probabilities, probabilities).sum() / math.log(2)),
         alternatives=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
     )
 

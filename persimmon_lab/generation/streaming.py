@@ -2,17 +2,18 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from persimmon_lab.generation.decoding import DecodingStep, decode_steps
+from persimmon_lab.generation.decoding import decode_steps
+from persimmon_lab.generation.steps import DecodingStep
 from persimmon_lab.generation.stopping import split_at_stop_string
 from persimmon_lab.tokenizer import StreamingDecoder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StreamEvent:
     """One generated token and the text that it completed.
 
@@ -22,7 +23,7 @@ class StreamEvent:
 
     token_id: int
     text: str
-    step: DecodingStep
+    step: DecodingStep = field(repr=False)
 
 
 def stream(

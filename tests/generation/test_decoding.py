@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from persimmon_lab import DynamicCache
+from persimmon_lab import DynamicCache, StaticCache
 from persimmon_lab.generation import GenerationConfig, decode_steps, generate
 
 CONFIGS = {
@@ -81,7 +81,7 @@ def test_scores_and_logits_equal_transformers(twins, padded_prompts):
     for mine, other in [*zip(result.scores, expected.scores), *zip(result.logits, expected.logits)]:
         torch.testing.assert_close(mine, other, atol=5e-5, rtol=0)
     assert result.past_key_values.get_seq_length() == 7 + 6 - 1
-    assert generate(ours, ids, max_new_tokens=2, return_dict_in_generate=True).scores is None
+    assert list(generate(ours, ids, max_new_tokens=2, return_dict_in_generate=True)) == ["sequences", "past_key_values"]
 
 
 def test_each_row_of_a_padded_batch_is_what_it_is_alone(tiny_model, padded_prompts):
@@ -113,6 +113,7 @@ def test_padding_is_inferred_where_the_pad_id_means_only_that(tiny_model, padded
     )
 
 
+@pytest.mark.filterwarnings("ignore:Passing `repetition_penalty`")
 def test_embeddings_in_place_of_ids(twins, padded_prompts):
     ids, mask = padded_prompts
     ours, theirs = twins()
@@ -120,10 +121,19 @@ def test_embeddings_in_place_of_ids(twins, padded_prompts):
     from_ids = ours.generate(ids, attention_mask=mask, max_new_tokens=9)
     from_embeds = ours.generate(inputs_embeds=embeds, attention_mask=mask, max_new_tokens=9)
     assert torch.equal(from_embeds, from_ids[:, 7:])
+    without_cache = ours.generate(inputs_embeds=embeds, attention_mask=mask, max_new_tokens=9, use_cache=False)
+    assert torch.equal(without_cache, from_embeds)
     # The penalty sees generated tokens alone. Unpadded: transformers takes a row's padding off its generated tokens.
     penalty = {"max_new_tokens": 9, "repetition_penalty": 1.4}
     expected = theirs.generate(inputs_embeds=embeds[:1], **penalty)
     assert torch.equal(ours.generate(inputs_embeds=embeds[:1], **penalty), expected)
+
+
+def test_a_preallocated_cache(tiny_model, padded_prompts):
+    ids, mask = padded_prompts
+    model = tiny_model()
+    expected = model.generate(ids, attention_mask=mask)
+    assert torch.equal(model.generate(ids, attention_mask=mask, past_key_values=StaticCache(26)), expected)
 
 
 def test_a_cache_of_the_beginning_saves_only_work(tiny_model, padded_prompts):
@@ -194,7 +204,7 @@ def test_nothing_begins_with_bos(tiny_model):
         ({"attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])}, ValueError, 'row 0.*padding_side = "left"'),
         ({"attention_mask": torch.ones(1, 3)}, ValueError, r"\(1, 3\) but the prompt is \(2, 3\)"),
         ({"inputs_embeds": torch.zeros(2, 3, 64)}, ValueError, "both input_ids and inputs_embeds"),
-        ({"input_ids": None, "inputs_embeds": torch.zeros(2, 3, 64), "use_cache": False}, ValueError, "use_cache=True"),
+        ({"stop_strings": ["x", ""]}, ValueError, "an empty stop string"),
         ({"num_return_sequences": 2}, ValueError, "do_sample=True"),
         ({"seed": 1, "generator": torch.Generator()}, ValueError, "seed and generator"),
         ({"stop_strings": "x"}, ValueError, "tokenizer="),
@@ -218,6 +228,13 @@ def test_nan_is_an_error_with_its_place(tiny_model, value):
 
 
 # Settings
+
+
+def test_sampling_options_without_sampling_are_noticed(tiny_model):
+    model, ids = tiny_model(), torch.tensor([[5, 6, 7]])
+    with pytest.warns(UserWarning, match="temperature, top_p have no effect.*do_sample=True"):
+        model.generate(ids, temperature=0.5, top_p=0.9)
+    model.generate(ids, temperature=0.5, do_sample=False)
 
 
 def test_settings_come_from_the_model_and_are_overruled(tiny_model):

@@ -1,0 +1,44 @@
+"""What decoding hands out: each step as it happens, and all of them at the end."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from persimmon_lab.generation.sampling import TokenChoice, describe_choice
+from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.outputs import ModelOutput
+
+
+@dataclass(frozen=True, eq=False)
+class DecodingStep:
+    """One new token per row. Tensors are float32 where they are logits; rows that had finished carry the pad id."""
+
+    token_ids: Int[Tensor, "batch"]
+    logits: Float[Tensor, "batch vocab"]
+    """As the model gave them."""
+    scores: Float[Tensor, "batch vocab"]
+    """After the repetition penalty, temperature and filters: what the token was chosen from."""
+    sequences: Int[Tensor, "batch position"]
+    """The prompt and everything generated so far, this step's tokens included."""
+    unfinished: Bool[Tensor, "batch"]
+    """Rows that go on after this step."""
+    is_last: bool
+    past_key_values: Any
+    config: GenerationConfig
+    """The settings in force."""
+
+    def choice(self, row: int = 0, alternatives: int = 10) -> TokenChoice:
+        """How the chosen token stood in the model's own distribution, before penalty, temperature and filters."""
+        return describe_choice(self.logits[row], int(self.token_ids[row]), alternatives)
+
+
+@dataclass
+class GenerateOutput(ModelOutput):
+    """What `generate` returns with `return_dict_in_generate=True`; `scores` and `logits` have one tensor per step."""
+
+    sequences: Int[Tensor, "batch position"]
+    scores: tuple[Float[Tensor, "batch vocab"], ...] | None = None
+    logits: tuple[Float[Tensor, "batch vocab"], ...] | None = None
+    past_key_values: Any = None
