@@ -68,6 +68,6 @@ def resolve(
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
         reason = "local_files_only=True" if local_files_only else "the hub cannot be reached from here"
         raise CheckpointNotFoundError(
-            f"{path_or_id!r} is neither a folder nor wholly in the hub's cache. {looked_in}, and it cannot be downloaded: "
-            f"{reason}. Load it once while online, or give the folder of a copy"
+            f"{path_or_id!r} is neither a folder nor wholly in the hub's cache. {looked_in}, and it cannot be "
+            f"downloaded: {reason}. Load it once while online, or give the folder of a copy"
         ) from error
