@@ -69,6 +69,18 @@ def stop_at(playground, count):
     playground.model.register_forward_hook(lambda *_: playground.stop_button.click() if next(calls) == count else None)
 
 
+class Held:
+    """Keeps the model from answering: `at_work` is set once it is asked, and it answers once `go_on` is set."""
+
+    def __init__(self, model):
+        self.at_work, self.go_on = threading.Event(), threading.Event()
+        self.hook = model.register_forward_hook(self.hold)
+
+    def hold(self, *_):
+        self.at_work.set()
+        self.go_on.wait(30)
+
+
 def test_it_writes_what_generate_writes(make, model, tokenizer):
     one = make().generate().wait()
     assert len(one.run.tokens) == 12
@@ -130,13 +142,12 @@ def test_stop_ends_the_thread_and_leaves_the_model_usable(make, model, tokenizer
 
 def test_stop_can_be_pressed_while_it_runs(make):
     one = make(max_new_tokens=200)
-    at_work, go_on = threading.Event(), threading.Event()
-    one.model.register_forward_hook(lambda *_: (at_work.set(), go_on.wait(30)) and None)
+    held = Held(one.model)
     one.generate()
-    assert at_work.wait(30)
+    assert held.at_work.wait(30)
     assert not one.stop_button.disabled
     one.stop_button.click()
-    go_on.set()
+    held.go_on.set()
     one.wait()
     assert len(one.run.tokens) == 1
 
@@ -151,15 +162,14 @@ def test_the_code_of_a_stopped_run_writes_as_much(make, model, tokenizer):
 
 def test_a_new_run_takes_the_place_of_the_old(make):
     one = make(max_new_tokens=200)
-    at_work, go_on = threading.Event(), threading.Event()
-    hook = one.model.register_forward_hook(lambda *_: (at_work.set(), go_on.wait(30)) and None)
+    held = Held(one.model)
     old = one.generate().run
-    assert at_work.wait(30)
+    assert held.at_work.wait(30)
     one.controls["max_new_tokens"].value = 4
     screen = Screen(one.view)
     one.generate()
-    hook.remove()
-    go_on.set()
+    held.hook.remove()
+    held.go_on.set()
     one.wait()
     assert len(old.tokens) == 1
     assert len(one.run.tokens) == 4

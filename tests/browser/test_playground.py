@@ -1,0 +1,169 @@
+"""The playground in a real browser: it writes, stops, explains its tokens and follows the typing, in Lab and Voila."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+from persimmon_lab.viz.tokens import Token, page_html, tint
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "tokenizer"
+SETUP = f"""
+import time
+import torch
+from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.widgets import GenerationPlayground
+
+tokenizer = PersimmonTokenizer.from_pretrained({str(FIXTURE)!r})
+config = PersimmonConfig.tiny(vocab_size=tokenizer.vocab_size, max_position_embeddings=2048, eos_token_id=None)
+model = PersimmonForCausalLM(config, generator=torch.Generator().manual_seed(0)).eval()
+with torch.no_grad():
+    model.lm_head.weight *= 20  # a model with opinions
+"""
+TEN = "GenerationPlayground(model, tokenizer, 'Once upon', max_new_tokens=10)"
+# Slow enough to be stopped half-way: 1000 tokens at 20 ms.
+SLOW = """
+model.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+GenerationPlayground(model, tokenizer, 'Once upon', max_new_tokens=1000)
+"""
+
+
+def shown(jupyter):
+    """The generated tokens."""
+    return jupyter.page.locator(".persimmon-tokens .text .token")
+
+
+def button(jupyter, name):
+    return jupyter.page.locator(".jupyter-button", has_text=name)
+
+
+@pytest.fixture(params=["lab", "voila"])
+def opened(jupyter, request):
+    """A function that shows the cells after SETUP, in JupyterLab or as a page of Voila."""
+
+    def open_lab(*cells):
+        jupyter.open([SETUP, *cells])
+        jupyter.run_all()
+        return jupyter
+
+    def open_voila(*cells):
+        jupyter.open_voila([SETUP, *cells])
+        return jupyter
+
+    return {"lab": open_lab, "voila": open_voila}[request.param]
+
+
+def test_it_generates_and_explains_a_token(opened):
+    jupyter = opened(TEN)
+    button(jupyter, "Generate").click()
+    expect(shown(jupyter)).to_have_count(10)
+    token, details = shown(jupyter).nth(4), jupyter.page.locator(".details")
+    expect(details.locator("tr")).to_have_count(0)
+    token.click()
+    expect(details).to_contain_text(
+        re.compile(r"probability .*%.*rank [\d,]+ of 700.*entropy [\d.]+ of 9.5 bits", re.S)
+    )
+    rows = details.locator("tr")
+    assert rows.count() in (10, 11)
+    probabilities = [float(text) for text in re.findall(r"([\d.]+) %", " ".join(rows.all_inner_texts()[:10]))]
+    assert probabilities == sorted(probabilities, reverse=True)
+    piece, percent, *_ = token.get_attribute("title").split(" · ")
+    chosen = details.locator("tr", has_text="◂")
+    expect(chosen).to_contain_text(percent)
+    expect(chosen).to_contain_text(piece.replace("▁", "␣").strip())
+    assert re.sub(r"[\d.]+\)", "", tint(0.001)) in token.get_attribute("style")
+
+
+def test_stop_ends_a_long_text_half_way(opened):
+    jupyter = opened(SLOW)
+    expect(button(jupyter, "Stop")).to_be_disabled()
+    button(jupyter, "Generate").click()
+    expect(shown(jupyter).nth(3)).to_be_visible()
+    button(jupyter, "Stop").click()
+    expect(jupyter.page.get_by_text("stopped")).to_be_visible()
+    expect(button(jupyter, "Stop")).to_be_disabled()
+    count = shown(jupyter).count()
+    assert 4 <= count < 1000
+    # What it shows is what was written, and the code for it asks for as much.
+    expect(jupyter.page.get_by_text(f"{count:,} tokens ·")).to_be_visible()
+    jupyter.page.get_by_text("Code that writes this text").click()
+    expect(jupyter.page.locator(".persimmon-tokens pre")).to_contain_text(f"max_new_tokens={count},")
+    button(jupyter, "Generate").click()
+    expect(shown(jupyter).nth(2)).to_be_visible()
+    button(jupyter, "Stop").click()
+
+
+def test_it_writes_as_one_types(opened):
+    jupyter = opened(TEN)
+    jupyter.page.get_by_label("generate as you type").check()
+    expect(shown(jupyter)).to_have_count(10)
+    before = shown(jupyter).all_inner_texts()
+    jupyter.page.get_by_placeholder("A prompt").press_sequentially(" a time <b>bold</b>")
+    prompt = jupyter.page.locator(".persimmon-tokens .prompt")
+    expect(prompt).to_have_text("|ENDOFTEXT|Once upon a time <b>bold</b>")
+    expect(prompt.locator("b")).to_have_count(0)
+    expect(jupyter.page.locator(".stale")).to_have_count(0)
+    expect(shown(jupyter)).to_have_count(10)
+    assert shown(jupyter).all_inner_texts() != before
+    jupyter.page.get_by_label("chat format").check()
+    expect(prompt).to_have_text("|ENDOFTEXT|human: Once upon a time <b>bold</b>↵\n↵\nadept:", use_inner_text=True)
+
+
+def test_the_keyboard_reaches_every_token(jupyter):
+    jupyter.open([SETUP, TEN])
+    jupyter.run_all()
+    page, details = jupyter.page, jupyter.page.locator(".details")
+    button(jupyter, "Generate").focus()
+    page.keyboard.press("Enter")
+    expect(shown(jupyter)).to_have_count(10)
+    while not page.evaluate("document.activeElement.matches('.token')"):
+        page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(shown(jupyter).nth(2)).to_be_focused()
+    expect(details.locator("tr")).to_have_count(0)
+    page.keyboard.press("Enter")
+    expect(details.locator("tr")).not_to_have_count(0)
+    expect(shown(jupyter).nth(2)).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("End")
+    expect(shown(jupyter).nth(9)).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(details.locator("tr")).to_have_count(0)
+
+
+def test_a_reload_shows_the_text_again(jupyter):
+    jupyter.open([SETUP, TEN])
+    jupyter.run_all()
+    button(jupyter, "Generate").click()
+    expect(shown(jupyter)).to_have_count(10)
+    texts = shown(jupyter).all_inner_texts()
+    jupyter.page.locator(".jp-OutputArea-output").last.click(button="right", position={"x": 5, "y": 5})
+    jupyter.page.get_by_text("Create New View for Cell Output").click()
+    expect(shown(jupyter)).to_have_count(20)
+    assert shown(jupyter).all_inner_texts() == [*texts, *texts]
+
+
+def test_an_error_is_shown_in_place(jupyter):
+    jupyter.open([SETUP, "GenerationPlayground(model, tokenizer, '<i>word</i> ' * 800)"])
+    jupyter.run_all()
+    button(jupyter, "Generate").click()
+    expect(jupyter.page.get_by_role("alert")).to_contain_text("the model has 2048 positions")
+    expect(button(jupyter, "Stop")).to_be_disabled()
+
+
+def test_a_stored_page_needs_no_trust_and_no_kernel(jupyter, tmp_path):
+    """As in a notebook fresh from a clone: JupyterLab drops scripts, style sheets and unknown attributes."""
+    nasty = Token("<script>x</script>", "▁<script>", 0.01, 7, 5.0, (("▁the", 0.5),))
+    page = nbformat.v4.new_output("display_data", {"text/html": page_html([Token("Once", "▁Once")], [nasty], 700)})
+    cell = nbformat.v4.new_code_cell("playground.static()", outputs=[page], execution_count=1)
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    stored = tmp_path / "stored.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), stored)
+    jupyter.open(stored)
+    token = jupyter.page.get_by_text("<script>x</script>")
+    expect(token).to_have_css("background-color", tint(0.01))
+    bar = jupyter.page.locator("tr div").first
+    assert bar.bounding_box()["width"] > 20
