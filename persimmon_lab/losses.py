@@ -30,7 +30,7 @@ def causal_lm_loss(
     Labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give NaN).
     Raises IndexError for any other label outside the vocabulary.
     """
-    labels = labels[:, 1:].to(logits.device)
+    labels = labels[:, 1:].to(logits.device).long()
     check_range(labels[labels != IGNORED], logits.shape[-1], "label")
     logits = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
     total = F.cross_entropy(
@@ -56,7 +56,7 @@ def classification_loss(
         by_dtype = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
         problem_type = "regression" if num_labels == 1 else by_dtype
     if problem_type == "single_label_classification":
-        labels = rearrange(labels, "batch ... -> (batch ...)")
+        labels = rearrange(labels, "batch ... -> (batch ...)").long()
         check_range(labels[labels != IGNORED], num_labels, "label")
         return F.cross_entropy(logits, labels)
     if labels.numel() != logits.numel():
