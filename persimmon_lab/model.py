@@ -107,6 +107,11 @@ class PersimmonModel(PersimmonPreTrainedModel):
         if not use_cache and not returns_legacy:
             cache = DynamicCache.from_legacy_cache(cache.to_legacy_cache())  # read it, leave the caller's as it is
         past_length = cache.get_seq_length()
+        if recompute and past_length:
+            raise ValueError(
+                "gradient checkpointing keeps no cache, but past_key_values hold "
+                f"{past_length} positions; train without a past, or call gradient_checkpointing_disable()"
+            )
         key_length = past_length + query_length
 
         if position_ids is None:
@@ -121,12 +126,14 @@ class PersimmonModel(PersimmonPreTrainedModel):
 
         hidden, hidden_states, attentions = inputs_embeds, [], []
         for layer in self.layers:
-            hidden_states.append(hidden)
+            if output_hidden_states:
+                hidden_states.append(hidden)
             if recompute:
                 hidden, pattern = checkpoint(layer, hidden, cos, sin, mask, None, eager, use_reentrant=False)
             else:
                 hidden, pattern = layer(hidden, cos, sin, mask, cache if use_cache or past_length else None, eager)
-            attentions.append(pattern)
+            if output_attentions:
+                attentions.append(pattern)
         hidden = self.final_layernorm(hidden)
         hidden_states.append(hidden)
 
