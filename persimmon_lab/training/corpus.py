@@ -71,6 +71,12 @@ def split(documents: list[Document], share: float) -> tuple[list[Document], list
     return [d for d in documents if d.work not in held_out], [d for d in documents if d.work in held_out]
 
 
+def first_editions(documents: list[Document]) -> list[Document]:
+    """Each work once: a second translation beside the first would flatter whatever can copy."""
+    editions: dict[str, str] = {}
+    return [d for d in documents if editions.setdefault(d.work, d.edition) == d.edition]
+
+
 def read_documents(downloads: Path) -> tuple[dict[str, list[Document]], dict[str, list[Document]]]:
     """(training, held out) documents of each domain, from the pinned archives in `downloads`, fetched where missing.
 
@@ -80,7 +86,8 @@ def read_documents(downloads: Path) -> tuple[dict[str, list[Document]], dict[str
     training, held_out = {}, {}
     for domain, readers in READERS.items():
         found = [d for name, reader in readers for d in reader(fetch(SOURCES[name], downloads))]
-        training[domain], held_out[domain] = split(without_duplicates(found), HELD_OUT_SHARE[domain])
+        training[domain], private = split(without_duplicates(found), HELD_OUT_SHARE[domain])
+        held_out[domain] = first_editions(private)
     generator = random.Random(SEED)
     pieces = {
         "exchanges": [window for chat in training["chat"] for window in windows(chat, generator)],
@@ -156,7 +163,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def prepare(workdir: Path, *, progress: bool | None = None) -> Path:
+def prepare(workdir: Path, *, vocabulary: int = VOCABULARY, progress: bool | None = None) -> Path:
     """Make `workdir`/corpus: tokenizer.model, train/DOMAIN.bin, held_out/DOMAIN.{bin,txt} and summary.json.
 
     summary.json is written last; where it exists the work is done and nothing is repeated.
@@ -167,7 +174,7 @@ def prepare(workdir: Path, *, progress: bool | None = None) -> Path:
     for part in ("train", "held_out"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     training, held_out = read_documents(workdir / "downloads")
-    write_atomically(folder / "tokenizer.model", train_tokenizer(tokenizer_sample(training)))
+    write_atomically(folder / "tokenizer.model", train_tokenizer(tokenizer_sample(training), vocabulary))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     summary = {}
     jobs = [

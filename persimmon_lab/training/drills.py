@@ -7,7 +7,7 @@ early (Olsson et al. 2022, "In-context learning and induction heads").
 import numpy as np
 from jaxtyping import Integer
 
-Stream = Integer[np.ndarray, "token"]
+Stream = Integer[np.ndarray, "_token"]  # a name with _ may stand for a different length each time
 
 
 def repeated_pieces(generator: np.random.Generator, length: int, first: int, vocabulary: int) -> Stream:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from persimmon_lab.model import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
@@ -66,7 +66,7 @@ def repeated_rows(vocabulary: int, first: int, period: int, rows: int, seed: int
 
 
 @torch.no_grad()
-def copying_loss(model: PersimmonForCausalLM, rows: Tensor) -> tuple[float, float]:
+def copying_loss(model: nn.Module, rows: Tensor) -> tuple[float, float]:
     """Nats per token on the (first, second) half of rows whose halves are equal; only looking back helps the second."""
     losses = rearrange(next_token_loss(model, rows), "(row target) -> row target", row=len(rows))
     period = rows.shape[1] // 2
@@ -75,7 +75,7 @@ def copying_loss(model: PersimmonForCausalLM, rows: Tensor) -> tuple[float, floa
 
 
 @torch.no_grad()
-def induction_scores(model: PersimmonForCausalLM, rows: Tensor) -> Float[Tensor, "layer head"]:
+def induction_scores(model: nn.Module, rows: Tensor) -> Float[Tensor, "layer head"]:
     """How much of each head's attention goes, in the second half, to the token after the earlier copy (Olsson 2022)."""
     period = rows.shape[1] // 2
     patterns = model(rows, output_attentions=True, use_cache=False).attentions

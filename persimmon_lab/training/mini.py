@@ -12,7 +12,7 @@ from persimmon_lab.training.batches import load_streams
 from persimmon_lab.training.corpus import END, VOCABULARY, prepare
 from persimmon_lab.training.trainer import Recipe, restore, train
 
-RECIPE = Recipe(steps=2300)
+RECIPE = Recipe(steps=3800)
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
 
 

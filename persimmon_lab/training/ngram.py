@@ -54,7 +54,8 @@ def _table(keys: np.ndarray, counts: np.ndarray) -> tuple:
     contexts, first, followers = np.unique(keys >> BITS, return_index=True, return_counts=True)
     totals = np.add.reduceat(counts, first)
     once, twice = (counts == 1).sum(), (counts == 2).sum()
-    return keys, counts, contexts, totals, followers, once / max(1, once + 2 * twice)
+    discount = once / (once + 2 * twice) if once else 0.5  # a tiny text without rare grams still leaves room for news
+    return keys, counts, contexts, totals, followers, discount
 
 
 def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:

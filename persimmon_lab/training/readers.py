@@ -23,11 +23,13 @@ MILTON = {"paradise_lost_(no_introduction)_gut.txt", "paradise_regained_gut.txt"
 class Document:
     """A text and the work it belongs to.
 
-    The held-out part takes whole works: the windows of one chat share a work, and so do two translations of one book.
+    The held-out part takes whole works: the windows of one chat share a work, and so do two translations of one book,
+    which differ in `edition`.
     """
 
     work: str
     text: str
+    edition: str = ""
 
 
 def dialogue(said: Iterable[str]) -> str:
@@ -85,7 +87,7 @@ def scripture(archive: Path) -> Iterator[Document]:
         ends = [offset for _, offset in chapters[1:]] + [len(literal[1])]
         for (chapter, start), end in zip(chapters, ends, strict=True):
             plain = literal[1][start:end].replace("[", "").replace("]", "").strip()
-            yield Document(f"book {chapter // 1000}", plain)
+            yield Document(f"book {chapter // 1000}", plain, archive.name)
 
 
 def code(archive: Path) -> Iterator[Document]:

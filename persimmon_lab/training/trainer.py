@@ -130,7 +130,7 @@ def train(
     """Train from the last checkpoint in `folder`, or from nothing, to `recipe.steps`; returns the bfloat16 model.
 
     Writes `folder`/checkpoint.pt and metrics.jsonl. A run that was killed and started again gives the same bits as one
-    that was not: the batches depend on the step alone and the checkpoint holds all the rest. A checkpoint of another
+    that was not, with the same number of threads: the batches depend on the step alone and the checkpoint holds the rest. A checkpoint of another
     recipe is refused, but for `steps`: while the rate is constant the total may still be chosen.
 
     Raises ValueError for a checkpoint of another recipe or configuration.

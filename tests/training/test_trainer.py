@@ -1,0 +1,168 @@
+"""The loop: it learns, it survives being killed, and its schedule keeps the total open."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from persimmon_lab.training.optimiser import MasterWeights
+from persimmon_lab.training.trainer import Recipe, build, held_out_loss, next_token_loss, read_metrics, restore, train
+from tests.training import killed_run
+from tests.training.killed_run import CONFIG, RECIPE, TEXT, run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run(folder)
+    return folder
+
+
+def saved_masters(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["masters"]["masters"]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(uninterrupted: Path, tmp_path: Path):
+    process = subprocess.run([sys.executable, "-m", killed_run.__name__, str(tmp_path), "5"], timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+    assert [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl")][-1] == 5
+    (tmp_path / "checkpoint.pt.partial").write_bytes(b"half a checkpoint")
+
+    model = run(tmp_path)
+    expected = saved_masters(uninterrupted)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in saved_masters(tmp_path).items())
+    assert all(torch.equal(p, expected[name].bfloat16()) for name, p in model.named_parameters())
+    ours, theirs = (list(read_metrics(f / "metrics.jsonl")) for f in (tmp_path, uninterrupted))
+    assert [(e["step"], e.get("loss"), e.get("held_out")) for e in ours] == [
+        (e["step"], e.get("loss"), e.get("held_out")) for e in theirs
+    ]
+
+
+def test_the_total_can_be_chosen_while_the_rate_is_constant(uninterrupted: Path, tmp_path: Path):
+    early = replace(RECIPE, steps=50)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, early, {"chat": TEXT}, {"chat": TEXT[:200]}, tmp_path, checkpoint_every=3, evaluate_every=6,
+              progress=False, on_evaluation=stop)  # fmt: skip
+    run(tmp_path)
+    expected = saved_masters(uninterrupted)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in saved_masters(tmp_path).items())
+
+
+def stop(model, step: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(uninterrupted: Path):
+    with pytest.raises(ValueError, match="another recipe or config"):
+        run(uninterrupted, replace(RECIPE, rate=1e-5))
+
+
+def test_a_finished_run_is_not_trained_further(uninterrupted: Path):
+    before = saved_masters(uninterrupted)
+    run(uninterrupted)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in saved_masters(uninterrupted).items())
+
+
+def test_restore_gives_the_trained_model(uninterrupted: Path):
+    model = restore(uninterrupted / "checkpoint.pt", CONFIG, RECIPE)
+    assert not model.training and model.dtype == torch.bfloat16
+    expected = saved_masters(uninterrupted)
+    assert all(torch.equal(p, expected[name].bfloat16()) for name, p in model.named_parameters())
+
+
+def test_it_learns_a_text_that_repeats(tmp_path: Path):
+    text = np.tile(np.arange(5, 25, dtype=np.uint16), 50)
+    recipe = replace(RECIPE, steps=60, warmup_steps=5, weights={"chat": 1.0})
+    model = train(CONFIG, recipe, {"chat": text}, {}, tmp_path, progress=False)
+    assert held_out_loss(model, text[:200], 16) < 0.3
+
+
+def test_the_schedule():
+    recipe = Recipe(steps=1000, warmup_steps=100, decay_share=0.3)
+    assert recipe.rate_scale(0) == pytest.approx(0.01)
+    assert recipe.rate_scale(99) == recipe.rate_scale(500) == recipe.rate_scale(699) == 1.0
+    assert recipe.rate_scale(850) == pytest.approx(0.5)
+    assert 0 < recipe.rate_scale(999) < 0.01
+    assert all(recipe.rate_scale(step) == replace(recipe, steps=5000).rate_scale(step) for step in range(701))
+
+
+def test_the_last_steps_see_longer_rows_of_as_many_tokens():
+    recipe = Recipe(steps=100, rows=16, length=256, long_length=512, long_share=0.05)
+    assert [recipe.shape(step) for step in (0, 94, 95, 99)] == [(16, 256), (16, 256), (8, 512), (8, 512)]
+
+
+def test_the_loss_is_that_of_the_next_token():
+    model, _ = build(CONFIG, RECIPE)
+    tokens = torch.randint(0, 128, (3, 9), generator=torch.Generator().manual_seed(0))
+    losses = next_token_loss(model, tokens)
+    expected = model(tokens, labels=tokens).loss
+    assert losses.shape == (24,) and losses.dtype == torch.float32
+    assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_held_out_loss_is_the_mean_over_its_rows():
+    model, _ = build(CONFIG, RECIPE)
+    model.eval()
+    tokens = torch.from_numpy(TEXT[:65].astype(np.int64))
+    rows = torch.stack([tokens[start : start + 17] for start in (0, 16, 32, 48)])
+    with torch.no_grad():
+        expected = next_token_loss(model, rows).mean().item()
+    assert held_out_loss(model, TEXT[:65], 16, rows=3) == pytest.approx(expected, rel=1e-3)
+    assert held_out_loss(model, TEXT[:65], 16, rows=3, most=1) == pytest.approx(
+        next_token_loss(model, rows[:3]).mean().item(), rel=1e-3
+    )
+
+
+def test_masters_keep_updates_that_bfloat16_would_round_away():
+    model, masters = build(CONFIG, RECIPE)
+    name, parameter = "model.final_layernorm.weight", model.model.final_layernorm.weight
+    master = masters.masters[masters.names.index(name)]
+    for group in masters.optimisers[1].param_groups:
+        group["weight_decay"] = 0.0
+    masters.rates = [0.0, 1e-3]
+    for _ in range(5):
+        for other in model.parameters():
+            other.grad = torch.zeros_like(other)
+        parameter.grad = torch.ones_like(parameter)
+        masters.step(1.0, max_norm=1e9)
+    # One step of 0.001 from 1 is less than half of bfloat16's spacing there, 1/256; five of them are not.
+    assert torch.allclose(master, torch.full_like(master, 0.995), atol=1e-5)
+    assert torch.equal(parameter, torch.full_like(parameter, 0.99609375))
+    assert parameter.grad is None
+
+
+def test_muon_gets_the_matrices_of_the_layers_and_adamw_the_rest():
+    model, masters = build(CONFIG, RECIPE)
+    muon, adamw = masters.optimisers
+    by_identity = {id(master): name for name, master in zip(masters.names, masters.masters, strict=True)}
+    matrices = {by_identity[id(p)] for group in muon.param_groups for p in group["params"]}
+    rest = {by_identity[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert matrices == {n for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2}
+    assert rest == set(masters.names) - matrices
+    assert {"model.embed_tokens.weight", "lm_head.weight"} <= rest
+    assert isinstance(muon, torch.optim.Muon)
+
+
+def test_the_gradient_is_clipped_and_its_norm_told():
+    model, masters = build(CONFIG, RECIPE)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)
+    norm = masters.step(0.0, max_norm=1.0)
+    count = sum(p.numel() for p in model.parameters())
+    assert norm.item() == pytest.approx(2.0 * count**0.5, rel=1e-4)
+    clipped = torch.cat([master.grad.flatten() for master in masters.masters])
+    assert clipped.norm().item() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_masters_start_from_the_unrounded_draw():
+    model, masters = build(CONFIG, RECIPE)
+    weight = masters.masters[masters.names.index("lm_head.weight")]
+    assert not torch.equal(weight, weight.bfloat16().float())
+    assert torch.equal(model.lm_head.weight, weight.bfloat16())
+    assert isinstance(masters, MasterWeights)
