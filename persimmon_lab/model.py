@@ -81,7 +81,7 @@ class PersimmonModel(PersimmonPreTrainedModel):
         `attention_mask` covers the past as well: (batch, past + position), 0 for padding. It does not move
         `position_ids`, which count on from the past by default. A cache object comes back as itself, a legacy tuple
         (or nothing) as a legacy tuple; with `use_cache=False` a given past is read but not extended. Asking for
-        attentions uses eager attention for this call.
+        attentions, or for gradients of left-padded rows, uses eager attention for this call.
 
         Raises ValueError for inputs that do not fit together and IndexError for ids or positions out of range.
         """
@@ -122,6 +122,9 @@ class PersimmonModel(PersimmonPreTrainedModel):
                 raise ValueError(f"position_ids name {position_ids.shape[-1]} positions, the input has {query_length}")
         cos, sin = rotary_tables(position_ids, config, key_length, inputs_embeds.dtype)
         eager = output_attentions or config.attn_implementation == "eager"
+        if not eager and attention_mask is not None and torch.is_grad_enabled():
+            # Of a query that sees nothing, torch's fused kernel returns the mean of the values, but a wrong gradient.
+            eager = bool((attention_mask[:, : past_length + 1] == 0).all(dim=-1).any())
         mask = self._mask(attention_mask, batch, query_length, key_length, inputs_embeds, eager)
 
         hidden, hidden_states, attentions = inputs_embeds, [], []
