@@ -14,6 +14,7 @@ NOTHING = torch.zeros(2, 9, dtype=torch.long)
 
 
 @IMPLEMENTATIONS
+@torch.no_grad()
 def test_the_future_is_not_seen(implementation):
     model = tiny(attn_implementation=implementation)
     other = ids()
@@ -25,6 +26,7 @@ def test_the_future_is_not_seen(implementation):
 
 @IMPLEMENTATIONS
 @pytest.mark.parametrize("mask", [LEFT, HOLES], ids=["left", "holes"])
+@torch.no_grad()
 def test_padding_is_not_seen(implementation, mask):
     """Whatever stands at masked positions, the others come out the same."""
     model = tiny(attn_implementation=implementation)
@@ -34,6 +36,7 @@ def test_padding_is_not_seen(implementation, mask):
 
 
 @IMPLEMENTATIONS
+@torch.no_grad()
 def test_left_padding_with_counted_positions_changes_nothing(implementation):
     model = tiny(attn_implementation=implementation)
     positions = (LEFT.cumsum(-1) - 1).clamp(min=0)
@@ -42,6 +45,7 @@ def test_left_padding_with_counted_positions_changes_nothing(implementation):
 
 
 @pytest.mark.parametrize("mask", [LEFT, HOLES, NOTHING], ids=["left", "holes", "nothing"])
+@torch.no_grad()
 def test_both_implementations_agree_even_on_rows_that_see_nothing(mask):
     eager, sdpa = (tiny(attn_implementation=name)(ids(), attention_mask=mask).logits for name in ("eager", "sdpa"))
     assert torch.allclose(eager, sdpa, atol=TOLERANCE[torch.float32])
@@ -49,6 +53,7 @@ def test_both_implementations_agree_even_on_rows_that_see_nothing(mask):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @IMPLEMENTATIONS
+@torch.no_grad()
 def test_rows_that_see_nothing_stay_finite(implementation, dtype):
     model = tiny(attn_implementation=implementation, qk_layernorm=False).to(dtype)
     assert model(ids(), attention_mask=NOTHING).logits.isfinite().all()
@@ -71,6 +76,7 @@ def test_a_mask_may_be_integer_boolean_or_float():
 
 
 @IMPLEMENTATIONS
+@torch.no_grad()
 def test_a_mask_of_ones_is_no_mask(implementation):
     model = tiny(attn_implementation=implementation)
     ones = torch.ones(2, 9, dtype=torch.long)

@@ -1,0 +1,151 @@
+"""Losses, and the token that a classifier looks at."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from persimmon_lab import PersimmonForSequenceClassification
+from persimmon_lab.losses import IGNORED
+from tests.models import ids, tiny
+
+
+def classifier(**overrides) -> PersimmonForSequenceClassification:
+    return tiny(PersimmonForSequenceClassification, **{"pad_token_id": 0, "num_labels": 3} | overrides)
+
+
+def test_each_position_is_marked_against_the_next_label():
+    output = tiny()(ids(), labels=ids())
+    one_by_one = [
+        -output.logits[row, position].log_softmax(-1)[ids()[row, position + 1]]
+        for row in range(2)
+        for position in range(8)
+    ]
+    assert output.loss.item() == pytest.approx(torch.stack(one_by_one).mean().item(), rel=1e-6)
+
+
+def test_ignored_labels_do_not_count():
+    labels = ids()
+    labels[0, 1:] = IGNORED
+    alone = tiny()(ids()[1:], labels=ids()[1:]).loss
+    assert tiny()(ids(), labels=labels).loss.item() == pytest.approx(alone.item(), rel=1e-6)
+
+
+def test_nothing_to_predict_is_a_loss_of_zero():
+    """NaN in the peers, which poisons the weights at the next step."""
+    model = tiny()
+    loss = model(ids(), labels=torch.full((2, 9), IGNORED)).loss
+    assert loss.item() == 0
+    loss.backward()
+    assert all((parameter.grad == 0).all() for parameter in model.parameters() if parameter.grad is not None)
+    assert model(ids(2, 1), labels=ids(2, 1)).loss.item() == 0
+
+
+@pytest.mark.parametrize("bad", [128, -1, -101])
+def test_a_label_outside_the_vocabulary_is_named(bad):
+    labels = ids()
+    labels[1, 5] = bad
+    with pytest.raises(IndexError, match=rf"label {bad} .*outside 0 … 127"):
+        tiny()(ids(), labels=labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_are_float32_in_a_half_precision_model(dtype):
+    output = tiny().to(dtype)(ids(), labels=ids())
+    assert output.logits.dtype == dtype
+    assert output.loss.dtype == torch.float32
+    expected = F.cross_entropy(output.logits[:, :-1].float().flatten(0, 1), ids()[:, 1:].flatten())
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert classifier().to(dtype)(ids(), labels=torch.tensor([0, 2])).loss.dtype == torch.float32
+
+
+def test_int32_ids_and_labels():
+    output = tiny()(ids().int(), labels=ids().int())
+    assert torch.equal(output.loss, tiny()(ids(), labels=ids()).loss)
+    labels = torch.tensor([0, 2], dtype=torch.int32)
+    assert torch.equal(classifier()(ids(), labels=labels).loss, classifier()(ids(), labels=labels.long()).loss)
+
+
+def padded(rows: list[list[int]]) -> torch.Tensor:
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "last"),
+    [
+        ([5, 6, 7, 8, 9], 4),
+        ([5, 6, 7, 0, 0], 2),
+        ([0, 0, 7, 8, 9], 4),
+        ([5, 0, 7, 0, 0], 2),  # the pad id inside the text, as when padding is the end of text: 4.37.2 reads position 0
+        ([0, 6, 0, 8, 0], 3),
+        ([0, 0, 0, 0, 0], 4),
+    ],
+)
+def test_the_classifier_reads_the_rightmost_token_that_is_not_padding(row, last):
+    model = classifier()
+    row = torch.tensor([row])
+    hidden = model.model(row).last_hidden_state[0, last]
+    assert torch.allclose(model(row).logits[0], model.score(hidden), atol=1e-6)
+
+
+def test_padded_texts_are_classified_as_they_are_alone():
+    model = classifier()
+    texts = [ids()[0, :4], ids()[1, :7]]
+    batch = torch.stack([F.pad(text, (0, 9 - len(text))) for text in texts])
+    together = model(batch, attention_mask=(batch != 0).long()).logits
+    for row, text in zip(together, texts):
+        assert torch.allclose(row, model(text[None]).logits[0], atol=1e-5)
+
+
+def test_a_batch_without_a_pad_id_is_refused():
+    model = classifier(pad_token_id=None)
+    with pytest.raises(ValueError, match="pad_token_id is None"):
+        model(ids())
+    assert model(ids(1)).logits.shape == (1, 3)
+    assert model(inputs_embeds=torch.ones(2, 4, 64)).logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize("bad", [3, -1])
+def test_a_class_that_does_not_exist_is_named(bad):
+    with pytest.raises(IndexError, match=rf"label {bad} at index \[1\] is outside 0 … 2"):
+        classifier()(ids(), labels=torch.tensor([0, bad]))
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "labels", "expected"),
+    [
+        (1, torch.tensor([0.5, -1.0]), lambda logits, labels: F.mse_loss(logits[:, 0], labels)),
+        (1, torch.tensor([[0.5], [-1.0]]), F.mse_loss),
+        (1, torch.tensor([2, 3]), lambda logits, labels: F.mse_loss(logits[:, 0], labels.float())),
+        (3, torch.tensor([2, 0]), F.cross_entropy),
+        (3, torch.tensor([[1.0, 0, 1], [0, 0, 1]]), F.binary_cross_entropy_with_logits),
+    ],
+)
+def test_the_loss_follows_from_the_labels(num_labels, labels, expected):
+    output = classifier(num_labels=num_labels)(ids(), labels=labels)
+    assert output.loss.item() == pytest.approx(expected(output.logits, labels).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "expected"),
+    [
+        ("regression", torch.tensor([[1.0, 0, 1], [0, 0, 1]]), F.mse_loss),
+        ("multi_label_classification", torch.tensor([[1, 0, 1], [0, 0, 1]]),
+         lambda logits, labels: F.binary_cross_entropy_with_logits(logits, labels.float())),
+    ],
+)  # fmt: skip
+def test_a_problem_type_decides_over_the_labels(problem_type, labels, expected):
+    output = classifier(problem_type=problem_type)(ids(), labels=labels)
+    assert output.loss.item() == pytest.approx(expected(output.logits, labels).item(), rel=1e-6)
+
+
+def test_the_first_labels_do_not_fix_the_problem_type():
+    """The peers write their guess into the configuration, so the next kind of label fails."""
+    model = classifier()
+    model(ids(), labels=torch.tensor([0, 2]))
+    assert model.config.problem_type is None
+    model(ids(), labels=torch.ones(2, 3))
+
+
+def test_labels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"labels of shape \(2, 2\) do not match logits of shape \(2, 3\)"):
+        classifier()(ids(), labels=torch.ones(2, 2))

@@ -1,0 +1,243 @@
+"""Weights: how they start, that they stay tied, what resizing and training do to them."""
+
+import copy
+
+import pytest
+import torch
+
+from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonForSequenceClassification, PersimmonModel
+from tests.models import ids, tiny
+from tests.parity.cases import uniform
+from tests.tolerances import TOLERANCE
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_initial_weights():
+    model = PersimmonForCausalLM(PersimmonConfig.tiny(pad_token_id=5, initializer_range=0.03), generator())
+    for name, parameter in model.named_parameters():
+        if "layernorm" in name:
+            assert (parameter == float(name.endswith("weight"))).all()
+        elif name.endswith("bias"):
+            assert (parameter == 0).all()
+        else:
+            assert parameter.std().item() == pytest.approx(0.03, rel=0.05)
+            assert abs(parameter.mean().item()) < 0.002
+    padding_row = model.model.embed_tokens.weight[5]
+    assert (padding_row == 0).all()
+    assert (model.lm_head.weight[5] != 0).all()
+
+
+@pytest.mark.parametrize("head", [PersimmonModel, PersimmonForCausalLM, PersimmonForSequenceClassification])
+def test_a_generator_decides_every_weight(head):
+    first, same, other = (head(PersimmonConfig.tiny(), generator(seed)).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_names_are_those_of_transformers():
+    layer = {
+        "input_layernorm", "self_attn.query_key_value", "self_attn.dense", "self_attn.q_layernorm",
+        "self_attn.k_layernorm", "post_attention_layernorm", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h",
+    }  # fmt: skip
+    expected = {"model.embed_tokens.weight", "lm_head.weight"} | {
+        f"model.{module}.{kind}"
+        for module in {f"layers.{index}.{name}" for index in range(2) for name in layer} | {"final_layernorm"}
+        for kind in ("weight", "bias")
+    }
+    assert tiny().state_dict().keys() == expected
+    assert "q_layernorm" not in " ".join(tiny(qk_layernorm=False).state_dict())
+    assert "score.weight" in tiny(PersimmonForSequenceClassification).state_dict()
+
+
+def test_tied_weights_are_one_tensor_and_count_once():
+    tied, untied = tiny(tie_word_embeddings=True), tiny()
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight
+    assert untied.lm_head.weight is not untied.model.embed_tokens.weight
+    assert untied.num_parameters() - tied.num_parameters() == 128 * 64
+    assert "lm_head.weight" not in dict(tied.named_parameters())
+
+
+def test_tied_weights_stay_tied_when_copied_cast_and_trained():
+    model = copy.deepcopy(tiny(tie_word_embeddings=True)).double()
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    model(ids(), labels=ids()).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("size", [128, 150, 100])
+def test_resizing_keeps_what_both_vocabularies_have(tied, size):
+    model = tiny(tie_word_embeddings=tied)
+    before, old_rows = model(ids()).logits, model.model.embed_tokens.weight.detach().clone()
+    embedding = model.resize_token_embeddings(size, generator())
+    assert embedding is model.get_input_embeddings()
+    assert model.config.vocab_size == size == model.get_output_embeddings().out_features
+    after = model(ids()).logits
+    kept = min(size, 128)
+    assert after.shape == (2, 9, size)
+    assert torch.equal(embedding.weight[:kept], old_rows[:kept])
+    assert torch.allclose(after[..., :kept], before[..., :kept], atol=1e-6)
+    assert (model.lm_head.weight is embedding.weight) == tied
+    if size > 128:
+        assert embedding.weight[128:].std().item() == pytest.approx(0.02, rel=0.1)
+        model(torch.full((1, 3), size - 1), labels=torch.full((1, 3), size - 1)).loss.backward()
+        assert model.lm_head.weight.grad[size - 1].abs().max() > 0
+    else:
+        with pytest.raises(IndexError, match=f"token id {size}"):
+            model(torch.full((1, 3), size))
+
+
+def test_resizing_keeps_dtype_device_and_padding():
+    model = tiny(pad_token_id=3).to(torch.bfloat16)
+    embedding = model.resize_token_embeddings(140, generator())
+    assert embedding.weight.dtype == model.lm_head.weight.dtype == torch.bfloat16
+    assert embedding.padding_idx == 3
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_resizing_away_the_padding_is_refused(size):
+    with pytest.raises(ValueError, match=f"cannot resize the vocabulary to {size} tokens"):
+        tiny(pad_token_id=5).resize_token_embeddings(size)
+
+
+def test_a_body_and_a_classifier_resize_too():
+    for model in (tiny(PersimmonModel), tiny(PersimmonForSequenceClassification, pad_token_id=0)):
+        model.resize_token_embeddings(140, generator())
+        model(torch.full((1, 3), 139))
+
+
+def test_through_bfloat16_and_back_only_the_weights_are_rounded():
+    """The peers keep rotary tables in buffers that are rounded with the model and stay so."""
+    model = tiny(max_position_embeddings=64)
+    rounded = copy.deepcopy(model)
+    for parameter in rounded.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+    long = ids(1, 60)
+    assert torch.equal(model.bfloat16().float()(long).logits, rounded(long).logits)
+    assert not list(model.buffers())
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_gradient_checkpointing_gives_the_same_gradients(implementation):
+    def gradients(model) -> list[torch.Tensor]:
+        model(ids(), labels=ids(), use_cache=False).loss.backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    kept = gradients(tiny(attn_implementation=implementation).train())
+    model = tiny(attn_implementation=implementation).train()
+    runs = []
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda *call: runs.append(1))
+    recomputed = gradients(model.gradient_checkpointing_enable())
+    assert len(runs) == 2  # once forward, once more for the backward pass
+    for ours, theirs in zip(recomputed, kept, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-7)
+    model.gradient_checkpointing_disable()(ids(), use_cache=False)
+    assert len(runs) == 3
+
+
+def test_gradient_checkpointing_repeats_its_dropout():
+    model = tiny(hidden_dropout=0.5, attention_dropout=0.5).train().gradient_checkpointing_enable()
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        loss = model(ids(), labels=ids(), use_cache=False).loss
+        loss.backward()
+        gradient = model.model.layers[0].mlp.dense_h_to_4h.weight.grad.clone()
+        model.zero_grad()
+        model.gradient_checkpointing_disable()
+        torch.random.manual_seed(0)
+        model(ids(), labels=ids(), use_cache=False).loss.backward()
+    assert torch.allclose(model.model.layers[0].mlp.dense_h_to_4h.weight.grad, gradient, atol=1e-7)
+
+
+def test_gradient_checkpointing_and_a_cache():
+    model = tiny().gradient_checkpointing_enable()
+    past = model(ids()).past_key_values
+    assert past is not None  # evaluation mode: nothing to recompute
+    model.train()
+    with pytest.warns(UserWarning, match="keeps no cache"):
+        assert model(ids()).past_key_values is None
+    with pytest.raises(ValueError, match="9 positions; train without a past"):
+        model(ids()[:, :1], past_key_values=past, use_cache=False)
+
+
+def test_dropout_only_while_training():
+    model = tiny(hidden_dropout=0.5, attention_dropout=0.5)
+    assert torch.equal(model(ids()).logits, tiny()(ids()).logits)
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        model.train()
+        assert not torch.allclose(model(ids()).logits, model(ids()).logits)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_dropout_drops_its_share_of_the_weights(implementation):
+    """With keys that are all alike, each output is the mean of the values over what was kept, scaled up."""
+    model = tiny(attention_dropout=0.25, attn_implementation=implementation, num_hidden_layers=1).train()
+    attention = model.model.layers[0].self_attn
+    seen = []
+    attention.rotated_key.register_forward_hook(lambda module, given, output: torch.zeros_like(output))
+    attention.value.register_forward_hook(lambda module, given, output: torch.ones_like(output))
+    attention.head_output.register_forward_hook(lambda module, given, output: seen.append(output))
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        model(ids(8, 60), use_cache=False)
+    last = seen[0][:, :, -1, 0]  # (batch head): kept weights / 60 / 0.75
+    kept = (last * 60 * 0.75).round()
+    assert torch.allclose(last, kept / 60 / 0.75, atol=1e-5)
+    assert kept.mean().item() == pytest.approx(45, abs=3 * (60 * 0.25 * 0.75 / 32) ** 0.5)
+
+
+def test_hidden_dropout_drops_its_share_of_the_mlp_once():
+    model = tiny(PersimmonModel, hidden_dropout=0.25, num_hidden_layers=1).train()
+    seen = {}
+    layer = model.layers[0]
+    layer.mlp.register_forward_hook(lambda *call: seen.update(mlp=call[2]))
+    layer.dropout.register_forward_hook(lambda *call: seen.update(dropped=call[2]))
+    layer.post_attention_layernorm.register_forward_pre_hook(lambda *call: seen.update(attended=call[1][0]))
+    layer.register_forward_hook(lambda *call: seen.update(out=call[2][0]))
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        model(ids(2, 60))
+    added = seen["out"] - seen["attended"]
+    assert torch.allclose(added, seen["dropped"], atol=1e-6)
+    kept = seen["dropped"] != 0
+    assert torch.allclose(seen["dropped"][kept], seen["mlp"][kept] / 0.75, atol=1e-5)
+    count = kept.numel()
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=3 * (0.25 * 0.75 / count) ** 0.5)
+
+
+def test_every_parameter_learns():
+    """Except what no output depends on: a bias on unrotated key channels moves every score of a row alike."""
+    model = tiny()
+    model(ids(), labels=ids()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 1e-6, name
+
+
+def test_double_precision_is_double_throughout():
+    """A change too small for float32 anywhere on the way still comes out."""
+    model = tiny(PersimmonModel, attn_implementation="eager").double()
+    embeddings = uniform("embeddings", 1, 9, 64).double()
+    step = 1e-11 * uniform("step", 1, 9, 64).double()
+    base = model(inputs_embeds=embeddings).last_hidden_state
+    small, twice = (model(inputs_embeds=embeddings + n * step).last_hidden_state - base for n in (1, 2))
+    assert small.abs().max() > 0
+    assert torch.allclose(2 * small, twice, rtol=0, atol=0.01 * twice.abs().max().item())
+    assert base.dtype == torch.float64
+
+
+def test_the_two_implementations_give_the_same_gradients():
+    for ours, theirs in zip(*(gradients_of(name) for name in ("eager", "sdpa")), strict=True):
+        assert torch.allclose(ours, theirs, atol=TOLERANCE[torch.float32])
+
+
+def gradients_of(implementation: str) -> list[torch.Tensor]:
+    model = tiny(attn_implementation=implementation)
+    mask = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 1, 1, 1]])
+    model(ids(), attention_mask=mask, labels=ids().masked_fill(mask == 0, -100)).loss.backward()
+    return [parameter.grad for parameter in model.parameters()]
