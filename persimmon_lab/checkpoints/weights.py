@@ -46,7 +46,7 @@ class WeightFile:
         target = torch.empty(self.shapes[name], dtype=dtype, device=device)
         bites = target.split(max(1, (BITE if target.is_cpu else DEVICE_BITE) * len(target) // max(1, target.numel())))
         as_it_is = target.is_cpu and dtype == self.dtypes[name]
-        landing = None if as_it_is else torch.empty(bites[0].shape, dtype=self.dtypes[name])
+        landing = None if as_it_is else torch.empty(bites[0].shape, dtype=self.dtypes[name], device="cpu")
         start = checksum = 0
         for bite in bites:
             stored = bite if as_it_is else landing[: len(bite)]

@@ -189,6 +189,9 @@ def test_loading_is_for_inference_on_the_device_asked_for(saved):
     assert not any(tensor.is_meta for tensor in model.state_dict().values())
     meta = PersimmonForCausalLM.from_pretrained(folder, device="meta")
     assert all(tensor.is_meta for tensor in meta.state_dict().values())
+    with torch.device("meta"):  # the caller's default is not what was asked for
+        model = PersimmonForCausalLM.from_pretrained(folder, dtype="float64")
+    same_tensors(model, build(dtype=torch.float64))
 
 
 def test_a_loaded_model_does_not_depend_on_its_file(saved):
