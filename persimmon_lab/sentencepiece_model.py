@@ -47,11 +47,9 @@ class ModelFile:
 def load_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
     """The model in a file. FileNotFoundError, or ValueError for a file that holds none."""
     proto = path.read_bytes()
+    model = sentencepiece.SentencePieceProcessor()
     try:
-        model = sentencepiece.SentencePieceProcessor()
         model.LoadFromSerializedProto(proto)
-        if not proto:
-            raise RuntimeError
     except RuntimeError:
         raise ValueError(
             f"{path} is not a sentencepiece model ({len(proto)} bytes, beginning with {proto[:24]!r}): "

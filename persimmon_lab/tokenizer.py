@@ -78,13 +78,23 @@ class PersimmonTokenizer:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_id: str | os.PathLike, *, revision: str | None = None, **options
+        cls,
+        path_or_id: str | os.PathLike,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        local_files_only: bool = False,
+        **options,
     ) -> "PersimmonTokenizer":
         """The tokenizer in a folder, or in a repository of the Hugging Face Hub such as `adept/persimmon-8b-chat`.
 
-        `options` are those of the constructor, and go before what tokenizer_config.json says.
+        `revision`, `token`, `cache_dir` and `local_files_only` are for the hub, as in `huggingface_hub`. `options` are
+        those of the constructor, and go before what tokenizer_config.json says.
         """
-        folder = find_folder(path_or_id, revision)
+        folder = find_folder(
+            path_or_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
         return cls(folder / VOCAB_FILE, **(read_config(folder / CONFIG_FILE) | options))
 
     def save_pretrained(self, folder: str | os.PathLike) -> list[Path]:

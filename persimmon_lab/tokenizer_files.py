@@ -21,18 +21,18 @@ CONFIG_KEYS = (
 NO_LIMIT = 10**30  # what transformers writes as model_max_length where there is none
 
 
-def find_folder(path_or_id: str | os.PathLike, revision: str | None = None) -> Path:
+def find_folder(path_or_id: str | os.PathLike, **hub_options) -> Path:
     """A folder with a tokenizer.model in it: the one named, or the hub's, downloaded into its cache.
 
-    FileNotFoundError where there is neither, or no tokenizer.model.
+    `hub_options` are those of `huggingface_hub.snapshot_download`. FileNotFoundError where there is neither, or no
+    tokenizer.model.
     """
     folder = Path(path_or_id).expanduser()
     if not folder.is_dir():
+        wanted = [VOCAB_FILE, CONFIG_FILE]
         try:
             folder = Path(
-                huggingface_hub.snapshot_download(
-                    os.fspath(path_or_id), revision=revision, allow_patterns=[VOCAB_FILE, CONFIG_FILE]
-                )
+                huggingface_hub.snapshot_download(os.fspath(path_or_id), allow_patterns=wanted, **hub_options)
             )
         except (OSError, ValueError) as error:
             raise FileNotFoundError(

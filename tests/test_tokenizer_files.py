@@ -210,13 +210,11 @@ def test_a_hub_id_downloads_the_tokenizer_alone(monkeypatch, saved):
         return str(saved)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    tokenizer = PersimmonTokenizer.from_pretrained("adept/persimmon-8b-chat", revision="main")
+    options = {"revision": "main", "token": "secret", "cache_dir": "there", "local_files_only": True}
+    tokenizer = PersimmonTokenizer.from_pretrained("adept/persimmon-8b-chat", **options)
     assert tokenizer.encode(TEXT) == TOKENIZER.encode(TEXT)
-    assert asked == {
-        "repo_id": "adept/persimmon-8b-chat",
-        "revision": "main",
-        "allow_patterns": ["tokenizer.model", "tokenizer_config.json"],
-    }
+    wanted = ["tokenizer.model", "tokenizer_config.json"]
+    assert asked == {"repo_id": "adept/persimmon-8b-chat", "allow_patterns": wanted, **options}
 
 
 def test_a_folder_without_a_vocabulary_is_refused(tmp_path):
