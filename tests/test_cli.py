@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonTokenizer
+from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonTokenizer, load_mini
 from persimmon_lab.checkpoints import shards
 from persimmon_lab.cli import app, health, training, writing
 from persimmon_lab.cli.loading import choose_device, decoding_settings
@@ -79,6 +79,13 @@ def test_generate_writes_what_the_model_generates(run, checkpoint, model, tokeni
     prompt_ids = tokenizer(PROMPT, return_tensors="pt").input_ids
     expected = written(model, tokenizer, prompt_ids, max_new_tokens=20, **settings)
     assert (result.exit_code, shown(result.stdout), result.stderr) == (0, expected, "")
+
+
+def test_the_shipped_model_is_the_default(run):
+    prompt = "Shall I compare thee"
+    mini, pieces = load_mini("auto")
+    expected = written(mini, pieces, pieces(prompt, return_tensors="pt").input_ids, max_new_tokens=12)
+    assert shown(run("generate", prompt, "--max-new-tokens", 12).stdout) == expected
 
 
 def test_generate_reads_the_standard_input(run, checkpoint):

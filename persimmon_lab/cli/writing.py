@@ -78,9 +78,9 @@ def generate(
 def chat(
     model: ModelName = "mini",
     max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
+    temperature: Temperature = 0.7,
     top_k: TopK = None,
-    top_p: TopP = None,
+    top_p: TopP = 0.9,
     min_p: MinP = None,
     repetition_penalty: RepetitionPenalty = None,
     seed: Seed = None,
