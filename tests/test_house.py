@@ -15,6 +15,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "persimmon_lab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("notebooks/*.md"), *PACKAGE.rglob("*.md")]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 CORE_NEEDS = ("torch", "numpy", "einops", "jaxtyping", "safetensors", "sentencepiece", "huggingface_hub")
@@ -116,6 +117,25 @@ def test_ruff():
     command = [sys.executable, "-m", "ruff", "check", "--output-format=concise", "."]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+# The documents
+
+
+def links(document: Path) -> list[str]:
+    """The files that a document links to, without addresses on the web and places within a page."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
+    return [target.split("#")[0] for target in targets if not re.match(r"https?:|mailto:|#", target)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=package_name)
+def test_links_lead_somewhere(document):
+    assert [target for target in links(document) if not (document.parent / target).exists()] == []
+
+
+def test_every_notebook_is_listed_in_reading_order():
+    listed = [target for target in links(ROOT / "notebooks" / "README.md") if target.endswith(".ipynb")]
+    assert listed == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 # The environments
