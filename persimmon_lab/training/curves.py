@@ -1,33 +1,59 @@
-"""The loss plot of a run. Apart from the trainer, so that training needs no matplotlib."""
+"""The loss plot of a run as SVG, drawn by hand: training needs no matplotlib, and the card can show it anywhere."""
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from html import escape
 
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-
-
-def loss_figure(entries: Iterable[dict], tokens_per_step: int) -> Figure:
-    """Training loss, and the held-out loss of each domain, in nats per token over millions of tokens seen."""
-    entries = list(entries)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    training = [(entry["step"] * tokens_per_step / 1e6, entry["loss"]) for entry in entries if "loss" in entry]
-    axes.plot(*zip(*training), color="0.8", linewidth=1, label="one batch of training")
-    held_out = [(entry["step"] * tokens_per_step / 1e6, entry["held_out"]) for entry in entries if "held_out" in entry]
-    domains = sorted({domain for _, losses in held_out for domain in losses})
-    for domain, marker in zip(domains, "osv^D*xP"):
-        axes.plot(
-            [seen for seen, _ in held_out], [losses[domain] for _, losses in held_out], f"{marker}-", label=domain
-        )
-    axes.set(xlabel="million tokens seen", ylabel="nats per token", title="persimmon-mini: training and held-out loss")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
+WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 760, 400, 50, 40, 110, 50
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, safe for all eyes
 
 
-def write_loss_figure(path: Path, entries: Iterable[dict], tokens_per_step: int) -> None:
-    """`loss_figure` as an SVG file."""
-    temporary = path.with_name(path.name + ".partial")
-    FigureCanvasSVG(loss_figure(entries, tokens_per_step)).print_svg(temporary)
-    temporary.replace(path)
+def loss_svg(entries: Iterable[dict], tokens_per_step: int, title: str) -> str:
+    """Loss of single training batches, and of each held-out domain, in nats per token over million tokens seen.
+
+    `entries` are those of a metrics.jsonl: {"step", "loss"} or {"step", "held_out": {domain: loss}}.
+    """
+    lines: dict[str, list[tuple[float, float]]] = {"training": []}
+    for entry in entries:
+        named = entry["held_out"] if "held_out" in entry else {"training": entry["loss"]}
+        for name, loss in named.items():
+            lines.setdefault(name, []).append((entry["step"] * tokens_per_step / 1e6, loss))
+    points = [point for line in lines.values() for point in line]
+    if not points:
+        raise ValueError("no entries to draw: the run has not logged a step yet")
+    right = max(seen for seen, _ in points)
+    low, high = min(loss for _, loss in points), max(loss for _, loss in points)
+
+    def place(seen: float | int, loss: float | int) -> tuple[float, float]:
+        across = LEFT + (WIDTH - LEFT - RIGHT) * seen / right
+        down = TOP + (HEIGHT - TOP - BOTTOM) * (high - loss) / max(high - low, 1e-9)
+        return round(across, 1), round(down, 1)
+
+    drawn = [text(LEFT, 18, title, "start", 14)]
+    for tick in ticks(low, high):
+        _, down = place(0, tick)
+        drawn.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down}" y2="{down}" stroke="#ddd"/>')
+        drawn.append(text(LEFT - 6, down + 4, f"{tick:g}", "end"))
+    for tick in ticks(0, right):
+        drawn.append(text(place(tick, low)[0], HEIGHT - BOTTOM + 16, f"{tick:g}", "middle"))
+    drawn.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "million tokens seen", "middle"))
+    drawn.append(text(6, TOP - 8, "nats per token", "start"))
+    for row, (name, line) in enumerate(lines.items()):
+        colour = "#bbb" if name == "training" else COLOURS[(row - 1) % len(COLOURS)]
+        path = " ".join(f"{x},{y}" for x, y in (place(*point) for point in line))
+        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        drawn.append(text(WIDTH - RIGHT + 10, TOP + 16 * row, name, "start", colour=colour))
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *drawn, "</svg>"]) + "\n"
+
+
+def text(x: float | int, y: float | int, content: str, anchor: str, size: int = 11, colour: str = "#333") -> str:
+    """One SVG text element, escaped."""
+    return f'<text x="{x}" y="{y}" font-size="{size}" fill="{colour}" text-anchor="{anchor}">{escape(content)}</text>'
+
+
+def ticks(low: float | int, high: float | int) -> Sequence[float]:
+    """At most eight round numbers from `low` to `high`."""
+    steps = [mantissa * 10.0**power for power in range(-3, 6) for mantissa in (1, 2, 5)]
+    step = next((step for step in steps if (high - low) / step <= 7), steps[-1])
+    first = -int(-low // step)
+    return [round(index * step, 6) for index in range(first, int(high // step) + 1)]

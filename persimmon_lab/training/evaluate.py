@@ -87,7 +87,7 @@ def induction_scores(model: nn.Module, rows: Tensor) -> Float[Tensor, "layer hea
 def samples(
     model: PersimmonForCausalLM,
     tokenizer: PersimmonTokenizer,
-    prompts: Sequence[str] = PROMPTS,
+    prompts: Sequence[str],
     seeds: Sequence[int] = (0, 1),
     **settings: float,
 ) -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """persimmon-mini from nothing: text, tokenizer, training, export. What `persimmon-lab train mini` runs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.model import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import load_streams
-from persimmon_lab.training.corpus import END, VOCABULARY, prepare
-from persimmon_lab.training.trainer import Recipe, restore, train
+from persimmon_lab.training.card import measure, render
+from persimmon_lab.training.corpus import END, VOCABULARY, prepare, write_atomically
+from persimmon_lab.training.curves import loss_svg
+from persimmon_lab.training.trainer import Recipe, read_metrics, restore, train
 
 RECIPE = Recipe(steps=3800)
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
@@ -40,14 +43,15 @@ def train_mini(
     compile_model: bool = False,
     progress: bool | None = None,
 ) -> PersimmonForCausalLM:
-    """Make the corpus and train the model in `workdir`, going on from whatever is already there; export to `out`.
+    """Make the corpus and train the model in `workdir`, going on from whatever is already there.
 
-    `steps` may be changed while the rate is still constant, the first 70% of the steps.
+    With `out`, publish it there: weights, tokenizer and card. `steps` may be changed while the rate is still constant.
     """
     corpus = prepare(workdir, progress=progress)
+    recipe = replace(RECIPE, steps=steps)
     model = train(
         mini_config(corpus),
-        replace(RECIPE, steps=steps),
+        recipe,
         load_streams(corpus / "train"),
         load_streams(corpus / "held_out"),
         workdir / "run",
@@ -55,7 +59,7 @@ def train_mini(
         progress=progress,
     )
     if out is not None:
-        export(model, corpus, out)
+        publish(model, recipe, workdir, out)
     return model
 
 
@@ -68,3 +72,14 @@ def export(model: PersimmonForCausalLM, corpus: Path, out: Path) -> None:
     """Write weights (bfloat16), config, generation config and tokenizer to `out`, as `load_mini` reads them."""
     model.save_pretrained(out)
     PersimmonTokenizer(corpus / "tokenizer.model").save_pretrained(out)
+
+
+def publish(model: PersimmonForCausalLM, recipe: Recipe, workdir: Path, out: Path) -> None:
+    """`export`, then measure the model and write MODEL_CARD.md, loss.svg and, in `workdir`, report.json."""
+    export(model, workdir / "corpus", out)
+    entries = read_metrics(workdir / "run" / "metrics.jsonl")
+    curve = loss_svg(entries, recipe.rows * recipe.length, "persimmon-mini: training batches and held-out text")
+    write_atomically(out / "loss.svg", curve.encode())
+    report = measure(model, workdir / "corpus", recipe)
+    write_atomically(workdir / "report.json", json.dumps(report, indent=2, ensure_ascii=False).encode())
+    write_atomically(out / "MODEL_CARD.md", render(report, recipe).encode())

@@ -130,8 +130,8 @@ def train(
     """Train from the last checkpoint in `folder`, or from nothing, to `recipe.steps`; returns the bfloat16 model.
 
     Writes `folder`/checkpoint.pt and metrics.jsonl. A run that was killed and started again gives the same bits as one
-    that was not, with the same number of threads: the batches depend on the step alone and the checkpoint holds the rest. A checkpoint of another
-    recipe is refused, but for `steps`: while the rate is constant the total may still be chosen.
+    that was not, given as many threads: the batches depend on the step alone and the checkpoint holds all the rest.
+    A checkpoint of another recipe is refused, but for `steps`: while the rate is constant the total can be chosen.
 
     Raises ValueError for a checkpoint of another recipe or configuration.
     """
@@ -147,7 +147,6 @@ def train(
         masters.load_state_dict(saved["masters"])
         first = saved["step"]
 
-    config.attn_implementation = "eager"  # the fused kernel's backward costs a CPU three times its forward at 256
     forward = torch.compile(model) if compile_model else model
     names = [name for name in recipe.weights if name == DRILLS or name in streams]
     data = dict(
@@ -163,6 +162,8 @@ def train(
     since, seen = time.monotonic(), 0
     for step in bar:
         rows, length = recipe.shape(step)
+        # On a CPU the fused kernel's backward is slow: it wins only where the scores grow large.
+        model.set_attn_implementation("eager" if length <= 256 else "sdpa")
         tokens = batch_at(step, rows=rows, length=length, **data)
         loss = next_token_loss(forward, tokens).mean()
         loss.backward()

@@ -17,7 +17,8 @@ def test_the_examples_in_the_docstrings(module):
 @pytest.mark.parametrize(
     "message",
     [
-        "what the FUCK", "that is bullshit", "see www.example.com", "http://x.y", "write to me@example.org", "I am @somebody",
+        "what the FUCK", "that is bullshit", "see www.example.com", "http://x.y", "write to me@example.org",
+        "I am @somebody",
         "call 801-555-0199", "call (801) 555 0199", "my number is 8015550199", "add me on snapchat", "#blessed day",
         "how many points do you have", "the chitchat app", "it is on example.com",
     ],

@@ -28,8 +28,10 @@ from persimmon_lab.training.corpus import (
 from persimmon_lab.training.readers import Document, chats, code, dialogue, questions, scripture, verse
 from persimmon_lab.training.sources import Source
 
-WORDS = ("apple bread cloud dream eagle flame grape house island jungle kettle lemon music night ocean paper queen river "
-         "stone tiger under valley winter yellow zebra").split()  # fmt: skip
+WORDS = [
+    "apple", "bread", "cloud", "dream", "eagle", "flame", "grape", "house", "island", "jungle", "kettle", "lemon",
+    "music", "night", "ocean", "paper", "queen", "river", "stone", "tiger", "under", "valley", "winter", "yellow",
+]  # fmt: skip
 
 
 def write_wheel(path: Path, files: dict[str, str]) -> Path:
@@ -154,7 +156,12 @@ def test_duplicates_differ_in_words_not_in_case_or_punctuation():
 
 
 def test_first_editions():
-    documents = [Document("1", "a", "kjv"), Document("1", "b", "kjv"), Document("1", "c", "asv"), Document("2", "d", "asv")]
+    documents = [
+        Document("1", "a", "kjv"),
+        Document("1", "b", "kjv"),
+        Document("1", "c", "asv"),
+        Document("2", "d", "asv"),
+    ]
     assert [d.text for d in first_editions(documents)] == ["a", "b", "d"]
 
 
@@ -190,7 +197,15 @@ def processor() -> sentencepiece.SentencePieceProcessor:
 
 @pytest.mark.parametrize(
     "text",
-    ["human: hi\n\nadept:", "def f(x):\n    return  x\n", "\n\n\n", "  two  spaces  ", "柿 🙂 é", "1234567", "tab\there"],
+    [
+        "human: hi\n\nadept:",
+        "def f(x):\n    return  x\n",
+        "\n\n\n",
+        "  two  spaces  ",
+        "柿 🙂 é",
+        "1234567",
+        "tab\there",
+    ],
 )
 def test_the_tokenizer_round_trips_text(processor: sentencepiece.SentencePieceProcessor, text: str):
     assert processor.decode(processor.encode(text)) == text

@@ -121,4 +121,4 @@ def test_induction_scores_of_a_model_have_a_layer_and_a_head_axis():
     model = PersimmonForCausalLM(PersimmonConfig.tiny(), torch.Generator().manual_seed(0))
     scores = induction_scores(model, repeated_rows(128, 5, period=8, rows=2, seed=0))
     assert scores.shape == (2, 4)
-    assert ((0 < scores) & (scores < 0.5)).all()
+    assert ((scores > 0) & (scores < 0.5)).all()

