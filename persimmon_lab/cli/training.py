@@ -17,14 +17,15 @@ def choose() -> None:
 
 @train.command()
 def mini(
-    out: Annotated[Path | None, typer.Option(help="Also save the model to this folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also publish the model, its tokenizer and its card in this folder.")
+    ] = None,
     workdir: Annotated[Path, typer.Option(help="Texts and checkpoints; a run that was stopped goes on.")] = WORKDIR,
     steps: Annotated[
         int, typer.Option(min=1, help="Steps of the schedule; fewer give a weaker model sooner.")
     ] = RECIPE.steps,
 ) -> None:
     """Download the texts, train the tokenizer and persimmon-mini, and go on where an earlier run stopped."""
-    model = train_mini(workdir, steps=steps)
+    train_mini(workdir, out, steps=steps)
     if out is not None:
-        model.save_pretrained(out)
         typer.echo(out)
