@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SURPRISE = (213, 94, 0)  # vermillion of Okabe and Ito's palette: tells apart from every grey, in every kind of vision
-BAR = (0, 114, 178)  # its blue
+BAR = (30, 136, 200)  # its blue, lighter, so that it shows on black as well as on white
 OPACITY_PER_BIT = 0.075
 STRONGEST = 0.7  # more would make the text on it hard to read in one of the two themes
 LEGEND = (1.0, 0.5, 0.1, 0.01, 0.001)
 
+CHIP = "opacity: 0.6; font-size: 75%; border: 1px solid; border-radius: 4px; padding: 0 3px; margin: 0 2px"
 VISIBLE = {"\n": "↵\n", "\t": "⇥\t"}
 KEPT = "\u200c\u200d\u3000"  # joiners, which emoji and Persian are written with, and a space as wide as a character
 
@@ -72,21 +73,23 @@ def escaped(text: str) -> str:
     )
 
 
-def mark(label: str) -> str:
+def mark(label: str, style: str = "opacity: 0.5") -> str:
     """A sign that stands for something, and is not part of the text."""
-    return f'<span class="mark" style="opacity: 0.5">{html.escape(label)}</span>'
+    return f'<span class="mark" style="{style}">{html.escape(label)}</span>'
 
 
-def token_html(token: Token) -> str:
+def token_html(token: Token, outlined: bool = False) -> str:
     """One `<span class="token">`; its tooltip says the numbers."""
     inner = escaped(token.text)
-    if not token.text:
-        inner = mark("·" if token.piece.startswith("<0x") else token.piece)
+    if token.text == "":
+        inner = mark("·") if token.piece.startswith("<0x") else mark(token.piece, CHIP)
     if token.probability is None:
         return f'<span class="token" style="opacity: 0.7" title="{html.escape(token.piece)}">{inner}</span>'
     numbers = (percent(token.probability), f"rank {token.rank:,}", f"entropy {token.entropy_bits:.1f} bits")
     title = " · ".join([token.piece, *numbers])
     style = f"background-color: {tint(token.probability)}; border-radius: 3px"
+    if outlined:
+        style += f"; outline: 2px solid {rgba(BAR, 0.9)}"
     return f'<span class="token" style="{style}" title="{html.escape(title)}">{inner}</span>'
 
 
@@ -101,7 +104,8 @@ def legend_html() -> str:
         f"{100 * probability:g} %</span>"
         for probability in LEGEND
     )
-    return f'<span class="legend" style="font-size: 85%; opacity: 0.85">probability {swatches}</span>'
+    said = "before temperature, top-k and top-p"
+    return f'<span style="font-size: 85%; opacity: 0.85">the model’s probability {swatches} &ensp;{said}</span>'
 
 
 def details_html(token: Token, vocab_size: int) -> str:
@@ -118,7 +122,7 @@ def details_html(token: Token, vocab_size: int) -> str:
         [
             f'<div style="font-size: 120%; margin-bottom: 4px">{piece_html(token.piece)}</div>',
             *(f'<div><span style="opacity: 0.7">{name}</span> {value}</div>' for name, value in facts),
-            '<table style="width: 100%; margin: 8px 0 0 0; border-collapse: collapse; font-size: 100%">',
+            '<table style="table-layout: auto; width: 100%; margin: 8px 0; border-collapse: collapse; font-size: 1em">',
             *(alternative_html(*row, chosen=row[1] == token.piece) for row in rows),
             "</table>",
         ]
@@ -128,9 +132,9 @@ def details_html(token: Token, vocab_size: int) -> str:
 def alternative_html(rank: int, piece: str, probability: float, chosen: bool) -> str:
     """A table row: rank, piece, a bar as long as the probability, and the probability; heavier for the chosen one."""
     cell = "padding: 1px 4px; border: none; white-space: nowrap; text-align"
-    bar = f"width: {100 * probability:.1f}%; min-width: 1px; height: 9px; background-color: {rgba(BAR, 0.7)}"
+    bar = f"width: {100 * probability:.1f}%; min-width: 1px; height: 9px; background-color: {rgba(BAR, 0.9)}"
     return (
-        f'<tr style="font-weight: {"bold" if chosen else "normal"}">'
+        f'<tr style="background-color: transparent; font-weight: {"bold" if chosen else "normal"}">'
         f'<td style="{cell}: right"><span style="opacity: 0.6">{rank:,}</span></td>'
         f'<td style="{cell}: left">{piece_html(piece)}{" ◂" if chosen else ""}</td>'
         f'<td style="{cell}: left; width: 40%"><div style="{bar}"></div></td>'
@@ -140,7 +144,7 @@ def alternative_html(rank: int, piece: str, probability: float, chosen: bool) ->
 
 def piece_html(piece: str) -> str:
     """A piece of the vocabulary in fixed width, with sentencepiece's sign for a space as a faint one."""
-    return f'<code style="background: none">{mark("␣").join(map(escaped, piece.split("▁")))}</code>'
+    return f'<span style="font-family: monospace">{mark("␣").join(map(escaped, piece.split("▁")))}</span>'
 
 
 def page_html(prompt: Sequence[Token], tokens: Sequence[Token], vocab_size: int, inspect: int | None = None) -> str:
@@ -148,12 +152,15 @@ def page_html(prompt: Sequence[Token], tokens: Sequence[Token], vocab_size: int,
 
     A page for where nothing can be clicked.
     """
-    text = f'<div style="white-space: pre-wrap; line-height: 1.8">{tokens_html([*prompt, *tokens])}</div>'
-    if not tokens:
-        return f'<div style="max-width: 60em">{text}</div>'
     if inspect is None:
-        inspect = min(range(len(tokens)), key=lambda index: tokens[index].probability)
+        inspect = min(range(len(tokens)), key=lambda index: tokens[index].probability, default=0)
+    text = tokens_html(prompt) + "".join(
+        token_html(token, outlined=index == inspect) for index, token in enumerate(tokens)
+    )
+    details = details_html(tokens[inspect], vocab_size) if tokens else ""
     return (
-        f'<div style="max-width: 60em">{text}<div style="margin: 8px 0">{legend_html()}</div>'
-        f'<div style="width: 22em">{details_html(tokens[inspect], vocab_size)}</div></div>'
+        '<div style="display: flex; flex-wrap: wrap; gap: 8px 32px; max-width: 64em; font-size: 14px">'
+        f'<div style="flex: 1 1 26em; white-space: pre-wrap; line-height: 1.8">{text}</div>'
+        f'<div style="flex: 0 0 20em">{details}</div>'
+        f'<div style="flex: 1 0 100%">{legend_html()}</div></div>'
     )

@@ -41,12 +41,18 @@ class Settings:
         prompt = f'tokenizer({self.prompt!r}, return_tensors="pt").input_ids'
         if self.chat:
             prompt = f'tokenizer.apply_chat_template({self.prompt!r}, return_tensors="pt")'
-        arguments = [f"{name}={value!r}" for name, value in self.generate_arguments().items()]
-        return (
-            f"{load or '# model and tokenizer are those that the playground was made with'}\n"
-            f"input_ids = {prompt}\n"
-            f"output = model.generate(input_ids, tokenizer=tokenizer, {', '.join(arguments)})\n"
-            "print(tokenizer.decode(output[0], skip_special_tokens=True))\n"
+        arguments = {"tokenizer": "tokenizer"}
+        arguments |= {name: repr(value) for name, value in self.generate_arguments().items()}
+        return "\n".join(
+            [
+                load or "# model and tokenizer are those that the playground was made with",
+                f"input_ids = {prompt}",
+                "output = model.generate(",
+                "    input_ids,",
+                *(f"    {name}={value}," for name, value in arguments.items()),
+                ")",
+                "print(tokenizer.decode(output[0], skip_special_tokens=True))",
+            ]
         )
 
 

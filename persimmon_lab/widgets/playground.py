@@ -40,9 +40,11 @@ class Run:
 
     def summary(self) -> str:
         """How many tokens, how fast, and whether it was stopped."""
-        parts = [f"{len(self.tokens):,} tokens"]
-        parts += [f"{len(self.tokens) / self.seconds:,.0f} tokens/s"] if self.seconds else []
-        parts += ["stopped"] if self.stopped else []
+        parts = []
+        if self.tokens:
+            parts += [f"{len(self.tokens):,} tokens", f"{len(self.tokens) / self.seconds:,.0f} tokens/s"]
+        if self.stopped:
+            parts.append("stopped")
         return " · ".join(parts)
 
 
@@ -67,12 +69,13 @@ class GenerationPlayground(ipywidgets.VBox):
     """Prompt and settings above, the text below, each token coloured by its probability; click one for what else it
     could have been.
 
-    Generates in a thread, so that the notebook goes on and Stop is heard; with `as_you_type` anew at every change. A
-    new run ends the one before. `load` is the code that makes `model` and `tokenizer`, to head the code that it shows.
+    `settings` are the fields of `Settings`: chat, temperature, top_k, top_p, max_new_tokens, seed. `load` is the code
+    that makes `model` and `tokenizer`; it heads the code that is shown. Generation runs in a thread, so that the
+    notebook goes on and Stop is heard, and anew at every change with `as_you_type`; a new run ends the one before.
 
-    `run` is the latest Run, `text` its prompt and what came after, `code` the code that writes the same. An error of
-    the run is shown, and kept in `run.error`. Where no kernel runs, a notebook shows `static()` in its place, provided
-    that there was something to show: let its last line be `GenerationPlayground(...).generate().wait()`.
+    `run` is the latest Run, with its tokens and the error that ended it, if one did; `text` its prompt and what came
+    after; `code` the code that writes the same. Where no kernel runs, a notebook shows `static()` in place of the
+    widget if there is something to show: let the cell end in `GenerationPlayground(...).generate().wait()`.
     """
 
     def __init__(
@@ -123,7 +126,10 @@ class GenerationPlayground(ipywidgets.VBox):
     @property
     def settings(self) -> Settings:
         """What the controls say now."""
-        return Settings(**{name: control.value for name, control in self.controls.items()})
+        values = {name: control.value for name, control in self.controls.items()}
+        # Sliders in the browser answer 0.9500000000000001 where they were told 0.95.
+        rounded = {name: round(values[name], 2) for name in ("temperature", "top_p")}
+        return Settings(**values | rounded)
 
     @property
     def text(self) -> str:
@@ -192,7 +198,7 @@ class GenerationPlayground(ipywidgets.VBox):
                 self._decode(run)
             self._publish(run)
             if run is self.run:
-                self.view.code = "" if run.error else self.code
+                self.view.code = self.code
                 self.stop_button.disabled = True
 
     def _decode(self, run: Run) -> None:
@@ -201,7 +207,7 @@ class GenerationPlayground(ipywidgets.VBox):
             for token in stream_tokens(self.model, self.tokenizer, run.settings, run.cancel):
                 run.tokens.append(token)
                 now = time.perf_counter()
-                run.seconds = now - started
+                run.seconds = max(now - started, 1e-9)  # a coarse clock may not have moved
                 if now - published >= SECONDS_BETWEEN_UPDATES:
                     self._publish(run)
                     published = now
@@ -223,6 +229,7 @@ class GenerationPlayground(ipywidgets.VBox):
 
     def _show_prompt(self) -> None:
         self.view.stale = self.run is not None and self.run.settings != self.settings
+        self.view.code = self.code
         try:
             self.view.prompt = tokens_html(shortened(self._prompt_tokens(self.settings)))
             self.view.error = ""

@@ -2,16 +2,16 @@
 
 const FRAME = `
   <div class="panes">
-    <div class="page" tabindex="-1"><span class="prompt"></span><span class="text" role="group"
+    <div class="page"><span class="prompt"></span><span class="text" role="group" data-lm-suppress-shortcuts
       aria-label="Generated tokens: arrow keys move, Enter shows the alternatives"></span><div class="error"
       role="alert"></div></div>
     <div class="details" role="region" aria-live="polite" aria-label="The chosen token"></div>
   </div>
   <div class="key"></div>
-  <details class="code"><summary>Code that writes this text</summary><button class="jupyter-button"
-    type="button">Copy</button><pre></pre></details>`;
+  <details class="code"><summary>Code that writes this text</summary><button type="button"
+    class="jupyter-button">Copy</button><pre></pre></details>`;
 
-const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10, Home: -Infinity, End: Infinity };
+const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
 
 function render({ model, el }) {
   el.classList.add("persimmon-tokens");
@@ -24,27 +24,28 @@ function render({ model, el }) {
     model.on(`change:${name}`, update);
     update();
   };
-  show("prompt", (html) => (part(".prompt").innerHTML = html));
+  const follow = () => (page.scrollTop = page.scrollHeight);
+  show("prompt", (html) => {
+    part(".prompt").innerHTML = html;
+    follow();
+  });
   show("details", (html) => (part(".details").innerHTML = html));
   show("legend", (html) => (part(".key").innerHTML = html));
   show("error", (message) => (part(".error").textContent = message));
   show("stale", (stale) => panes.classList.toggle("stale", stale));
-  show("code", (code) => {
-    part(".code").hidden = !code;
-    part("pre").textContent = code;
-  });
+  show("code", (code) => (part("pre").textContent = code));
 
   // Everything from token `start` on is now this; a view that missed something asks for the whole.
   model.on("msg:custom", ({ start, html }) => {
     if (start > text.children.length) return model.send({ type: "whole" });
-    const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
+    const atEnd = start === 0 || page.scrollHeight - page.scrollTop - page.clientHeight < 40;
     while (text.children.length > start) text.lastElementChild.remove();
     text.insertAdjacentHTML("beforeend", html);
     for (const token of [...text.children].slice(start)) {
       token.setAttribute("role", "button");
       token.tabIndex = token === text.firstElementChild ? 0 : -1;
     }
-    if (atEnd) page.scrollTop = page.scrollHeight;
+    if (atEnd) follow();
   });
   model.send({ type: "whole" });
 
@@ -76,9 +77,15 @@ function render({ model, el }) {
   });
 
   part("button").addEventListener("click", async ({ target }) => {
-    await navigator.clipboard.writeText(model.get("code"));
-    target.textContent = "Copied";
-    setTimeout(() => (target.textContent = "Copy"), 1500);
+    try {
+      await navigator.clipboard.writeText(model.get("code"));
+      target.textContent = "Copied";
+    } catch {
+      // No clipboard on a page that did not come over https or from this machine: leave the rest to the reader's keys.
+      getSelection().selectAllChildren(part("pre"));
+      target.textContent = "Selected";
+    }
+    setTimeout(() => (target.textContent = "Copy"), 2000);
   });
 }
 

@@ -130,6 +130,8 @@ def test_the_keyboard_reaches_every_token(jupyter):
     expect(shown(jupyter).nth(2)).to_have_attribute("aria-pressed", "true")
     page.keyboard.press("End")
     expect(shown(jupyter).nth(9)).to_be_focused()
+    page.keyboard.press("Home")
+    expect(shown(jupyter).nth(0)).to_be_focused()
     page.keyboard.press("Escape")
     expect(details.locator("tr")).to_have_count(0)
 
