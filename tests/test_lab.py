@@ -79,10 +79,34 @@ def test_installs_once(lab):
     assert len(lab.commands) == 2
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
-def test_installs_again_when_the_files_change(lab, name):
+@pytest.mark.parametrize(
+    ("name", "old", "new", "pips"),
+    [
+        ("pyproject.toml", '"einops>=0.8"', '"einops>=0.9"', 2),
+        ("pyproject.toml", "line-length = 120", "line-length = 100", 1),  # a tool's setting installs nothing
+        ("constraints.txt", "einops==0.8.2", "einops==0.8.1", 2),
+    ],
+)
+def test_installs_again_when_the_dependencies_change(lab, name, old, new, pips):
     lab.setup()
-    (lab.ROOT / name).write_text("# changed")
+    text = (lab.ROOT / name).read_text()
+    assert old in text
+    (lab.ROOT / name).write_text(text.replace(old, new))
+    lab.setup()
+    assert kinds(lab.commands) == ["venv", *["pip"] * pips]
+
+
+def test_a_failed_setup_keeps_the_environment(lab, monkeypatch):
+    def failing(*command):
+        recorded(*command)
+        if "pip" in command:
+            sys.exit("no network")
+
+    recorded = lab.run
+    monkeypatch.setattr(lab, "run", failing)
+    with pytest.raises(SystemExit):
+        lab.setup()
+    monkeypatch.setattr(lab, "run", recorded)
     lab.setup()
     assert kinds(lab.commands) == ["venv", "pip", "pip"]
 

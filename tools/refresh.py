@@ -29,8 +29,6 @@ def execute(path: Path) -> nbformat.NotebookNode:
         timeout=CELL_SECONDS,
         kernel_name="python3",
         resources={"metadata": {"path": path.parent}},
-        record_timing=False,
-        store_widget_state=False,
         coalesce_streams=True,
     )
     return client.execute(stderr=subprocess.DEVNULL)  # where the kernel, not the notebook, says things
