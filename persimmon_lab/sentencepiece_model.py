@@ -133,8 +133,9 @@ def change_pieces(proto: bytes, change: Callable[[int, bytes], bytes]) -> bytes:
 
 
 def with_field(message: bytes, number: int, raw: bytes) -> bytes:
-    """The message with `raw`, a key and a value, in place of its field `number`."""
-    return b"".join(other for kept, _, other in fields(message) if kept != number) + raw
+    """A message with `raw`, key and value, for its field `number`; fields in order, as protobuf itself writes them."""
+    rows = {other: row for other, _, row in fields(message)} | {number: raw}
+    return b"".join(rows[number] for number in sorted(rows))
 
 
 def retype(proto: bytes, ids: Collection[int], piece_type: PieceType) -> bytes:
@@ -144,7 +145,7 @@ def retype(proto: bytes, ids: Collection[int], piece_type: PieceType) -> bytes:
 
 
 def round_scores(proto: bytes, step: float = 2**-8) -> bytes:
-    """The same model with the scores of its normal pieces rounded to multiples of `step`, a power of two.
+    """The same model with the scores of its pieces rounded to multiples of `step`, a power of two.
 
     Segmentations often tie (`a aa` and `aa a`). sentencepiece adds scores in float32 and `tokenizers` in float64, and
     each breaks ties by its own rounding errors. Multiples of 1/256 add up exactly in both, over texts of some thousand
@@ -152,10 +153,7 @@ def round_scores(proto: bytes, step: float = 2**-8) -> bytes:
     """
 
     def rounded(_, message: bytes) -> bytes:
-        piece = read_piece(message)
-        if piece.type != PieceType.NORMAL:
-            return message
-        score = struct.pack("<f", round(piece.score / step) * step)
+        score = struct.pack("<f", round(read_piece(message).score / step) * step)
         return with_field(message, 2, write_varint(2 << 3 | 5) + score)
 
     return change_pieces(proto, rounded)

@@ -54,10 +54,7 @@ class StreamingDecoder:
         return held
 
     def _characters(self, data: bytes, final: bool = False) -> str:
-        text = ESCAPED_BYTE.sub("\ufffd", self._utf8.decode(data, final))
-        if final:
-            self._utf8.reset()
-        return text
+        return ESCAPED_BYTE.sub("\ufffd", self._utf8.decode(data, final))
 
     def _shown(self, text: str) -> str:
         if text:

@@ -60,7 +60,7 @@ def tokenizer_json(
             "type": "Unigram",
             "unk_id": unknown_id,
             "vocab": lattice_scores(model.pieces, special_ids),
-            "byte_fallback": any(piece.type == PieceType.BYTE for piece in model.pieces),
+            "byte_fallback": True,  # and to the unknown piece where the vocabulary has no bytes
         },
     }
 

@@ -24,6 +24,7 @@ from tests.fixtures.tokenizer.make import train
 from tests.tokenizer_texts import FOLDER, TOKENIZER, texts, texts_with_special_tokens, thorough
 
 PROTO = (FOLDER / "tokenizer.model").read_bytes()
+OVERLAPPING = ["|ENDOFTEXT|", "\n", "lo", "love", "he", "heaven", "in the", "e m"]
 TEXT = "Hello, where\n\nare  the \u67ff? |ENDOFTEXT|"
 
 
@@ -99,7 +100,7 @@ def test_tokenizers_treats_special_tokens_the_same(saved, text):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"byte_fallback": False, "vocab_size": 400}, {"add_dummy_prefix": False}, {"split_digits": False}],
+    [{"byte_fallback": False, "vocab_size": 400}, {"add_dummy_prefix": False}, {"user_defined_symbols": OVERLAPPING}],
     ids=str,
 )
 def test_tokenizers_reads_other_models(tmp_path, settings):
@@ -133,7 +134,11 @@ def test_transformers_reads_the_same_ids(tmp_path, read, model_type):
         assert getattr(peer, name) == getattr(TOKENIZER, name)
 
 
-@pytest.mark.parametrize("settings", [{"model_type": "bpe"}, {"normalization_rule_name": "nmt_nfkc"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"model_type": "bpe"}, {"normalization_rule_name": "nmt_nfkc"}, {"remove_extra_whitespaces": True}],
+    ids=str,
+)
 def test_no_tokenizer_json_rather_than_a_wrong_one(tmp_path, settings):
     train(FOLDER / "text.txt", tmp_path / "tokenizer.model", **settings)
     tokenizer = PersimmonTokenizer.from_pretrained(tmp_path)
@@ -170,6 +175,15 @@ def test_the_model_file_says_what_sentencepiece_says():
     assert (model.add_dummy_prefix, model.remove_extra_whitespaces, model.escape_whitespaces) == (True, False, True)
 
 
+def test_settings_that_a_file_does_not_give_are_sentencepieces_defaults():
+    silent = b"".join(raw for number, _, raw in fields(PROTO) if number != 3)
+    model, processor = read_model(silent), sentencepiece.SentencePieceProcessor(model_proto=silent)
+    assert model.add_dummy_prefix and processor.encode("one") == TOKENIZER.sp_model.encode("one")
+    assert model.remove_extra_whitespaces and processor.encode("a  b ") == processor.encode("a b")
+    assert model.escape_whitespaces and "".join(processor.encode("a b", out_type=str)) == "\u2581a\u2581b"
+    assert not model.has_character_map
+
+
 def test_retyping_changes_one_type_and_nothing_else():
     changed = sentencepiece.SentencePieceProcessor(model_proto=retype(PROTO, {3}, PieceType.CONTROL))
     assert [index for index in range(700) if changed.is_control(index)] == [1, 2, 3]
@@ -178,9 +192,8 @@ def test_retyping_changes_one_type_and_nothing_else():
     assert changed.encode("as it was\n\u67ff") == TOKENIZER.sp_model.encode("as it was\n\u67ff")
 
 
-def test_rounded_scores_add_up_exactly(tmp_path):
-    finer = round_scores(PROTO, 2**-20)
-    assert finer == round_scores(finer, 2**-20)  # and nothing else was touched
+def test_rounding_moves_scores_to_the_grid_and_nothing_else():
+    assert round_scores(PROTO, 2**-20) == PROTO  # whose scores are multiples of 2**-8
     scores = [piece.score for piece in read_model(round_scores(PROTO, 2**-3)).pieces]
     assert all((score * 8).is_integer() for score in scores)
     before = [piece.score for piece in read_model(PROTO).pieces]
