@@ -32,7 +32,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 60  # seconds until a server, a kernel or a page counts as stuck; a busy machine is slow, not broken
+PATIENCE = 120  # seconds until a server, a kernel or a page counts as stuck; a busy machine is slow, not broken
 expect.set_options(timeout=PATIENCE * 1000)
 
 # A browser of its own: no sandbox (CI runs as root), no traffic but to the server under test.
