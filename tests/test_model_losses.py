@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from persimmon_lab import PersimmonForSequenceClassification
 from persimmon_lab.losses import IGNORED
 from tests.models import ids, tiny
+from tests.parity.cases import uniform
 
 
 def classifier(**overrides) -> PersimmonForSequenceClassification:
@@ -65,8 +66,11 @@ def test_int32_ids_and_labels():
     assert torch.equal(classifier()(ids(), labels=labels).loss, classifier()(ids(), labels=labels.long()).loss)
 
 
-def padded(rows: list[list[int]]) -> torch.Tensor:
-    return torch.tensor(rows)
+def each_position_its_own(model: PersimmonForSequenceClassification) -> torch.Tensor:
+    """Puts these hidden states (5 positions) in place of the computed ones, which alike tokens would make alike."""
+    hidden = uniform("hidden", 5, 64)
+    model.model.final_layernorm.register_forward_hook(lambda module, given, output: hidden[None])
+    return hidden
 
 
 @pytest.mark.parametrize(
@@ -82,9 +86,14 @@ def padded(rows: list[list[int]]) -> torch.Tensor:
 )
 def test_the_classifier_reads_the_rightmost_token_that_is_not_padding(row, last):
     model = classifier()
-    row = torch.tensor([row])
-    hidden = model.model(row).last_hidden_state[0, last]
-    assert torch.allclose(model(row).logits[0], model.score(hidden), atol=1e-6)
+    hidden = each_position_its_own(model)
+    assert torch.allclose(model(torch.tensor([row])).logits[0], model.score(hidden[last]), atol=1e-6)
+
+
+def test_of_embeddings_the_classifier_reads_the_last():
+    model = classifier()
+    hidden = each_position_its_own(model)
+    assert torch.allclose(model(inputs_embeds=torch.ones(1, 5, 64)).logits[0], model.score(hidden[4]), atol=1e-6)
 
 
 def test_padded_texts_are_classified_as_they_are_alone():

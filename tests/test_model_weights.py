@@ -210,8 +210,7 @@ def test_hidden_dropout_drops_its_share_of_the_mlp_once():
     assert kept.float().mean().item() == pytest.approx(0.75, abs=3 * (0.25 * 0.75 / count) ** 0.5)
 
 
-def test_every_parameter_learns():
-    """Except what no output depends on: a bias on unrotated key channels moves every score of a row alike."""
+def test_every_parameter_has_a_part_in_the_loss():
     model = tiny()
     model(ids(), labels=ids()).loss.backward()
     for name, parameter in model.named_parameters():
