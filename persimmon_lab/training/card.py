@@ -178,7 +178,7 @@ gives 8.25), and the share of attention, in the second half, on the token after 
 
 ## What it says
 
-The first prompts we wrote down, nothing picked: greedy, then two samples at temperature 0.7 and top-p 0.9.
+Fixed prompts, nothing picked: greedy, then two samples at temperature 0.7 and top-p 0.9.
 
 {samples}
 
@@ -188,8 +188,17 @@ It knows almost nothing and makes up the rest; it loses the thread after a few t
 greedily, and mixes the voices of its sources. Its chats are those of American students in 2018, its prose is centuries
 old, and it carries the views of both. English only. Do not use it to decide anything.
 
+## What next
+
+More tokens: half of the chats' text was seen about once. And induction sooner: two hundred steps of nothing but drills,
+from an early checkpoint, moved the loss on repeated pieces to what knowing nothing gives and no further. With an untied
+vocabulary, copying has to be learned for every piece anew; a head that starts as a copy of the embedding table, or
+drills that repeat real text at short periods, are worth a try.
+
 ## Rebuild it
 
 `persimmon-lab train mini --out FOLDER` does all of the above from nothing; stop it at any time, it goes on where it
 was. The same machine with as many threads gives the same bits; another gives a model that differs in the roundings.
+(The shipped run was itself stopped and resumed three times; its first 250 steps used the fused attention kernel, its
+last ones the eager one, where the code now chooses by length. Both compute the same but for rounding.)
 """

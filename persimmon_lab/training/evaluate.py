@@ -22,6 +22,7 @@ PROMPTS = (
     "human: What do you like to do on the weekend?\n\nadept:",
     "human: I am tired today.\n\nadept:",
     "Shall I compare thee to a summer's day?\n",
+    "KING.\nMy lords, the night is dark,",
     "And God said,",
     "def add(a, b):\n    return",
 )
