@@ -177,6 +177,16 @@ def test_lengths_that_cannot_be(tiny_model, prompt, settings, message):
         tiny_model().generate(torch.full((1, prompt), 5), **settings)
 
 
+def test_padding_takes_no_positions(tiny_model):
+    """60 wide, but 50 of text in the longest row: room for 14 more."""
+    model, ids = tiny_model(eos_token_id=None), torch.full((2, 60), 5)
+    mask = torch.ones_like(ids)
+    mask[0, :10] = mask[1, :20] = 0
+    assert model.generate(ids, attention_mask=mask, max_new_tokens=14).shape == (2, 74)
+    with pytest.raises(ValueError, match="50 tokens and 15 new ones"):
+        model.generate(ids, attention_mask=mask, max_new_tokens=15)
+
+
 def test_scaled_models_go_as_far_as_their_scale(tiny_model):
     model = tiny_model(rope_scaling={"type": "dynamic", "factor": 2.0}, eos_token_id=None)
     assert model.generate(torch.full((1, 60), 5), max_length=128).shape == (1, 128)
