@@ -61,17 +61,16 @@ def finish_save(folder: Path):
     finished = folder / FINISHED
     if not finished.is_dir():
         return
+    # The index, or the one file of weights, goes first and comes last: whoever looks in between finds no weights rather
+    # than new ones beside old ones. Until it comes it also tells which shards are new.
+    head, shards = WHOLE, set()
     if (finished / INDEX).exists():
-        # The index, or the one file of weights, moves last: until then it says which weights are new.
-        last = INDEX
-        new = {INDEX, *json.loads((finished / INDEX).read_text(encoding="utf-8"))["weight_map"].values()}
-    else:
-        last, new = WHOLE, {WHOLE}
-    if (finished / last).exists():
+        head, shards = INDEX, set(json.loads((finished / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    if (finished / head).exists():
         for file in folder.iterdir():
-            if OURS.fullmatch(file.name) and file.name not in new:
+            if OURS.fullmatch(file.name) and file.name not in shards:
                 file.unlink()
-    for file in sorted(finished.iterdir(), key=lambda file: file.name == last):
+    for file in sorted(finished.iterdir(), key=lambda file: file.name == head):
         file.replace(folder / file.name)
     finished.rmdir()
 
