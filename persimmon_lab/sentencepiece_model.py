@@ -133,9 +133,9 @@ def change_pieces(proto: bytes, change: Callable[[int, bytes], bytes]) -> bytes:
 
 
 def with_field(message: bytes, number: int, raw: bytes) -> bytes:
-    """A message with `raw`, key and value, for its field `number`; fields in order, as protobuf itself writes them."""
+    """A message with `raw`, a key and a value, in place of its field `number`, or at its end."""
     rows = {other: row for other, _, row in fields(message)} | {number: raw}
-    return b"".join(rows[number] for number in sorted(rows))
+    return b"".join(rows.values())
 
 
 def retype(proto: bytes, ids: Collection[int], piece_type: PieceType) -> bytes:

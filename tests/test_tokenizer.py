@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from persimmon_lab.segmentation import check_characters
@@ -208,6 +208,7 @@ def test_several_rows_are_sent_to_batch_decode():
 
 @thorough
 @given(st.lists(st.sampled_from([*" .?!,'am", " ' ", "n't", "'m", "'s", "'ve", "'re"])).map("".join))
+@example("it ' s so , is n't it ?")
 def test_spaces_are_cleaned_up_as_transformers_does(text):
     text = text.strip()
     cleaned = TOKENIZER.decode(ids_of(text), clean_up_tokenization_spaces=True)
