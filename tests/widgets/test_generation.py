@@ -22,6 +22,7 @@ SETTINGS = [
     Settings("Once upon a time", temperature=0.0, max_new_tokens=12),
     Settings("Once upon a time", temperature=1.3, top_k=40, top_p=0.9, max_new_tokens=12, seed=5),
     Settings('say "柿"\n\tor \\ not', chat=True, max_new_tokens=12, seed=1),
+    Settings('it\'s "quoted"\n\\n and {braced}', max_new_tokens=12),
 ]
 
 
@@ -41,7 +42,7 @@ def output_of(code: str, **names) -> str:
     return printed.getvalue()
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["greedy", "sampled", "chat"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=["greedy", "sampled", "chat", "quotes"])
 def test_the_code_writes_the_same_text(model, tokenizer, settings):
     tokens = run(model, tokenizer, settings)
     printed = output_of(settings.code(), model=model, tokenizer=tokenizer)

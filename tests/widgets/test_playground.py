@@ -2,6 +2,7 @@
 
 import threading
 from html.parser import HTMLParser
+from itertools import chain, count, repeat
 
 import pytest
 import torch
@@ -63,10 +64,10 @@ def make(model, tokenizer):
         one.wait()
 
 
-def stop_at(playground, count):
-    """Press Stop while the model works on token `count`."""
-    calls = iter(range(1, 1000))
-    playground.model.register_forward_hook(lambda *_: playground.stop_button.click() if next(calls) == count else None)
+def stop_at(playground, token):
+    """Press Stop while the model works on that token, counted from 1."""
+    calls = count(1)
+    playground.model.register_forward_hook(lambda *_: playground.stop_button.click() if next(calls) == token else None)
 
 
 class Held:
@@ -96,6 +97,7 @@ def test_the_screen_shows_every_token_once(make, monkeypatch):
     one.generate_button.click()
     one.wait()
     assert len(screen.messages) > 5
+    assert "".join(message["html"] for message in screen.messages) == tokens_html(one.run.tokens)
     assert "".join(screen.tokens) == tokens_html(one.run.tokens)
     one.controls["seed"].value = 4
     one.generate().wait()
@@ -110,16 +112,13 @@ def test_a_view_that_opens_late_gets_the_whole(make):
 
 
 def test_updates_wait_for_each_other(make, monkeypatch):
-    """A clock that stands still never reaches the next update, one that leaps reaches it at every token."""
-    monkeypatch.setattr(playground.time, "perf_counter", lambda: 0.0)
+    """A clock that stands still never reaches the next update, one that leaps once reaches one more."""
     screen = Screen((one := make()).view)
-    one.generate().wait()
-    assert [message["start"] for message in screen.messages] == [0]
-    seconds = iter(range(1000))
-    monkeypatch.setattr(playground.time, "perf_counter", lambda: float(next(seconds)))
-    screen.messages.clear()
-    one.generate().wait()
-    assert len(screen.messages) == 12 + 1
+    for clock, updates in ((repeat(0.0), 0), (chain([0.0], repeat(9.0)), 1), (count(), 12)):
+        monkeypatch.setattr(playground.time, "perf_counter", lambda clock=clock: float(next(clock)))
+        screen.messages.clear()
+        one.generate().wait()
+        assert len(screen.messages) == updates + 1  # the last one comes when all is done
 
 
 def test_stop_ends_the_thread_and_leaves_the_model_usable(make, model, tokenizer):
@@ -167,7 +166,8 @@ def test_before_the_first_run_the_code_is_what_the_controls_would_write(make, mo
     assert printed == one.generate().wait().text + "\n"
 
 
-def test_a_new_run_takes_the_place_of_the_old(make):
+def test_a_new_run_takes_the_place_of_the_old(make, monkeypatch):
+    monkeypatch.setattr(playground, "SECONDS_BETWEEN_UPDATES", float("inf"))
     one = make(max_new_tokens=200)
     held = Held(one.model)
     old = one.generate().run
@@ -180,6 +180,7 @@ def test_a_new_run_takes_the_place_of_the_old(make):
     one.wait()
     assert len(old.tokens) == 1
     assert len(one.run.tokens) == 4
+    assert len(screen.messages) == 1, "nothing of the old run is shown any more"
     assert "".join(screen.tokens) == tokens_html(one.run.tokens)
 
 
