@@ -11,12 +11,14 @@ Imports numpy and torch only, so that it also runs where persimmon_lab is not in
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+REFERENCE = Path(__file__).with_name("reference_4.37.2.safetensors")  # written by make_reference.py
 BATCH, LENGTH, CONTEXT, VOCAB, HIDDEN = 2, 9, 16, 61, 48
 
 BASE_CONFIG = {

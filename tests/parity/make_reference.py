@@ -8,15 +8,12 @@ The second is run at the root of the repository. `--check` compares instead of w
 
 import argparse
 import os
-from pathlib import Path
 
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from tests.parity.cases import CASES, compute
-
-REFERENCE = Path(__file__).with_name("reference_4.37.2.safetensors")
+from tests.parity.cases import CASES, REFERENCE, compute
 
 
 def make() -> dict[str, torch.Tensor]:

@@ -18,12 +18,11 @@ from types import ModuleType
 import torch
 from safetensors.torch import load_file
 
-from tests.parity.cases import CASES, compute
+from tests.parity.cases import CASES, REFERENCE, compute
 from tests.parity.compare import largest_difference
 from tests.tolerances import TOLERANCE
 
 PACKAGE = Path(__file__).parents[2] / "persimmon_lab"
-REFERENCE = Path(__file__).with_name("reference_4.37.2.safetensors")
 
 
 @dataclass(frozen=True)

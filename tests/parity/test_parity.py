@@ -13,9 +13,8 @@ from transformers.models.persimmon import modeling_persimmon
 import persimmon_lab
 from persimmon_lab.losses import causal_lm_loss
 from persimmon_lab.rotary import rotary_tables
-from tests.parity.cases import BASE_CONFIG, CASES, Case, Results, compute, greedy, training
+from tests.parity.cases import BASE_CONFIG, CASES, REFERENCE, Case, Results, compute, greedy, training
 from tests.parity.compare import largest_difference, without_blind_queries
-from tests.parity.make_reference import REFERENCE
 from tests.tolerances import TOLERANCE
 
 # Five steps magnify a rounding error and a greedy choice may flip on one, so these two are float32 and float64 only.
