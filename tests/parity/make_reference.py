@@ -1,9 +1,9 @@
 """Makes reference_4.37.2.safetensors with transformers 4.37.2, the version that the page describes.
 
-    python -m venv /tmp/reference && /tmp/reference/bin/pip install transformers==4.37.2 torch==2.13.0 "numpy<2"
-    /tmp/reference/bin/python -m tests.parity.make_reference
+    python -m venv ../reference && ../reference/bin/pip install transformers==4.37.2 torch==2.13.0 "numpy<2"
+    ../reference/bin/python -m tests.parity.make_reference
 
-The second is run at the root of the repository. `--check` compares instead of writing.
+Both are run at the root of the repository. `--check` compares instead of writing.
 """
 
 import argparse
