@@ -99,6 +99,19 @@ def test_generate_in_the_chat_format(run, checkpoint, model, tokenizer):
     assert shown(result.stdout) == written(model, tokenizer, prompt_ids, max_new_tokens=9).lstrip()
 
 
+def test_answers_end_where_the_human_s_next_turn_would_begin(run, checkpoint, monkeypatch):
+    asked = []
+
+    def stream(model, tokenizer, prompt_ids, **settings):
+        asked.append(settings["stop_strings"])
+        return iter(())
+
+    monkeypatch.setattr(writing, "stream", stream)
+    run("generate", "Hey?", "--chat", "--stop", "END", "-m", checkpoint)
+    run("chat", "-m", checkpoint, input="Hey?\n")
+    assert asked == [["END", "\n\nhuman:"], "\n\nhuman:"]
+
+
 def test_generate_ends_before_a_stop_string(run, checkpoint):
     whole = run("generate", PROMPT, "-m", checkpoint, "--max-new-tokens", 20).stdout
     stop = whole[8:11]
@@ -230,7 +243,7 @@ def test_chat_forgets_the_oldest_exchanges_first(model, tokenizer, capsys):
     assert (whole, ids.shape[1]) == (turns(4), lengths[4])
     kept, ids = writing.fit_conversation(model, tokenizer, turns(4), CONTEXT - lengths[4] + 1)
     assert kept == turns(4)[2:]
-    assert ids.shape[1] <= lengths[4] - 1
+    assert ids[0].tolist() == tokenizer.apply_chat_template(turns(4)[2:])
     assert "oldest 1 exchange" in capsys.readouterr().err
     with pytest.raises(ValueError, match="room for 1$"):
         writing.fit_conversation(model, tokenizer, turns(4), CONTEXT - 1)
