@@ -29,6 +29,7 @@ from persimmon_lab.viz.style import (
 RADIUS = 0.44  # of a clock, where neighbours stand 1 apart
 BLUE, ORANGE = CATEGORICAL[:2]
 MARKERS = ("o", "s", "D", "^", "v", "P")
+HATCHES = ("", "////", "....", "xxxx")
 
 
 def numbers(values: Tensor) -> np.ndarray:
@@ -190,7 +191,7 @@ def score_split(
 
     A dash marks clearly negative cells, for those who read it in grey.
     """
-    figure, axes = figure_grid(1, 3, 3.1, 4.0)
+    figure, axes = figure_grid(1, 3, 3.1, 3.75)
     parts = {"rotated part": rotated, "passed part": passed, "sum: the score": rotated + passed}
     hidden = np.triu(np.ones(rotated.shape, dtype=bool), k=1)
     limit = max(np.abs(numbers(part)[~hidden]).max() for part in parts.values())
@@ -208,6 +209,22 @@ def score_split(
     axes[0, 0].set_ylabel("query")
     figure.colorbar(image, ax=axes[0].tolist(), shrink=0.6, pad=0.01, label="score")
     figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def voices(heads: Mapping[str, Float[Tensor, "pairs_and_passed"]], wavelengths: Float[Tensor, "pair"]) -> Figure:
+    """How much each pair of channels, and last all passed channels together, move the scores of some heads."""
+    figure, axes = new_figure(9.0, 3.2)
+    places, width = np.arange(len(wavelengths) + 1), 0.8 / len(heads)
+    for index, (name, heard) in enumerate(heads.items()):
+        axes.bar(places + (index - (len(heads) - 1) / 2) * width, numbers(heard), width, label=name,
+                 color=CATEGORICAL[index], hatch=HATCHES[index], edgecolor="white", linewidth=0)  # fmt: skip
+    labels = [f"pair {pair}\n{as_count(length)}" for pair, length in enumerate(wavelengths.tolist())]
+    axes.set_xticks(places, [*labels, "all\npassed"])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("spread of the part (rms)")
+    axes.set_title("Which channels move the score; below each pair, the positions it takes for one turn", loc="left")
+    axes.legend(frameon=False)
     return figure
 
 

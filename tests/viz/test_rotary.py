@@ -120,6 +120,17 @@ def test_the_two_parts_of_a_score_and_their_sum(drawn):
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "$b$", "$\\c"]
 
 
+def test_voices_stand_in_groups_that_differ_without_colour(drawn):
+    heads = {"one": torch.tensor([3.0, 2.0, 1.0, 0.5]), "two": torch.tensor([0.1, 0.2, 0.3, 0.4])}
+    (axes,) = drawn(figures.voices(heads, WAVELENGTHS)).axes
+    for bars, (name, heard) in zip(axes.containers, heads.items(), strict=True):
+        assert bars.get_label() == name
+        assert [bar.get_height() for bar in bars] == pytest.approx(heard.tolist())
+        assert [round(bar.get_x() + bar.get_width() / 2) for bar in bars] == [0, 1, 2, 3]
+    assert axes.containers[0][0].get_hatch() != axes.containers[1][0].get_hatch()
+    assert [label.get_text() for label in axes.get_xticklabels()][2:] == ["pair 2\n44,000", "all\npassed"]
+
+
 @pytest.mark.parametrize("pairs", [1, 8, 24, 32])
 def test_the_explorer_draws_every_clock_and_every_curve(drawn, pairs):
     phases, wavelengths, offsets = torch.arange(float(pairs)), torch.arange(1.0, pairs + 1), torch.arange(9)
