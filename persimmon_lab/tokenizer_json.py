@@ -4,10 +4,11 @@ Written from the model file alone, without that library. Two things need care:
 
 - `tokenizers` knows no types of pieces: whatever stands in its vocabulary may be matched in a text, `<s>` and `<0x0A>`
   included. sentencepiece gives those the score 0, the best there is; here they get one so low that spelling them out
-  always wins.
+  wins, and a text is cut at such of their characters as no ordinary piece has, which would cost even more to spell.
 - A user-defined piece such as a newline is taken by sentencepiece at a score of its own making, not the stored one.
 """
 
+import re
 from collections.abc import Collection
 
 from persimmon_lab.sentencepiece_model import ModelFile, Piece, PieceType
@@ -45,7 +46,7 @@ def tokenizer_json(
             "type": "Sequence",
             "normalizers": [*prefix, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}],
         },
-        "pre_tokenizer": None,
+        "pre_tokenizer": cut_at_strange_characters(model.pieces, special_ids),
         "post_processor": around(model.pieces, bos_id, eos_id),
         "decoder": {
             "type": "Sequence",
@@ -65,17 +66,18 @@ def tokenizer_json(
     }
 
 
-def lattice_scores(pieces: list[Piece], special_ids: Collection[int]) -> list[list]:
-    """`[text, score]` of every piece, with scores under which a plain Viterbi search does what sentencepiece does.
+def is_matched(index: int, piece: Piece, special_ids: Collection[int]) -> bool:
+    return piece.type in (PieceType.NORMAL, PieceType.USER_DEFINED) and index not in special_ids
 
-    Trap: a piece that must not be matched can still be, where its text has a character that is in no other piece.
-    """
+
+def lattice_scores(pieces: list[Piece], special_ids: Collection[int]) -> list[list]:
+    """`[text, score]` of every piece, with scores under which a plain Viterbi search does what sentencepiece does."""
     normal = [piece.score for piece in pieces if piece.type == PieceType.NORMAL]
     best, worst = max(normal, default=0.0), min(normal, default=0.0)
     rows = []
     for index, piece in enumerate(pieces):
         length = len(piece.text.encode("utf-8"))
-        if index in special_ids or piece.type not in (PieceType.NORMAL, PieceType.USER_DEFINED):
+        if not is_matched(index, piece, special_ids):
             score = length * (worst - UNKNOWN_PENALTY) - 1
         elif piece.type == PieceType.USER_DEFINED:
             score = length * best - 0.1  # unigram_model.cc, EncodeOptimized
@@ -83,6 +85,20 @@ def lattice_scores(pieces: list[Piece], special_ids: Collection[int]) -> list[li
             score = piece.score
         rows.append([piece.text, score])
     return rows
+
+
+def cut_at_strange_characters(pieces: list[Piece], special_ids: Collection[int]) -> dict | None:
+    """The pre-tokenizer that keeps `<0x0A>` from being matched by a vocabulary in which no ordinary piece has a `<`.
+
+    Only with byte fallback, where unknown characters do not join into one unknown piece across the cut.
+    """
+    known, reserved = set(), set()
+    for index, piece in enumerate(pieces):
+        (known if is_matched(index, piece, special_ids) else reserved).update(piece.text)
+    strange = "|".join(re.escape(character) for character in sorted(reserved - known))
+    if not strange or not any(piece.type == PieceType.BYTE for piece in pieces):
+        return None
+    return {"type": "Split", "pattern": {"Regex": strange}, "behavior": "Isolated", "invert": False}
 
 
 def added_token(piece: Piece, index: int) -> dict:

@@ -98,6 +98,25 @@ def test_tokenizers_treats_special_tokens_the_same(saved, text):
     assert peer.encode(text).ids == TOKENIZER.encode(text)
 
 
+def test_tokenizers_matches_no_reserved_piece_in_a_poor_vocabulary(tmp_path):
+    """Without `<`, `|`, `X` or `9` in it, spelling a reserved piece costs more than any score it could get."""
+    train(FOLDER / "text.txt", tmp_path / "tokenizer.model", character_coverage=0.98, vocab_size=450)
+    tokenizer = PersimmonTokenizer.from_pretrained(tmp_path)
+    assert not {"<", "|", "X", "9"} & {*tokenizer.get_vocab()}
+    tokenizer.save_pretrained(tmp_path)
+    peer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+
+    @thorough
+    @given(texts_with_special_tokens)
+    def compare(text):
+        peer.encode_special_tokens = False
+        assert peer.encode(text).ids == tokenizer.encode(text, parse_special=True)
+        peer.encode_special_tokens = True
+        assert peer.encode(text).ids == tokenizer.encode(text)
+
+    compare()
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"byte_fallback": False, "vocab_size": 400}, {"add_dummy_prefix": False}, {"user_defined_symbols": OVERLAPPING}],
