@@ -18,6 +18,7 @@ import numpy as np
 import sentencepiece
 from tqdm import tqdm
 
+from persimmon_lab.sentencepiece_model import round_scores
 from persimmon_lab.training.readers import READERS, Document, dialogue
 from persimmon_lab.training.sources import SOURCES, fetch
 
@@ -122,7 +123,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> bytes
         num_threads=1,
         minloglevel=2,
     )
-    return model.getvalue()
+    return round_scores(model.getvalue())  # so that sentencepiece and tokenizers break ties alike
 
 
 def tokenizer_sample(training: dict[str, list[Document]], seed: int = SEED) -> Iterator[str]:
