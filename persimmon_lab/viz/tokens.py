@@ -27,7 +27,7 @@ class Token:
 
     `text` is what it adds to the text: nothing for a special token or for the first bytes of a character. `piece` is
     its name in the vocabulary. One that the model chose also has the probability it had, its rank (1 is the most
-    probable), the entropy of the whole distribution in bits, and (text, probability) of the most probable tokens.
+    probable), the entropy of the whole distribution in bits, and (piece, probability) of the most probable ones.
     """
 
     text: str

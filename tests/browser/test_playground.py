@@ -56,7 +56,7 @@ def opened(jupyter, request):
     return {"lab": open_lab, "voila": open_voila}[request.param]
 
 
-def test_it_generates_and_explains_a_token(opened):
+def test_it_writes_explains_a_token_and_follows_the_typing(opened):
     jupyter = opened(TEN)
     button(jupyter, "Generate").click()
     expect(shown(jupyter)).to_have_count(10)
@@ -76,6 +76,18 @@ def test_it_generates_and_explains_a_token(opened):
     expect(chosen).to_contain_text(piece.replace("▁", "␣").strip())
     assert re.sub(r"[\d.]+\)", "", tint(0.001)) in token.get_attribute("style")
 
+    jupyter.page.get_by_label("generate as you type").check()
+    before = shown(jupyter).all_inner_texts()
+    jupyter.page.get_by_placeholder("A prompt").press_sequentially(" a time <b>bold</b>")
+    prompt = jupyter.page.locator(".persimmon-tokens .prompt")
+    expect(prompt).to_have_text("|ENDOFTEXT|Once upon a time <b>bold</b>")
+    expect(prompt.locator("b")).to_have_count(0)
+    expect(jupyter.page.locator(".stale")).to_have_count(0)
+    expect(shown(jupyter)).to_have_count(10)
+    assert shown(jupyter).all_inner_texts() != before
+    jupyter.page.get_by_label("chat format").check()
+    expect(prompt).to_have_text("|ENDOFTEXT|human: Once upon a time <b>bold</b>↵\n↵\nadept:", use_inner_text=True)
+
 
 def test_stop_ends_a_long_text_half_way(opened):
     jupyter = opened(SLOW)
@@ -94,22 +106,6 @@ def test_stop_ends_a_long_text_half_way(opened):
     button(jupyter, "Generate").click()
     expect(shown(jupyter).nth(2)).to_be_visible()
     button(jupyter, "Stop").click()
-
-
-def test_it_writes_as_one_types(opened):
-    jupyter = opened(TEN)
-    jupyter.page.get_by_label("generate as you type").check()
-    expect(shown(jupyter)).to_have_count(10)
-    before = shown(jupyter).all_inner_texts()
-    jupyter.page.get_by_placeholder("A prompt").press_sequentially(" a time <b>bold</b>")
-    prompt = jupyter.page.locator(".persimmon-tokens .prompt")
-    expect(prompt).to_have_text("|ENDOFTEXT|Once upon a time <b>bold</b>")
-    expect(prompt.locator("b")).to_have_count(0)
-    expect(jupyter.page.locator(".stale")).to_have_count(0)
-    expect(shown(jupyter)).to_have_count(10)
-    assert shown(jupyter).all_inner_texts() != before
-    jupyter.page.get_by_label("chat format").check()
-    expect(prompt).to_have_text("|ENDOFTEXT|human: Once upon a time <b>bold</b>↵\n↵\nadept:", use_inner_text=True)
 
 
 def test_the_keyboard_reaches_every_token(jupyter):
