@@ -125,9 +125,7 @@ def frequency_by_position(
     return figure
 
 
-def draw_scores(
-    axes: Axes, offsets: Tensor, curves: Mapping[str, Float[Tensor, "offset"]], legend: str = "best"
-) -> None:
+def draw_scores(axes: Axes, offsets: Tensor, curves: Mapping[str, Float[Tensor, "offset"]]) -> None:
     """One line per named curve, told apart by colour and by dashes."""
     for index, (name, scores) in enumerate(curves.items()):
         axes.plot(numbers(offsets), numbers(scores), color=CATEGORICAL[index], linestyle=LINE_STYLES[index],
@@ -137,15 +135,15 @@ def draw_scores(
     axes.set_xlabel("offset (position of the query - position of the key)")
     axes.set_ylabel("score q·k")
     axes.grid(color=FAINT, linewidth=0.6)
-    axes.legend(frameon=False, loc=legend)
 
 
 def score_by_offset(
     offsets: Int[Tensor, "offset"], curves: Mapping[str, Float[Tensor, "offset"]], title: str = ""
 ) -> Figure:
     """Scores of a query with a key that stands `offset` positions before it."""
-    figure, axes = new_figure(9.0, 3.2)
+    figure, axes = new_figure(9.0, 3.5)
     draw_scores(axes, offsets, curves)
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(curves))
     axes.set_title(title, loc="left")
     return figure
 
@@ -257,7 +255,8 @@ def explorer(
     for pair, wavelength in enumerate(wavelengths.tolist()):
         x, y = pair % columns, pair // columns * row_height - 0.47
         above.text(x, y, as_count(wavelength), ha="center", va="bottom", fontsize=9)
-    draw_scores(below, offsets, curves, legend="lower right")
+    draw_scores(below, offsets, curves)
+    below.legend(frameon=False, loc="lower right")
     below.set_ylim(-0.5, 1.08)
     figure.text(0.01, 1 - 0.1 / height, title, va="top", fontsize=11)
     return figure

@@ -1,5 +1,6 @@
 """The rotary explorer: what position, theta, partial rotation, scaling and precision do to clocks and scores."""
 
+import base64
 import dataclasses
 import io
 import math
@@ -16,8 +17,10 @@ from persimmon_lab.rotary import apply_rotary, rotary_tables
 from persimmon_lab.viz.rotary import explorer
 
 OFFSETS = 128  # how far back the curve of scores looks
+WIDTH = 900  # of the picture on the page, in pixels
 DOTS_PER_INCH = 150
-CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": "900px", "grid_gap": "2px 24px"}
+THETAS = tuple(digit * 10.0**power for power in range(1, 6) for digit in (1, 2, 5)) + (1e6,)
+CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": f"{WIDTH}px", "grid_gap": "2px 24px"}
 
 
 def clock_angles(position: int, config: PersimmonConfig, length: int) -> Float[Tensor, "pair"]:
@@ -73,8 +76,10 @@ class RotaryExplorer(ipywidgets.VBox):
         scaling = config.rope_scaling or {"type": "none", "factor": 4.0}
         widths = {part: int(part * config.head_dim) for part in {0.25, 0.5, 0.75, 1.0, config.partial_rotary_factor}}
         self.position = ipywidgets.IntSlider(position, 0, 4 * config.max_position_embeddings, description="position")
-        self.theta = ipywidgets.FloatLogSlider(
-            config.rope_theta, base=10, min=1, max=6, step=0.02, description="theta", readout_format=",.0f"
+        self.theta = ipywidgets.SelectionSlider(
+            options=[(f"{theta:,.0f}", theta) for theta in sorted({*THETAS, config.rope_theta})],
+            value=config.rope_theta,
+            description="theta",
         )
         self.rotated_part = ipywidgets.ToggleButtons(
             options=sorted(part for part, width in widths.items() if width > 2 and width % 2 == 0),
@@ -92,7 +97,7 @@ class RotaryExplorer(ipywidgets.VBox):
         self.bfloat16 = ipywidgets.Checkbox(
             config.rope_precision == "adept", description="phases in bfloat16, as Adept's code has them", indent=False
         )
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "900px"})
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": f"{WIDTH}px"})
         controls = (self.position, self.theta, self.rotated_part, self.scaling, self.factor, self.bfloat16)
         for control in controls:
             control.observe(self.draw, "value")
@@ -115,6 +120,11 @@ class RotaryExplorer(ipywidgets.VBox):
     def draw(self, _change: object = None) -> None:
         self.factor.disabled = self.scaling.value == "none"
         self.picture.value = as_png(render(self.position.value, self.config))
+
+    def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
+        """The widget, and its picture for pages that cannot run it."""
+        picture = {"image/png": base64.b64encode(self.picture.value).decode()}
+        return super()._repr_mimebundle_(**kwargs) | picture, {"image/png": {"width": WIDTH}}
 
     def __repr__(self) -> str:
         return f"RotaryExplorer(position={self.position.value}, theta={self.theta.value:.0f})"

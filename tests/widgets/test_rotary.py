@@ -1,5 +1,6 @@
 """The rotary explorer shows what the model computes, and every control moves it."""
 
+import base64
 import dataclasses
 
 import pytest
@@ -110,6 +111,14 @@ def test_the_factor_counts_only_where_positions_are_scaled():
     assert not explorer.factor.disabled
     explorer.factor.value = 8.0
     assert explorer.config.rope_scaling == {"type": "dynamic", "factor": 8.0}
+
+
+def test_a_page_that_cannot_run_it_shows_its_picture():
+    explorer = RotaryExplorer(CONFIG)
+    data, metadata = explorer._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    assert base64.b64decode(data["image/png"]) == bytes(explorer.picture.value)
+    assert metadata["image/png"]["width"] == 900
 
 
 def test_only_widths_that_can_rotate_are_offered():
