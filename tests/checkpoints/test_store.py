@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonForSequenceClassification, PersimmonModel
 from tests.checkpoints.conftest import FIELDS, build
@@ -192,6 +193,19 @@ def test_loading_is_for_inference_on_the_device_asked_for(saved):
     with torch.device("meta"):  # the caller's default is not what was asked for
         model = PersimmonForCausalLM.from_pretrained(folder, dtype="float64")
     same_tensors(model, build(dtype=torch.float64))
+
+
+def test_nothing_is_drawn_to_be_thrown_away(saved):
+    """Weights that the file replaces are never initialised: torch would load its compiler to do so on meta."""
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            assert function not in (torch.Tensor.normal_, torch.nn.init.normal_, torch.nn.init.kaiming_uniform_)
+            return function(*args, **(kwargs or {}))
+
+    folder = saved()
+    with Watch():
+        PersimmonForCausalLM.from_pretrained(folder)
 
 
 def test_a_loaded_model_does_not_depend_on_its_file(saved):

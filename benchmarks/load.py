@@ -1,0 +1,144 @@
+"""Memory and time of `from_pretrained`, beside transformers, each load in a process of its own.
+
+    python benchmarks/load.py                      # 220 M random parameters, every case three times
+    python benchmarks/load.py --repeats 1 --scale 4
+
+Peak memory is the high-water mark of the resident set while loading and then reading every weight once, less what was
+resident before (python, torch and the library itself), over the bytes of the loaded weights. Contenders take turns, so
+that whatever else the machine does falls on all of them; the file is in the page cache.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+# Stored format and dtype, dtype asked for.
+CASES = [
+    ("safetensors", "bfloat16", "bfloat16"),
+    ("safetensors", "bfloat16", "float32"),
+    ("safetensors", "float32", "bfloat16"),
+    ("safetensors", "float32", "float32"),
+    ("bin", "bfloat16", "bfloat16"),
+]
+CONTENDERS = ["persimmon_lab", "persimmon_lab verify=False", "transformers"]
+
+
+def measure(contender: str, folder: str, dtype: str) -> dict[str, float]:
+    """Load one checkpoint in this process, which has done nothing else."""
+    torch.set_num_threads(2)
+    options = {"dtype": getattr(torch, dtype)}
+    if contender == "transformers":
+        from transformers import PersimmonForCausalLM
+    else:
+        from persimmon_lab import PersimmonForCausalLM
+
+        options["verify"] = "verify=False" not in contender
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark afresh
+    start, cpu = time.perf_counter(), time.process_time()
+    model = PersimmonForCausalLM.from_pretrained(folder, **options)
+    load, load_cpu = time.perf_counter() - start, time.process_time() - cpu
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    for parameter in model.parameters():
+        parameter.detach().amax()
+    ready = time.perf_counter() - start
+    return {
+        "weights_mb": weights / 1e6,
+        "peak_over_weights": (resident("VmHWM") - before) / weights,
+        "seconds_to_load": load,
+        "seconds_to_load_and_touch": ready,
+        "cpu_seconds_to_load": load_cpu,
+    }
+
+
+def resident(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def write_checkpoint(folder: Path, form: str, dtype: str, scale: int):
+    """A random model in Persimmon's proportions, saved as transformers would."""
+    from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
+
+    config = PersimmonConfig(
+        vocab_size=32768 // scale, hidden_size=1024 // scale, intermediate_size=4096 // scale, num_hidden_layers=12,
+        num_attention_heads=16, max_position_embeddings=2048,
+    )  # fmt: skip
+    model = PersimmonForCausalLM(config, torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
+    model.save_pretrained(folder)
+    if form == "bin":
+        (folder / "model.safetensors").unlink()
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")
+
+
+def run(repeats: int, scale: int) -> list[dict]:
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for form, stored, wanted in CASES:
+            folder = Path(scratch, f"{form}-{stored}")
+            if not folder.exists():
+                write_checkpoint(folder, form, stored, scale)
+            samples = {contender: [] for contender in CONTENDERS}
+            for _ in range(repeats):
+                for contender in CONTENDERS:
+                    command = [sys.executable, __file__, "--measure", contender, str(folder), wanted]
+                    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                    samples[contender].append(json.loads(output.splitlines()[-1]))
+            for contender, measured in samples.items():
+                row = {"form": form, "stored": stored, "wanted": wanted, "contender": contender}
+                rows.append(row | {key: statistics.median(m[key] for m in measured) for key in measured[0]})
+                print(as_line(rows[-1]), flush=True)
+    return rows
+
+
+def as_line(row: dict) -> str:
+    case = f"{row['form']} {row['stored']} -> {row['wanted']}"
+    return (
+        f"{case:36} {row['contender']:28} peak {row['peak_over_weights']:.3f} x {row['weights_mb']:.0f} MB   "
+        f"load {row['seconds_to_load']:.2f} s, with every weight read once {row['seconds_to_load_and_touch']:.2f} s"
+    )
+
+
+def machine() -> dict:
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.processor())  # fmt: skip
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "system": platform.platform(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+    } | {name: version(name) for name in ("torch", "safetensors", "transformers")}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--scale", type=int, default=1, help="divide the widths by this")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "load.json")
+    parser.add_argument("--measure", nargs=3, metavar=("CONTENDER", "FOLDER", "DTYPE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(*arguments.measure)))
+        return
+    result = {"date": datetime.date.today().isoformat(), "machine": machine(), "repeats": arguments.repeats}
+    result["rows"] = run(arguments.repeats, arguments.scale)
+    unfinished = arguments.output.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
