@@ -8,7 +8,7 @@ from torch import Tensor
 
 from persimmon_lab.checks.exercise import Exercise
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.memory import cache_bytes, parameter_counts
+from persimmon_lab.memory import parameter_counts
 
 Number = Float[Tensor, ""]
 CONFIGS = (

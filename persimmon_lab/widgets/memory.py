@@ -1,6 +1,8 @@
 """A calculator for what a Persimmon needs in memory."""
 
+import base64
 import io
+from typing import Any
 
 import ipywidgets
 import torch
@@ -45,7 +47,7 @@ class MemoryCalculator(ipywidgets.VBox):
             **wide,
         )
         self.batch = ipywidgets.IntSlider(value=1, min=1, max=32, description="conversations", **wide)
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "width": "816px"})
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         for control in (self.dtype, self.context, self.batch):
             control.observe(self._draw, "value")
         super().__init__([self.dtype, self.context, self.batch, self.picture])
@@ -55,9 +57,13 @@ class MemoryCalculator(ipywidgets.VBox):
         """The present choice as a figure, for pages without a kernel."""
         return render(self.config, self.dtype.value, self.context.value, self.batch.value)
 
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        """The widget, and beside it the picture that a page without a kernel shows."""
+        return super()._repr_mimebundle_(**options) | {"image/png": base64.b64encode(self.picture.value).decode()}
+
     def _draw(self, change: object = None):
         png = io.BytesIO()
-        self.static().savefig(png, format="png", dpi=192)
+        self.static().savefig(png, format="png", dpi=100)
         self.picture.value = png.getvalue()
         self.picture.alt_text = f"memory for {self.batch.value} conversations of {self.context.value} tokens"
 
