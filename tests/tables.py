@@ -27,13 +27,13 @@ def as_text(value) -> str:
 
 
 def pytest_terminal_summary(terminalreporter):
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
     tables = defaultdict(list)
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if getattr(report, "when", None) == "call":
-                for name, value in report.user_properties:
-                    if name == "report_table":
-                        tables[value[0]] += value[1]
+    for report in sorted(calls, key=lambda report: report.nodeid.split("::")[0]):  # whichever worker was done first
+        for name, value in report.user_properties:
+            if name == "report_table":
+                tables[value[0]] += value[1]
     for title, rows in sorted(tables.items()):
         terminalreporter.section(title)
         terminalreporter.write_line(as_table(rows))

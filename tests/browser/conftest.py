@@ -182,8 +182,11 @@ class Jupyter:
     def open_voila(self, notebook) -> None:
         name = self.place(notebook)
         self.page.goto(f"{self.server.url}/voila/render/{name}?token={self.server.token}")
-        expect(self.page.locator("#voila_loading, #loading")).to_be_hidden()
-        expect(self.page.get_by_text("There was an error when executing cell")).to_have_count(0)
+        self.page.wait_for_function(
+            "document.body.innerText.includes('There was an error when executing cell') ||"
+            "!document.querySelector('#loading')?.checkVisibility()"
+        )
+        assert "There was an error when executing cell" not in self.page.inner_text("body")
 
     def screenshot(self, name: str, **options) -> Path:
         SCREENSHOTS.mkdir(exist_ok=True)
