@@ -93,6 +93,16 @@ def test_each_row_of_a_padded_batch_is_what_it_is_alone(tiny_model, padded_promp
         assert torch.equal(together[row, 7:], alone[0, -20:])
 
 
+def test_positions_count_tokens_and_not_padding(tiny_model, padded_prompts):
+    """Rotation sees distances alone, so that shifted positions would give the same text: look at what is passed."""
+    ids, mask = padded_prompts
+    model, passed = tiny_model(eos_token_id=None), []
+    model.register_forward_pre_hook(lambda *call: passed.append(call[2]["position_ids"]), with_kwargs=True)
+    model.generate(ids, attention_mask=mask, max_new_tokens=3)
+    assert passed[0].tolist() == [[0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 1, 2, 3], [0, 0, 1, 2, 3, 4, 5]]
+    assert [positions.tolist() for positions in passed[1:]] == [[[7], [4], [6]], [[8], [5], [7]]]
+
+
 def test_greedy_is_the_argmax_of_a_forward_over_everything(tiny_model, padded_prompts):
     """Without the cache, by the definition: each token is the argmax after all tokens before it."""
     ids, _ = padded_prompts
