@@ -199,6 +199,6 @@ that starts as a copy of the embedding table, or drills that repeat real text at
 
 `persimmon-lab train mini --out FOLDER` does all of the above from nothing; stop it at any time, it goes on where it
 was. The same machine with as many threads gives the same bits; another gives a model that differs in the roundings.
-(The shipped run was itself resumed from its checkpoints at steps 250 and 500; its first 250 steps used the fused
+(The shipped run went on one thread and was resumed at steps 250, 500 and 900; its first 250 steps used the fused
 attention kernel, the others the eager one, where the code now chooses by length. They differ in rounding alone.)
 """
