@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
+from matplotlib.transforms import Bbox
 
 from persimmon_lab.viz import rotary as figures
 from persimmon_lab.viz.style import CATEGORICAL
@@ -107,7 +108,7 @@ def test_the_two_parts_of_a_score_and_their_sum(drawn):
     generator = torch.Generator().manual_seed(0)
     rotated, passed = torch.randn(2, 3, 3, generator=generator)
     rotated[0, 2] = 1000.0  # a key after its query: must be hidden, also from the colour scale
-    figure = drawn(figures.score_split(rotated, passed, ["a", "$b$", "$\\c"]))
+    figure = drawn(figures.score_split(rotated, passed, ["a", "$b", "$\\c$"]))
     shown = [axes.get_images()[0] for axes in figure.axes[:3]]
     visible = torch.ones(3, 3).tril().bool().numpy()
     for image, part in zip(shown, (rotated, passed, rotated + passed), strict=True):
@@ -117,7 +118,7 @@ def test_the_two_parts_of_a_score_and_their_sum(drawn):
         assert low == -high
         assert high < 10
     assert len({image.get_clim() for image in shown}) == 1
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "$b$", "$\\c"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "$b", "$\\c$"]
 
 
 def test_voices_stand_in_groups_that_differ_without_colour(drawn):
@@ -151,5 +152,8 @@ def test_the_explorer_writes_no_label_over_a_clock_or_another_label(drawn, pairs
     wavelengths = torch.full((pairs,), 110000.0)
     figure = drawn(figures.explorer(torch.zeros(pairs), wavelengths, torch.arange(9), {"a": torch.zeros(9)}, None, "T"))
     above, below = figure.axes
-    boxes = [text.get_window_extent() for text in (*above.texts, *figure.texts)] + [below.get_tightbbox()]
+    centres = above.transData.transform(above.collections[0].get_offsets())
+    radius = figures.RADIUS * (above.transData.transform((1, 0)) - above.transData.transform((0, 0)))[0]
+    boxes = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in centres]
+    boxes += [text.get_window_extent() for text in (*above.texts, *figure.texts)] + [below.get_tightbbox()]
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]

@@ -45,6 +45,13 @@ def test_moving_both_changes_scores_in_bfloat16_alone():
     assert (here - there).abs().max() > 0.05
 
 
+def test_keys_stand_before_their_query():
+    """In bfloat16, where a key 50 before and a key 50 after do not score the same."""
+    angle = {position: clock_angles(position, ADEPT, 701) for position in range(641, 701)}
+    expected = torch.stack([(angle[700] - angle[700 - int(offset)]).cos().mean() for offset in OFFSETS])
+    assert torch.allclose(scores_of_equal_vectors(700, OFFSETS, ADEPT), 0.5 * expected + 0.5, atol=1e-4)
+
+
 def test_there_are_no_keys_before_the_first_position():
     scores = scores_of_equal_vectors(10, OFFSETS, CONFIG)
     assert scores[:11].isfinite().all()
@@ -56,6 +63,9 @@ def test_dynamic_scaling_follows_the_length_of_the_input():
     for position, slower in ((511, 1.0), (2047, 13.0)):
         speed = clock_angles(1, dynamic, position + 1)[-1]
         assert float(clock_angles(1, CONFIG, position + 1)[-1] / speed) == pytest.approx(slower, rel=1e-4)
+    phases = OFFSETS[:, None] * clock_angles(1, dynamic, 2048)
+    expected = 0.5 * phases.cos().mean(dim=-1) + 0.5
+    assert torch.allclose(scores_of_equal_vectors(2047, OFFSETS, dynamic), expected, atol=1e-3)
 
 
 def drawn_lines(figure):
@@ -75,6 +85,9 @@ def test_the_wavelengths_are_those_of_the_scaled_input():
     plain, scaled = ([text.get_text() for text in render(9, config).axes[0].texts] for config in (CONFIG, linear))
     assert plain[:2] == ["6.3", "22"]
     assert scaled[:2] == ["25", "89"]
+    dynamic = dataclasses.replace(CONFIG, rope_scaling={"type": "dynamic", "factor": 4.0})
+    slowest = [render(position, dynamic).axes[0].texts[-1].get_text() for position in (511, 2047)]
+    assert slowest == ["44,000", "580,000"]
 
 
 def test_it_starts_from_the_configuration_it_is_given():
