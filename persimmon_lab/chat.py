@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 SPEAKERS = {"human": "human", "user": "human", "adept": "adept", "assistant": "adept"}
+NEXT_TURN = "\n\nhuman:"  # where an answer ends: the model goes on with the human's part if nothing stops it there
 
 # The same format as the Jinja template that transformers renders.
 CHAT_TEMPLATE = (

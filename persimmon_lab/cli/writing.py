@@ -11,6 +11,7 @@ import typer
 from jaxtyping import Int
 from torch import Tensor
 
+from persimmon_lab.chat import NEXT_TURN
 from persimmon_lab.cli.loading import (
     Device,
     Dtype,
@@ -33,8 +34,6 @@ from persimmon_lab.tokenizer import PersimmonTokenizer
 
 with contextlib.suppress(ImportError):
     import readline  # noqa: F401  gives input() its arrow keys and history, where there is one
-
-NEXT_TURN = "\n\nhuman:"  # the model goes on with the human's part of the dialogue if nothing stops it
 
 
 def generate(

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from persimmon_lab.chat import NEXT_TURN
 from persimmon_lab.generation import decode_steps
 from persimmon_lab.tokenizer import StreamingDecoder
 from persimmon_lab.viz.tokens import Token
 
-NEXT_TURN = "\n\nhuman:"  # where a chat model begins to write the human's part as well
 LONGEST_PROMPT_SHOWN = 600  # tokens
 
 
