@@ -15,10 +15,10 @@ from persimmon_lab.checkpoints.errors import CheckpointError
 
 CHECKSUMS = "crc32"
 SAFETENSORS_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-# Elements read at a time: few enough to stay in the processor's cache between reading, checking and converting, and for
-# torch to convert without its threads, which wait for each other at every bite where other processes run.
-BITE = 2**15
-DEVICE_BITE = 2**23  # a copy to another device has a price of its own
+BITE = 2**19  # elements read at a time
+# Elements converted at a time: at most this many, torch uses no threads, which would wait for each other at every bite
+# (seven times slower where other processes run).
+PIECE = 2**15
 MAPPED_BYTES = 2**21  # of a pickle file, before its map is made again
 
 
@@ -44,8 +44,8 @@ class WeightFile:
         stored beside them.
         """
         target = torch.empty(self.shapes[name], dtype=dtype, device=device)
-        bites = target.split(max(1, (BITE if target.is_cpu else DEVICE_BITE) * len(target) // max(1, target.numel())))
         as_it_is = target.is_cpu and dtype == self.dtypes[name]
+        bites = target.split(rows_of(target, BITE))
         landing = None if as_it_is else torch.empty(bites[0].shape, dtype=self.dtypes[name], device="cpu")
         start = checksum = 0
         for bite in bites:
@@ -54,7 +54,7 @@ class WeightFile:
             if verify and name in self.checksums:
                 checksum = checksum_of(stored, checksum)
             if not as_it_is:
-                bite.copy_(stored)
+                copy(stored, bite)
             start += len(bite)
         if verify and checksum != self.checksums.get(name, checksum):
             raise CheckpointError(
@@ -105,7 +105,7 @@ class PickleFile(WeightFile):
         if self._touched > max(self.path.stat().st_size // 32, MAPPED_BYTES):
             self._tensors, self._touched = None, 0
             self._tensors = _map_pickle(self.path)
-        landing.copy_(self._tensors[name][start : start + len(landing)])
+        copy(self._tensors[name][start : start + len(landing)], landing)
         self._touched += landing.nbytes
 
 
@@ -128,6 +128,18 @@ def write_safetensors(path: Path, tensors: dict[str, Float[Tensor, "..."]]):
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             file.write(bytes_of(tensors[name]))
+
+
+def rows_of(tensor: Shaped[Tensor, "..."], elements: int) -> int:
+    """How many rows hold about this many elements; at least one."""
+    return max(1, elements * len(tensor) // max(1, tensor.numel()))
+
+
+def copy(source: Shaped[Tensor, "..."], target: Shaped[Tensor, "..."]):
+    """Copy, converting, to the CPU in pieces and to another device in one."""
+    rows = rows_of(target, PIECE) if target.is_cpu else len(target)
+    for piece, into in zip(source.split(rows), target.split(rows)):
+        into.copy_(piece)
 
 
 def checksum_of(tensor: Shaped[Tensor, "..."], before: int = 0) -> int:
