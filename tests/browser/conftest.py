@@ -188,6 +188,12 @@ class Jupyter:
         )
         assert "There was an error when executing cell" not in self.page.inner_text("body")
 
+    def shut_down_kernels(self) -> None:
+        """JupyterLab's and Voila's; each holds hundreds of megabytes."""
+        kernels, token = f"{self.server.url}/api/kernels", {"Authorization": f"token {self.server.token}"}
+        for kernel in self.page.request.get(kernels, headers=token).json():
+            self.page.request.delete(f"{kernels}/{kernel['id']}", headers=token)
+
     def screenshot(self, name: str, **options) -> Path:
         SCREENSHOTS.mkdir(exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
@@ -203,6 +209,7 @@ def jupyter(browser, server, request):
     if request.node.stash.get(FAILED, False):
         path = jupyter.screenshot(request.node.name.replace("/", "-"))
         print(f"The page when the test failed: {path}\nIts console:", *jupyter.console, sep="\n")
+    jupyter.shut_down_kernels()
     context.close()
 
 
