@@ -93,7 +93,10 @@ class RotaryExplorer(ipywidgets.VBox):
             description="scaling",
             style={"button_width": "80px"},
         )
-        self.factor = ipywidgets.FloatSlider(scaling["factor"], min=1.5, max=16, step=0.5, description="factor")
+        factor = scaling["factor"]
+        self.factor = ipywidgets.FloatSlider(
+            factor, min=min(1.5, factor), max=max(16.0, factor), step=0.5, description="factor"
+        )
         self.bfloat16 = ipywidgets.Checkbox(
             config.rope_precision == "adept", description="phases in bfloat16, as Adept's code has them", indent=False
         )

@@ -91,7 +91,7 @@ def test_the_wavelengths_are_those_of_the_scaled_input():
 
 
 def test_it_starts_from_the_configuration_it_is_given():
-    start = dataclasses.replace(ADEPT, rope_scaling={"type": "linear", "factor": 8.0}, rope_theta=10000.0)
+    start = dataclasses.replace(ADEPT, rope_scaling={"type": "linear", "factor": 32.0}, rope_theta=10000.0)
     explorer = RotaryExplorer(start, position=77)
     assert explorer.config == start
     assert repr(explorer) == "RotaryExplorer(position=77, theta=10000)"
