@@ -29,10 +29,10 @@ class WeightFile:
     the model nor crash it.
     """
 
-    def __init__(self, path: Path, tensors: dict[str, Shaped[Tensor, "..."]]):
+    def __init__(self, path: Path, shapes: dict[str, tuple[int, ...]], dtypes: dict[str, torch.dtype | str]):
         self.path = path
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        self.shapes = shapes
+        self.dtypes = dtypes
         self.checksums: dict[str, int] = {}
 
     def read(
@@ -73,15 +73,21 @@ class SafetensorsFile(WeightFile):
 
     def __init__(self, path: Path):
         try:
-            with safe_open(path, framework="pt") as file:  # checks that the header is whole and fits the file
-                super().__init__(path, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-                self.checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
+            with safe_open(path, framework="pt"):  # checks that the header is whole and fits the file
+                pass
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(length))
+            checksums = json.loads(header.pop("__metadata__", {}).get(CHECKSUMS, "{}"))
         except (SafetensorError, ValueError) as error:
             raise CheckpointError(f"{path} is not a whole safetensors file: {error}. {_hint(path)}") from error
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        self._offsets = {name: 8 + length + header[name]["data_offsets"][0] for name in self.shapes}
+        named = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
+        shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
+        super().__init__(
+            path, shapes, {name: named.get(entry["dtype"], entry["dtype"]) for name, entry in header.items()}
+        )
+        self.checksums = checksums
+        self._offsets = {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
 
     def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
         with self.path.open("rb", buffering=0) as file:
@@ -99,7 +105,8 @@ class PickleFile(WeightFile):
 
     def __init__(self, path: Path):
         self._tensors, self._touched = _map_pickle(path), 0
-        super().__init__(path, self._tensors)
+        shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        super().__init__(path, shapes, {name: tensor.dtype for name, tensor in self._tensors.items()})
 
     def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
         if self._touched > max(self.path.stat().st_size // 32, MAPPED_BYTES):
