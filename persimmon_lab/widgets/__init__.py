@@ -2,5 +2,6 @@
 
 from persimmon_lab.widgets.memory import MemoryCalculator
 from persimmon_lab.widgets.playground import GenerationPlayground
+from persimmon_lab.widgets.rotary import RotaryExplorer
 
-__all__ = ["GenerationPlayground", "MemoryCalculator"]
+__all__ = ["GenerationPlayground", "MemoryCalculator", "RotaryExplorer"]
