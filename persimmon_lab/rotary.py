@@ -46,7 +46,8 @@ def rotary_tables(
     are each rounded to the model's half precision (bfloat16, the training dtype, for a float32 or float64 model).
     Past 256 bfloat16 cannot tell neighbouring positions apart; the flag exists to study what that does.
 
-    Source of "adept": adept-inference `transformer.py`, `RotaryEmbedding(pos_idx_in_fp32=False)` of flash-attn 2.0.0.
+    Source of "adept": adept-inference `positional_embeddings.py`; its fast path asks flash-attn 2.0.0 for the same by
+    `RotaryEmbedding(pos_idx_in_fp32=False)`.
     """
     phase_dtype = torch.promote_types(dtype, torch.float32)
     theta, positions = config.rope_theta, position_ids.to(phase_dtype)
