@@ -245,7 +245,7 @@ def test_unknown_fields_of_the_configuration_survive(saved, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of resident memory")
 def test_peak_memory_is_that_of_the_weights(tmp_path):
     """At most 1.15 times the weights (benchmarks/load.py measures larger models, beside transformers)."""
-    config = PersimmonConfig.tiny(hidden_size=512, intermediate_size=2048, num_hidden_layers=3, vocab_size=2048)
+    config = PersimmonConfig.tiny(hidden_size=1024, intermediate_size=4096, num_hidden_layers=3, vocab_size=2048)
     with torch.device("meta"):
         model = PersimmonForCausalLM(config)
     model = model.to_empty(device="cpu")
@@ -257,7 +257,7 @@ def test_peak_memory_is_that_of_the_weights(tmp_path):
         for dtype in (torch.float32, torch.bfloat16):
             loaded = PersimmonForCausalLM.from_pretrained(tmp_path / form, dtype=dtype)  # what is imported only once
             weights = sum(parameter.nbytes for parameter in loaded.parameters())
-            assert weights > 20e6
+            assert weights > 80e6  # so that an allocator's odd megabyte does not decide
             del loaded
             before = resident("VmRSS")
             Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark afresh
