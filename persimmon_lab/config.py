@@ -161,6 +161,10 @@ class PersimmonConfig:
         _translate(values, "dtype", "torch_dtype")
         _translate(values, "_attn_implementation", "attn_implementation")
         if (rope := values.pop("rope_parameters", None)) is not None:
+            if not isinstance(rope, dict):
+                raise ValueError(
+                    f"rope_parameters is {rope!r}; expected a dictionary such as {{'rope_theta': 25000.0}}"
+                )
             rope = dict(rope)
             for key in ("rope_theta", "partial_rotary_factor"):
                 if key in rope:

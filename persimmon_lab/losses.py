@@ -48,7 +48,8 @@ def classification_loss(
     """Mean squared error, cross entropy or binary cross entropy, by `problem_type`.
 
     Without a `problem_type`: one label is a regression, integer labels name one class each, float labels are one
-    yes or no per class. Source: transformers 4.37.2, `PersimmonForSequenceClassification`.
+    yes or no per class. Class labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give
+    NaN). Source: transformers 4.37.2, `PersimmonForSequenceClassification`.
     """
     labels, num_labels = labels.to(logits.device), logits.shape[-1]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -58,7 +59,8 @@ def classification_loss(
     if problem_type == "single_label_classification":
         labels = rearrange(labels, "batch ... -> (batch ...)").long()
         check_range(labels[labels != IGNORED], num_labels, "label")
-        return F.cross_entropy(logits, labels)
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+        return total / (labels != IGNORED).sum().clamp(min=1)
     if labels.numel() != logits.numel():
         raise ValueError(
             f"labels of shape {tuple(labels.shape)} do not match logits of shape {tuple(logits.shape)}; "

@@ -147,6 +147,7 @@ def test_a_misspelt_keyword_is_an_error():
     [
         ('{"model_type": "llama"}', ["'llama'", "'persimmon'"]),
         ('{"rope_theta": 1.0, "rope_parameters": {"rope_theta": 2.0}}', ["rope_theta is 1.0", "2.0"]),
+        ('{"rope_parameters": 7}', ["rope_parameters is 7", "dictionary"]),
         ('{"torch_dtype": "float16", "dtype": "bfloat16"}', ["torch_dtype", "float16", "bfloat16"]),
         ("<html>", ["not JSON", "config.json"]),
         ("[1]", ["list", "config.json"]),

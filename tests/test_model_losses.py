@@ -126,6 +126,8 @@ def test_a_class_that_does_not_exist_is_named(bad):
         (1, torch.tensor([[0.5], [-1.0]]), F.mse_loss),
         (1, torch.tensor([2, 3]), lambda logits, labels: F.mse_loss(logits[:, 0], labels.float())),
         (3, torch.tensor([2, 0]), F.cross_entropy),
+        (3, torch.tensor([2, IGNORED]), F.cross_entropy),
+        (3, torch.tensor([IGNORED, IGNORED]), lambda logits, labels: torch.zeros(())),
         (3, torch.tensor([[1.0, 0, 1], [0, 0, 1]]), F.binary_cross_entropy_with_logits),
     ],
 )

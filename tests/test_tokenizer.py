@@ -11,8 +11,8 @@ import transformers
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from persimmon_lab.segmentation import check_characters
 from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.tokenizer.segmentation import check_characters
 from tests.fixtures.tokenizer.make import train
 from tests.tokenizer_texts import (
     BYTES,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from persimmon_lab.sentencepiece_model import (
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.tokenizer.sentencepiece_model import (
     PieceType,
     fields,
     read_model,
@@ -19,7 +20,6 @@ from persimmon_lab.sentencepiece_model import (
     round_scores,
     write_varint,
 )
-from persimmon_lab.tokenizer import PersimmonTokenizer
 from tests.fixtures.tokenizer.make import train
 from tests.tokenizer_texts import FOLDER, TOKENIZER, texts, texts_with_special_tokens, thorough
 

@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 
 from persimmon_lab.generation.prompts import context_limit
+from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.mini import MINI
-from persimmon_lab.model import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 ModelName = Annotated[

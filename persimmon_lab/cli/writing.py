@@ -11,7 +11,6 @@ import typer
 from jaxtyping import Int
 from torch import Tensor
 
-from persimmon_lab.chat import NEXT_TURN
 from persimmon_lab.cli.loading import (
     Device,
     Dtype,
@@ -29,8 +28,9 @@ from persimmon_lab.cli.loading import (
 )
 from persimmon_lab.generation import stream
 from persimmon_lab.generation.prompts import context_limit
-from persimmon_lab.model import PersimmonForCausalLM
+from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.tokenizer.chat import NEXT_TURN
 
 with contextlib.suppress(ImportError):
     import readline  # noqa: F401  gives input() its arrow keys and history, where there is one

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from persimmon_lab.model import PersimmonForCausalLM
+from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 MINI = Path(__file__).parent

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from persimmon_lab.training.drills import Stream, quotation, repeated_pieces
+from persimmon_lab.training.drills import Stream, drill
 
 DRILLS = "drills"
 
@@ -32,7 +32,7 @@ def batch_at(
     """`rows` rows of `length` + 1 tokens (inputs and, one later, their targets) for one step.
 
     Each row draws its domain by `weights` and its place in the domain's stream evenly. A row of the domain "drills" is
-    random pieces (from `first_piece` on, so no special ones) or a passage of another domain that quotes itself.
+    a `drill` on text of another domain, or on random pieces (from `first_piece` on, so no special ones).
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, step]))
     names = list(weights)
@@ -40,11 +40,8 @@ def batch_at(
     texts = [name for name in names if name != DRILLS]
     batch = []
     for name in generator.choice(names, size=rows, p=shares / shares.sum()):
-        if name == DRILLS and generator.random() < 0.5:
-            batch.append(repeated_pieces(generator, length + 1, first_piece, vocabulary))
-            continue
         stream = streams[str(generator.choice(texts)) if name == DRILLS else str(name)]
         start = int(generator.integers(0, len(stream) - length))
         row = stream[start : start + length + 1]
-        batch.append(quotation(generator, length + 1, row) if name == DRILLS else row)
+        batch.append(drill(generator, length + 1, row, first_piece, vocabulary) if name == DRILLS else row)
     return torch.from_numpy(np.stack(batch).astype(np.int64))

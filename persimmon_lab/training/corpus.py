@@ -18,7 +18,7 @@ import numpy as np
 import sentencepiece
 from tqdm import tqdm
 
-from persimmon_lab.sentencepiece_model import round_scores
+from persimmon_lab.tokenizer.sentencepiece_model import round_scores
 from persimmon_lab.training.readers import READERS, Document, dialogue
 from persimmon_lab.training.sources import SOURCES, fetch
 
@@ -100,24 +100,41 @@ def read_documents(downloads: Path) -> tuple[dict[str, list[Document]], dict[str
     return training, held_out
 
 
+def paragraphs(text: str, most: int = 4000) -> Iterator[str]:
+    """The text in parts of whole lines, of about `most` characters: sentencepiece drops what is longer than 65,536."""
+    part: list[str] = []
+    size = 0
+    for line in text.split("\n"):
+        part.append(line)
+        size += len(line) + 1
+        if size >= most:
+            yield "\n".join(part)
+            part, size = [], 0
+    if size:
+        yield "\n".join(part)
+
+
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> bytes:
     """A sentencepiece Unigram model with byte fallback, as the bytes of its file.
 
-    One thread and no sampling: the same text gives the same pieces. The newline is a piece of its own, so text
-    goes in line by line; spaces are kept, since they are Python's grammar.
+    One thread and no sampling: the same text gives the same pieces. The newline is a piece of its own, and a word
+    after it has no space before it, so text goes in by the paragraph: line by line, sentencepiece would put a space
+    before every line and learn pieces that no text contains. Spaces are kept, and have pieces by the run, since they
+    are Python's grammar; every printable ASCII character is one.
     """
     model = io.BytesIO()
-    lines = (line for text in texts for line in text.split("\n") if line)
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=lines,
+        sentence_iterator=(part for text in texts for part in paragraphs(text)),
         model_writer=model,
         model_type="unigram",
         vocab_size=vocabulary,
         byte_fallback=True,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
         split_digits=True,
         character_coverage=0.9995,
+        required_chars="".join(map(chr, range(ord("!"), ord("~") + 1))),
         user_defined_symbols=[END, "\n"],
         max_sentence_length=65536,
         num_threads=1,
@@ -128,7 +145,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> bytes
 
 def tokenizer_sample(training: dict[str, list[Document]], seed: int = SEED) -> Iterator[str]:
     """About as many bytes of each domain as the model will see of it, so that chats get the pieces they need."""
-    budgets = {"chat": 4_000_000, "questions": 100_000, "verse": 1_500_000, "scripture": 800_000, "code": 900_000}
+    budgets = {"chat": 3_500_000, "questions": 100_000, "verse": 1_700_000, "scripture": 700_000, "code": 1_700_000}
     for domain, budget in budgets.items():
         documents = sorted(training[domain], key=lambda d: (d.work, d.text))
         random.Random(seed).shuffle(documents)

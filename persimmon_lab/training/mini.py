@@ -7,7 +7,7 @@ from pathlib import Path
 import sentencepiece
 
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.model import PersimmonForCausalLM
+from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import load_streams
 from persimmon_lab.training.card import measure, render
@@ -15,7 +15,7 @@ from persimmon_lab.training.corpus import END, VOCABULARY, prepare, write_atomic
 from persimmon_lab.training.curves import loss_svg
 from persimmon_lab.training.trainer import Recipe, read_metrics, restore, train
 
-RECIPE = Recipe(steps=1550)
+RECIPE = Recipe(steps=3000)
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
 
 
@@ -78,7 +78,7 @@ def publish(model: PersimmonForCausalLM, recipe: Recipe, workdir: Path, out: Pat
     """`export`, then measure the model and write MODEL_CARD.md, loss.svg and, in `workdir`, report.json."""
     export(model, workdir / "corpus", out)
     entries = read_metrics(workdir / "run" / "metrics.jsonl")
-    curve = loss_svg(entries, recipe.rows * recipe.length, "persimmon-mini: training batches and held-out text")
+    curve = loss_svg(entries, recipe.tokens, "persimmon-mini: training batches and held-out text")
     write_atomically(out / "loss.svg", curve.encode())
     report = measure(model, workdir / "corpus", recipe)
     write_atomically(workdir / "report.json", json.dumps(report, indent=2, ensure_ascii=False).encode())

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.model import PersimmonForCausalLM
+from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.training.batches import DRILLS, Stream, batch_at
+from persimmon_lab.training.initialisation import start_copying
 from persimmon_lab.training.optimiser import MasterWeights
 
 
@@ -27,26 +28,28 @@ class Recipe:
     steps: int = 6000
     warmup_steps: int = 100
     decay_share: float = 0.3  # of the steps; until then the rate is constant, so `steps` can be chosen late
-    rows: int = 16
-    length: int = 256
-    long_length: int = 512  # rows of the last `long_share` of the steps, with as many tokens a step
-    long_share: float = 0.05
-    matrix_rate: float = 6e-3
-    rate: float = 4e-3
+    tokens: int = 4096  # of a step
+    # The length of the rows from a share of the steps on: short ones first, which cost less and teach as much.
+    lengths: tuple[tuple[float, int], ...] = ((0.0, 128), (0.75, 256), (0.95, 512))
+    matrix_rate: float = 2e-3
+    rate: float = 3e-3
     weight_decay: float = 0.05
+    embedding_std: float = 0.5
+    head_std: float = 0.08
+    copying: float = 0.25  # of what it attends to, an attention layer writes at the start
     seed: int = 20
     first_piece: int = 261  # after the special pieces and the 256 bytes
     # Shares of the rows. Chats come whole, in short windows that end with an answer, and once more for how they open.
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
-            "chat": 0.24,
-            "exchanges": 0.34,
-            "openings": 0.06,
+            "chat": 0.18,
+            "exchanges": 0.24,
+            "openings": 0.05,
             "questions": 0.01,
-            "verse": 0.12,
+            "verse": 0.13,
             "scripture": 0.06,
-            "code": 0.10,
-            DRILLS: 0.07,
+            "code": 0.13,
+            DRILLS: 0.2,
         }
     )
 
@@ -56,9 +59,8 @@ class Recipe:
 
     def shape(self, step: int) -> tuple[int, int]:
         """(rows, length) of the batch at `step`."""
-        if step < (1 - self.long_share) * self.steps:
-            return self.rows, self.length
-        return max(1, self.rows * self.length // self.long_length), self.long_length
+        length = next(length for start, length in reversed(self.lengths) if step >= start * self.steps)
+        return max(1, self.tokens // length), length
 
 
 def next_token_loss(model: nn.Module, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "target"]:
@@ -88,7 +90,9 @@ def held_out_loss(model: nn.Module, stream: Stream, length: int, rows: int = 16,
 
 def build(config: PersimmonConfig, recipe: Recipe) -> tuple[PersimmonForCausalLM, MasterWeights]:
     """A fresh bfloat16 model and its float32 masters, drawn from the recipe's seed."""
-    model = PersimmonForCausalLM(config, torch.Generator().manual_seed(recipe.seed))
+    generator = torch.Generator().manual_seed(recipe.seed)
+    model = PersimmonForCausalLM(config, generator)
+    start_copying(model, generator, recipe.embedding_std, recipe.head_std, recipe.copying)
     masters = MasterWeights(
         model, matrix_rate=recipe.matrix_rate, rate=recipe.rate, weight_decay=recipe.weight_decay
     )  # before the rounding to bfloat16
@@ -180,7 +184,7 @@ def train(
             since, seen = time.monotonic(), 0
         if done % evaluate_every == 0 or done == recipe.steps:
             model.eval()
-            losses = {name: held_out_loss(model, stream, recipe.length, most=4) for name, stream in held_out.items()}
+            losses = {name: held_out_loss(model, stream, 256, most=4) for name, stream in held_out.items()}
             _log(metrics, {"step": done, "held_out": losses})
             if on_evaluation is not None:
                 on_evaluation(model, done)

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from persimmon_lab.chat import NEXT_TURN
 from persimmon_lab.generation import decode_steps
 from persimmon_lab.tokenizer import StreamingDecoder
+from persimmon_lab.tokenizer.chat import NEXT_TURN
 from persimmon_lab.viz.tokens import Token
 
 LONGEST_PROMPT_SHOWN = 600  # tokens

@@ -217,9 +217,9 @@ class GenerationPlayground(ipywidgets.VBox):
     def _publish(self, run: Run) -> None:
         if run is not self.run:
             return
-        self.view.stale = run.settings != self.settings
         self.view.error = "" if run.error is None else f"{type(run.error).__name__}: {run.error}"
         self.view.show(run.tokens)
+        self.view.stale = run.settings != self.settings  # last: until then the old tokens are on the page
         self.status.value = run.summary()
 
     def _changed(self, change: Any) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.model import PersimmonForCausalLM
+from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.training.batches import DRILLS
 from persimmon_lab.training.trainer import Recipe, train
 
 CONFIG = PersimmonConfig.tiny()
 RECIPE = Recipe(
-    steps=12, warmup_steps=3, rows=4, length=16, long_length=32, long_share=0.2, first_piece=5,
+    steps=12, warmup_steps=3, tokens=64, lengths=((0.0, 16), (0.8, 32)), first_piece=5,
     weights={"chat": 0.7, DRILLS: 0.3},
 )  # fmt: skip
 TEXT = np.random.default_rng(0).integers(5, 128, 2000).astype(np.uint16)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from persimmon_lab.training.batches import DRILLS, batch_at, load_streams
-from persimmon_lab.training.drills import quotation, repeated_pieces
+from persimmon_lab.training.drills import drill, quotation, repetition
 
 STREAMS = {"low": np.arange(0, 5000, dtype=np.uint16), "high": np.arange(10000, 15000, dtype=np.uint16)}
 
@@ -47,22 +47,40 @@ def test_every_place_of_a_stream_can_be_drawn():
     assert tokens.min() < 30 and tokens.max() > 4970
 
 
-def test_drills_are_random_pieces_or_quotations():
+def test_drills_are_of_four_kinds():
+    text = np.arange(1000, 1129)
+    rows = [drill(np.random.default_rng(seed), 129, text, 2000, 3000) for seed in range(400)]
+    assert all(row.shape == (129,) for row in rows)
+    random = [row for row in rows if (row >= 2000).all()]
+    assert 110 < len(random) < 170 and np.concatenate(random).max() > 2950
+    known = [row for row in rows if (row < 2000).all()]
+    assert len(random) + len(known) == 400
+    plain = [row for row in known if np.array_equal(row[:3], text[:3])]
+    assert 110 < len(plain) < 170  # the text itself, repeated or quoting itself
+    assert 90 < len(known) - len(plain) < 150  # shuffled
+    assert np.array_equal(text, np.arange(1000, 1129))
+
+
+def test_batches_take_their_drills_from_text_and_from_pieces():
     batch = a_batch(0, rows=200, **{"low": 1e-9, DRILLS: 1.0})
     random_pieces = ((batch >= 261) & (batch < 300)).all(dim=1)
-    assert 70 < random_pieces.sum() < 130
+    assert 50 < random_pieces.sum() < 90
     assert (batch[~random_pieces].diff(dim=1) != 1).any(dim=1).all()
 
 
-def test_repeated_pieces_say_a_block_at_least_twice():
-    periods = set()
-    for seed in range(50):
-        row = repeated_pieces(np.random.default_rng(seed), 128, 261, 4096)
-        assert row.shape == (128,) and row.min() >= 261
-        matches = [period for period in range(8, 97) if np.array_equal(row[:8], row[period : period + 8])]
-        assert matches
-        periods.add(matches[0])
-    assert len(periods) > 20
+def test_a_repetition_says_a_block_until_the_row_is_full():
+    periods, with_gap = [], 0
+    source = np.random.default_rng(0).integers(261, 4096, 128)
+    for seed in range(300):
+        row = repetition(np.random.default_rng(seed), 128, source)
+        assert row.shape == (128,)
+        period = next(p for p in range(3, 65) if np.array_equal(row[:3], row[p : p + 3]))
+        same = row[period:] == row[:-period]
+        with_gap += not same.all()
+        assert same.mean() > 0.6
+        periods.append(period)
+    assert min(periods) == 3 and max(periods) > 42 and np.median(periods) < 20
+    assert 60 < with_gap < 150
 
 
 def test_a_quotation_repeats_an_earlier_passage_and_leaves_the_rest():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.model import PersimmonForCausalLM
+from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training import card, mini
 from persimmon_lab.training.card import PERIODS, measure, quoted, render, table
@@ -86,7 +86,7 @@ def test_the_card_says_what_was_measured(report: dict):
     assert "12.3 million tokens in 3,000 steps" in card_text
     assert "human: Hi\\n\\nadept:" in card_text
     assert '- greedy: `"Hello."`\n- seed 0: `"Hey."`\n- seed 1: `"Hi."`' in card_text
-    assert "| chat | 24% | 1.5 MB |" in card_text
+    assert "| chat | 18% | 1.5 MB |" in card_text
     assert all(name in card_text for name in ("chitchat-dataset==0.9.0", "BSD-3-Clause", "loss.svg", "steps = 3000"))
 
 
@@ -95,11 +95,11 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     corpus.mkdir()
     run.mkdir()
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    proto = train_tokenizer([" ".join(np.random.default_rng(i).permutation(words)) for i in range(50)], 280)
+    proto = train_tokenizer([" ".join(np.random.default_rng(i).permutation(words)) for i in range(50)], 360)
     (corpus / "tokenizer.model").write_bytes(proto)
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 3.0}\n')
     monkeypatch.setattr(mini, "measure", lambda model, folder, recipe: report)
-    model = PersimmonForCausalLM(PersimmonConfig.tiny(vocab_size=280), torch.Generator().manual_seed(0)).bfloat16()
+    model = PersimmonForCausalLM(PersimmonConfig.tiny(vocab_size=360), torch.Generator().manual_seed(0)).bfloat16()
 
     mini.publish(model, replace(mini.RECIPE, steps=10), tmp_path, out)
     loaded = PersimmonForCausalLM.from_pretrained(out, torch_dtype="auto")
@@ -115,31 +115,31 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
 def test_measure_gathers_all_that_the_card_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     texts = [" ".join(np.random.default_rng(i).permutation(words)) for i in range(50)]
-    (tmp_path / "tokenizer.model").write_bytes(train_tokenizer(texts, 280))
+    (tmp_path / "tokenizer.model").write_bytes(train_tokenizer(texts, 360))
     summary = {f"train/{name}": {"bytes": 9} for name in Recipe().weights if name != "drills"}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     generator = np.random.default_rng(0)
     for part in ("train", "held_out"):
         (tmp_path / part).mkdir()
-        generator.integers(5, 280, 700).astype(np.uint16).tofile(tmp_path / part / "chat.bin")
+        generator.integers(5, 360, 700).astype(np.uint16).tofile(tmp_path / part / "chat.bin")
     (tmp_path / "held_out" / "chat.txt").write_text("a text of some bytes " * 20)
-    config = PersimmonConfig.tiny(vocab_size=280, max_position_embeddings=256, bos_token_id=3, eos_token_id=3)
+    config = PersimmonConfig.tiny(vocab_size=360, max_position_embeddings=256, bos_token_id=3, eos_token_id=3)
     model = PersimmonForCausalLM(config, torch.Generator().manual_seed(0)).eval()
 
     monkeypatch.setattr(card, "PROMPTS", ("one two",))
-    recipe = Recipe(steps=10, rows=4, length=64, long_length=128, long_share=0.2)
+    recipe = Recipe(steps=10, tokens=256, lengths=((0.0, 64), (0.8, 128)))
     report = json.loads(json.dumps(measure(model, tmp_path, recipe)))
     assert report["tokens_seen"] == 10 * 4 * 64
-    # An untrained model knows nothing: log2 280 bits a token, here 700 tokens over 420 bytes.
-    assert report["held_out"]["chat"]["model"] == pytest.approx(np.log2(280) * 700 / 420, rel=0.05)
+    # An untrained model knows nothing: log2 360 bits a token, here 700 tokens over 420 bytes.
+    assert report["held_out"]["chat"]["model"] == pytest.approx(np.log2(360) * 700 / 420, rel=0.05)
     assert np.array(report["induction"]["64"]).shape == (2, 4)
     assert [len(ways) for ways in report["samples"].values()] == [3]
-    assert "| chat | 24% |" in render(report, recipe)
+    assert "| chat | 18% |" in render(report, recipe)
 
 
 def test_the_config_of_the_mini(tmp_path: Path):
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    proto = train_tokenizer([" ".join(np.random.default_rng(i).permutation(words)) for i in range(50)], 280)
+    proto = train_tokenizer([" ".join(np.random.default_rng(i).permutation(words)) for i in range(50)], 360)
     (tmp_path / "tokenizer.model").write_bytes(proto)
     config = mini.mini_config(tmp_path)
     assert config.bos_token_id == config.eos_token_id == config.pad_token_id == 3

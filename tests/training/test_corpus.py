@@ -18,6 +18,7 @@ from persimmon_lab.training.corpus import (
     encode,
     first_editions,
     openings,
+    paragraphs,
     prepare,
     read_documents,
     split,
@@ -192,7 +193,7 @@ def processor() -> sentencepiece.SentencePieceProcessor:
     generator = random.Random(2)
     texts = [f"human: {a_sentence(generator)}\n\nadept: {a_sentence(generator)}." for _ in range(300)]
     texts += ["def f(x):\n    if x:\n        return 12\n"] * 20
-    return sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(texts, vocabulary=320))
+    return sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(texts, vocabulary=360))
 
 
 @pytest.mark.parametrize(
@@ -215,8 +216,31 @@ def test_the_tokenizer_knows_the_end_the_newline_and_all_bytes(processor: senten
     assert processor.piece_to_id(END) == 3 and processor.piece_to_id("\n") == 4
     assert processor.encode("ab" + END)[-1] == 3
     assert processor.encode("12", out_type=str)[-2:] == ["1", "2"] or processor.encode("12", out_type=str)[-1] == "2"
-    assert processor.vocab_size() == 320
+    assert processor.vocab_size() == 360
     assert [processor.is_byte(piece) for piece in (4, 5, 260, 261)] == [False, True, True, False]
+
+
+def test_the_tokenizer_knows_every_printable_ascii_character(processor: sentencepiece.SentencePieceProcessor):
+    missing = [c for c in map(chr, range(33, 127)) if processor.piece_to_id(c) == processor.unk_id()]
+    assert missing == []
+
+
+def test_lines_are_learned_as_they_stand_in_a_text():
+    generator = random.Random(1)
+    lines = [f"{' ' * generator.choice((0, 4, 8))}adept: {generator.choice('abcdefghijk')}" for _ in range(2000)]
+    texts = ["human: a\n" + "\n".join(lines[start : start + 5]) for start in range(0, 2000, 5)]
+    processor = sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(texts, vocabulary=364))
+    # No space comes before the first word of a line, but the indentation is one piece.
+    assert not any(processor.id_to_piece(index).startswith("\u2581ad") for index in range(364))
+    assert "\u2581" * 4 in processor.encode("human: a\n    adept: b", out_type=str)
+
+
+def test_paragraphs_are_whole_lines_and_lose_nothing():
+    text = "\n".join("a line of some length" for _ in range(1000))
+    parts = list(paragraphs(text, most=500))
+    assert "\n".join(parts) == text
+    assert max(map(len, parts)) < 530 and len(parts) > 30
+    assert list(paragraphs("\nend")) == ["\nend"]
 
 
 def test_encode_puts_the_end_around_every_document(processor: sentencepiece.SentencePieceProcessor):
@@ -232,7 +256,7 @@ def test_encode_puts_the_end_around_every_document(processor: sentencepiece.Sent
 
 
 def test_prepare_writes_everything_once(small: None, tmp_path: Path):
-    folder = prepare(tmp_path, vocabulary=340, progress=False)
+    folder = prepare(tmp_path, vocabulary=370, progress=False)
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) == {f"train/{d}" for d in (*corpus.READERS, "exchanges", "openings")} | {
         f"held_out/{d}" for d in corpus.READERS

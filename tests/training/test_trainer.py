@@ -93,8 +93,9 @@ def test_the_schedule():
 
 
 def test_the_last_steps_see_longer_rows_of_as_many_tokens():
-    recipe = Recipe(steps=100, rows=16, length=256, long_length=512, long_share=0.05)
-    assert [recipe.shape(step) for step in (0, 94, 95, 99)] == [(16, 256), (16, 256), (8, 512), (8, 512)]
+    recipe = Recipe(steps=100, tokens=4096, lengths=((0.0, 128), (0.75, 256), (0.95, 512)))
+    shapes = [recipe.shape(step) for step in (0, 74, 75, 94, 95, 99)]
+    assert shapes == [(32, 128), (32, 128), (16, 256), (16, 256), (8, 512), (8, 512)]
 
 
 def test_the_loss_is_that_of_the_next_token():

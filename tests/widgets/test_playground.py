@@ -238,6 +238,15 @@ def test_a_text_that_the_controls_no_longer_write_is_stale(make):
     assert not one.view.stale
 
 
+def test_old_tokens_are_stale_until_the_new_ones_are_shown(make, monkeypatch):
+    one = make().generate().wait()
+    one.controls["temperature"].value = 0.5
+    show, seen = one.view.show, []
+    monkeypatch.setattr(one.view, "show", lambda tokens: (seen.append(one.view.stale), show(tokens)))
+    one.generate().wait()
+    assert seen[0] and not one.view.stale
+
+
 def test_a_slider_that_answers_inexactly_changes_nothing(make):
     one = make(top_p=0.95).generate().wait()
     one.controls["top_p"].value = 0.9500000000000001  # what a browser sends for 0.95

@@ -11,7 +11,7 @@ Written from the model file alone, without that library. Two things need care:
 import re
 from collections.abc import Collection
 
-from persimmon_lab.sentencepiece_model import ModelFile, Piece, PieceType
+from persimmon_lab.tokenizer.sentencepiece_model import ModelFile, Piece, PieceType
 
 SPACE = "\u2581"  # sentencepiece's visible space
 UNKNOWN_PENALTY = 10.0  # an unknown character costs this much more than the worst piece: unigram_model.cc, kUnkPenalty

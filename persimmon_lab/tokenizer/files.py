@@ -6,7 +6,7 @@ from pathlib import Path
 
 import huggingface_hub
 
-from persimmon_lab.chat import CHAT_TEMPLATE
+from persimmon_lab.tokenizer.chat import CHAT_TEMPLATE
 
 VOCAB_FILE, CONFIG_FILE, FAST_FILE = "tokenizer.model", "tokenizer_config.json", "tokenizer.json"
 CONFIG_KEYS = (

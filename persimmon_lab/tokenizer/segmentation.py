@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from sentencepiece import SentencePieceProcessor
 
-from persimmon_lab.sentencepiece_model import PieceType, retype
+from persimmon_lab.tokenizer.sentencepiece_model import PieceType, retype
 
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
