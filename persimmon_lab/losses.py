@@ -22,6 +22,15 @@ def check_range(ids: Int[Tensor, "*shape"], limit: int, what: str):
         raise IndexError(f"{what} {ids[tuple(where)].item()} at index {where} is outside 0 … {limit - 1}")
 
 
+def mean_cross_entropy(logits: Float[Tensor, "row label"], labels: Shaped[Tensor, "row"]) -> Float[Tensor, ""]:
+    """Mean -log p, in nats and float32, over the rows whose label is not -100; 0 where there is none."""
+    labels = labels.to(logits.device).long()
+    check_range(labels[labels != IGNORED], logits.shape[-1], "label")
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
 def causal_lm_loss(
     logits: Float[Tensor, "batch position vocab"], labels: Int[Tensor, "batch position"]
 ) -> Float[Tensor, ""]:
@@ -30,16 +39,10 @@ def causal_lm_loss(
     Labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give NaN).
     Raises IndexError for any other label outside the vocabulary.
     """
-    labels = labels[:, 1:].to(logits.device).long()
-    check_range(labels[labels != IGNORED], logits.shape[-1], "label")
-    logits = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
-    total = F.cross_entropy(
-        rearrange(logits, "batch position vocab -> (batch position) vocab"),
-        rearrange(labels, "batch position -> (batch position)"),
-        ignore_index=IGNORED,
-        reduction="sum",
+    return mean_cross_entropy(
+        rearrange(logits[:, :-1], "batch position vocab -> (batch position) vocab"),
+        rearrange(labels[:, 1:], "batch position -> (batch position)"),
     )
-    return total / (labels != IGNORED).sum().clamp(min=1)
 
 
 def classification_loss(
@@ -51,16 +54,13 @@ def classification_loss(
     yes or no per class. Class labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give
     NaN). Source: transformers 4.37.2, `PersimmonForSequenceClassification`.
     """
-    labels, num_labels = labels.to(logits.device), logits.shape[-1]
+    labels = labels.to(logits.device)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if problem_type is None:
         by_dtype = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
-        problem_type = "regression" if num_labels == 1 else by_dtype
+        problem_type = "regression" if logits.shape[-1] == 1 else by_dtype
     if problem_type == "single_label_classification":
-        labels = rearrange(labels, "batch ... -> (batch ...)").long()
-        check_range(labels[labels != IGNORED], num_labels, "label")
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-        return total / (labels != IGNORED).sum().clamp(min=1)
+        return mean_cross_entropy(logits, rearrange(labels, "batch ... -> (batch ...)"))
     if labels.numel() != logits.numel():
         raise ValueError(
             f"labels of shape {tuple(labels.shape)} do not match logits of shape {tuple(logits.shape)}; "

@@ -15,7 +15,7 @@ from persimmon_lab.training.corpus import END, VOCABULARY, prepare, write_atomic
 from persimmon_lab.training.curves import loss_svg
 from persimmon_lab.training.trainer import Recipe, read_metrics, restore, train
 
-RECIPE = Recipe(steps=3000)
+RECIPE = Recipe(steps=2800)
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
 
 

@@ -29,7 +29,7 @@ class Recipe:
     warmup_steps: int = 100
     decay_share: float = 0.3  # of the steps; until then the rate is constant, so `steps` can be chosen late
     tokens: int = 4096  # of a step
-    # The length of the rows from a share of the steps on: short ones first, which cost less and teach as much.
+    # The length of the rows from a share of the steps on: short ones first, on which attention costs less.
     lengths: tuple[tuple[float, int], ...] = ((0.0, 128), (0.75, 256), (0.95, 512))
     matrix_rate: float = 2e-3
     rate: float = 3e-3

@@ -227,11 +227,15 @@ def test_the_tokenizer_knows_every_printable_ascii_character(processor: sentence
 
 def test_lines_are_learned_as_they_stand_in_a_text():
     generator = random.Random(1)
-    lines = [f"{' ' * generator.choice((0, 4, 8))}adept: {generator.choice('abcdefghijk')}" for _ in range(2000)]
+    lines = [
+        f"{' ' * generator.choice((0, 4, 8))}{generator.choice(('adept', 'return', 'human'))}: "
+        f"{generator.choice('abcdefghijk')}{generator.choice('lmnopqrs')}"
+        for _ in range(2000)
+    ]
     texts = ["human: a\n" + "\n".join(lines[start : start + 5]) for start in range(0, 2000, 5)]
-    processor = sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(texts, vocabulary=364))
+    processor = sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(texts, vocabulary=370))
     # No space comes before the first word of a line, but the indentation is one piece.
-    assert not any(processor.id_to_piece(index).startswith("\u2581ad") for index in range(364))
+    assert not any(processor.id_to_piece(index).startswith(("\u2581ad", "\u2581re")) for index in range(370))
     assert "\u2581" * 4 in processor.encode("human: a\n    adept: b", out_type=str)
 
 
