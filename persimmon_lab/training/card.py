@@ -99,6 +99,8 @@ def render(report: Mapping, recipe: Recipe) -> str:
         steps=recipe.steps,
         tokens=report["tokens_seen"] / 1e6,
         decay=f"{recipe.decay_share:.0%}",
+        late=f"{1 - recipe.late:.0%}",
+        late_drills=f"{recipe.late_drills:.0%}",
         lengths=" to ".join(str(length) for _, length in (recipe.lengths[0], recipe.lengths[-1])),
         recipe="\n".join(f"{name} = {value}" for name, value in asdict(recipe).items()),
         machine=report["machine"],
@@ -153,7 +155,8 @@ the training saw them; a training window that also stands in a held-out chat was
 
 {tokens:.1f} million tokens in {steps:,} steps, in bfloat16 with float32 master weights: Muon for the matrices of the
 layers, AdamW for the rest, a constant rate and then a linear decay to zero over the last {decay}; rows of
-{lengths} tokens, the longer ones towards the end. On {machine}. Card written {date}.
+{lengths} tokens, the longer ones towards the end; in the last {late} of the steps {late_drills} of the rows are drills.
+On {machine}. Card written {date}.
 
 It did not start from nothing but noise: the head began as a rotated copy of the embedding, and the value and output
 matrices of each attention layer as that rotation, so that whatever is attended to is written as a prediction of itself

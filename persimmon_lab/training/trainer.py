@@ -52,10 +52,18 @@ class Recipe:
             DRILLS: 0.2,
         }
     )
+    # A phrase said again to the end of its row is also a lesson in looping: once the model can copy, few are enough.
+    late: float = 0.8  # of the steps
+    late_drills: float = 0.03
 
     def rate_scale(self, step: int) -> float:
         """The rate at `step` (from 0) over the full rate: warm-up, constant, linear decay to zero at `steps`."""
         return min(1.0, (step + 1) / self.warmup_steps, (self.steps - step) / (self.decay_share * self.steps))
+
+    def weights_at(self, step: int) -> dict[str, float]:
+        """The share of each domain in the rows of `step`."""
+        drills = self.late_drills if step >= self.late * self.steps else self.weights.get(DRILLS, 0.0)
+        return {name: drills if name == DRILLS else share for name, share in self.weights.items()}
 
     def shape(self, step: int) -> tuple[int, int]:
         """(rows, length) of the batch at `step`."""
@@ -152,11 +160,9 @@ def train(
         first = saved["step"]
 
     forward = torch.compile(model) if compile_model else model
-    names = [name for name in recipe.weights if name == DRILLS or name in streams]
     data = dict(
         seed=recipe.seed,
         streams=streams,
-        weights={name: recipe.weights[name] for name in names},
         vocabulary=config.vocab_size,
         first_piece=recipe.first_piece,
     )
@@ -168,7 +174,8 @@ def train(
         rows, length = recipe.shape(step)
         # On a CPU the fused kernel's backward is slow: it wins only where the scores grow large.
         model.set_attn_implementation("eager" if length <= 256 else "sdpa")
-        tokens = batch_at(step, rows=rows, length=length, **data)
+        weights = {name: share for name, share in recipe.weights_at(step).items() if name == DRILLS or name in streams}
+        tokens = batch_at(step, rows=rows, length=length, weights=weights, **data)
         loss = next_token_loss(forward, tokens).mean()
         loss.backward()
         norm = masters.step(recipe.rate_scale(step))

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from persimmon_lab.training import trainer
+from persimmon_lab.training.batches import DRILLS
 from persimmon_lab.training.optimiser import MasterWeights
 from persimmon_lab.training.trainer import Recipe, build, held_out_loss, next_token_loss, read_metrics, restore, train
 from tests.training import killed_run
@@ -96,6 +98,26 @@ def test_the_last_steps_see_longer_rows_of_as_many_tokens():
     recipe = Recipe(steps=100, tokens=4096, lengths=((0.0, 128), (0.75, 256), (0.95, 512)))
     shapes = [recipe.shape(step) for step in (0, 74, 75, 94, 95, 99)]
     assert shapes == [(32, 128), (32, 128), (16, 256), (16, 256), (8, 512), (8, 512)]
+
+
+def test_late_steps_see_fewer_drills():
+    recipe = Recipe(steps=100, late=0.8, late_drills=0.03)
+    early, late = recipe.weights_at(79), recipe.weights_at(80)
+    assert early == recipe.weights and early[DRILLS] == 0.2
+    assert late == {**early, DRILLS: 0.03}
+
+
+def test_training_draws_the_late_steps_by_the_late_weights(tmp_path, monkeypatch):
+    seen = []
+
+    def batch_at(step, *, weights, rows, length, **_):
+        seen.append(weights)
+        return torch.randint(5, 128, (rows, length + 1))
+
+    monkeypatch.setattr(trainer, "batch_at", batch_at)
+    recipe = replace(RECIPE, steps=5, late=0.6, late_drills=0.01)
+    train(CONFIG, recipe, {"chat": TEXT}, {}, tmp_path, progress=False)
+    assert [weights[DRILLS] for weights in seen] == [0.3, 0.3, 0.3, 0.01, 0.01]
 
 
 def test_the_loss_is_that_of_the_next_token():
