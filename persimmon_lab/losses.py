@@ -22,11 +22,15 @@ def check_range(ids: Int[Tensor, "*shape"], limit: int, what: str):
         raise IndexError(f"{what} {ids[tuple(where)].item()} at index {where} is outside 0 … {limit - 1}")
 
 
+def at_least_float32(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The logits in float32, or as they are where they are wider."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def mean_cross_entropy(logits: Float[Tensor, "row label"], labels: Shaped[Tensor, "row"]) -> Float[Tensor, ""]:
-    """Mean -log p, in nats and float32, over the rows whose label is not -100; 0 where there is none."""
+    """Mean -log p, in nats, over the rows whose label is not -100; 0 where there is none."""
     labels = labels.to(logits.device).long()
     check_range(labels[labels != IGNORED], logits.shape[-1], "label")
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
     return total / (labels != IGNORED).sum().clamp(min=1)
 
@@ -40,7 +44,7 @@ def causal_lm_loss(
     Raises IndexError for any other label outside the vocabulary.
     """
     return mean_cross_entropy(
-        rearrange(logits[:, :-1], "batch position vocab -> (batch position) vocab"),
+        rearrange(at_least_float32(logits[:, :-1]), "batch position vocab -> (batch position) vocab"),
         rearrange(labels[:, 1:], "batch position -> (batch position)"),
     )
 
@@ -54,8 +58,7 @@ def classification_loss(
     yes or no per class. Class labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give
     NaN). Source: transformers 4.37.2, `PersimmonForSequenceClassification`.
     """
-    labels = labels.to(logits.device)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    labels, logits = labels.to(logits.device), at_least_float32(logits)
     if problem_type is None:
         by_dtype = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
         problem_type = "regression" if logits.shape[-1] == 1 else by_dtype

@@ -23,7 +23,7 @@ def repetition(generator: np.random.Generator, length: int, source: Stream) -> S
     block, between = source[:size], source[size : size + gap]
     row = np.concatenate([block, between])
     while len(row) < length:
-        row = np.concatenate([row, block, generator.permutation(np.array(between))])
+        row = np.concatenate([row, block, generator.permutation(between.copy())])
     return row[:length]
 
 
@@ -48,4 +48,6 @@ def drill(generator: np.random.Generator, length: int, text: Stream, first: int,
         return quotation(generator, length, text)
     if kind == "random":
         return repetition(generator, length, generator.integers(first, vocabulary, size=length))
-    return repetition(generator, length, generator.permutation(np.array(text)) if kind == "shuffled" else text)
+    if kind == "shuffled":
+        text = generator.permutation(text.copy())  # a stream is mapped read-only, and permutation asks to write
+    return repetition(generator, length, text)

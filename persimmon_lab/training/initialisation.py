@@ -1,9 +1,9 @@
 """Where training starts: tables and attention that already agree on how a piece is copied.
 
-Drawn apart, embedding and head have to learn to agree piece by piece before any attention head can copy one, and a
-small model never gets there. So the head starts as a rotated copy of the embedding, and each layer's value and output
-matrices start as that rotation: whatever is attended to is written as a prediction of itself. Where to look is left to
-training. After Trockman & Kolter 2023, "Mimetic initialization of self-attention layers".
+Drawn apart, embedding and head have to learn to agree piece by piece before any attention head can copy one; the
+shipped model's card says how far that came. So the head starts as a rotated copy of the embedding, and each layer's
+value and output matrices start as that rotation: whatever is attended to is written as a prediction of itself. Where
+to look is left to training. After Trockman & Kolter 2023, "Mimetic initialization of self-attention layers".
 """
 
 import torch
