@@ -225,7 +225,21 @@ def test_the_tokenizer_knows_every_printable_ascii_character(processor: sentence
     assert missing == []
 
 
-def test_lines_are_learned_as_they_stand_in_a_text():
+def test_the_tokenizer_is_shown_lines_as_they_stand_in_a_text(monkeypatch: pytest.MonkeyPatch):
+    """Alone, a line would get the space that sentencepiece puts before every sentence."""
+    shown = []
+
+    def train(sentence_iterator, **_):
+        shown.extend(sentence_iterator)
+        raise InterruptedError
+
+    monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "train", train)
+    with pytest.raises(InterruptedError):
+        train_tokenizer(["human: a\n\nadept: b", "def f():\n    pass"])
+    assert shown == ["human: a\n\nadept: b", "def f():\n    pass"]
+
+
+def test_indentation_is_learned_in_one_piece():
     generator = random.Random(1)
     lines = [
         f"{' ' * generator.choice((0, 4, 8))}{generator.choice(('adept', 'return', 'human'))}: "
@@ -234,8 +248,6 @@ def test_lines_are_learned_as_they_stand_in_a_text():
     ]
     texts = ["human: a\n" + "\n".join(lines[start : start + 5]) for start in range(0, 2000, 5)]
     processor = sentencepiece.SentencePieceProcessor(model_proto=train_tokenizer(texts, vocabulary=370))
-    # No space comes before the first word of a line, but the indentation is one piece.
-    assert not any(processor.id_to_piece(index).startswith(("\u2581ad", "\u2581re")) for index in range(370))
     assert "\u2581" * 4 in processor.encode("human: a\n    adept: b", out_type=str)
 
 
