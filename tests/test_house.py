@@ -84,7 +84,8 @@ def test_each_part_needs_only_its_packages(path):
 
 
 def test_importing_the_package_stays_light():
-    heavy = ("matplotlib", "pandas", "accelerate", "ipywidgets", "anywidget", "IPython", "typer", "rich", "transformers")
+    heavy = ("matplotlib", "pandas", "accelerate", "ipywidgets", "anywidget", "IPython", "typer", "rich",
+             "transformers")  # fmt: skip
     program = f"import sys, persimmon_lab; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
