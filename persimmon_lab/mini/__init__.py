@@ -1,13 +1,17 @@
 """persimmon-mini, the trained model that ships with the package. MODEL_CARD.md beside this file says what it is."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 MINI = Path(__file__).parent
+REAL = "PERSIMMON_8B"  # the environment variable that says where the converted 8B is
 
 
 def load_mini(
@@ -17,3 +21,51 @@ def load_mini(
     gives the stored bfloat16)."""
     model = PersimmonForCausalLM.from_pretrained(MINI, torch_dtype=torch_dtype, device=device)
     return model, PersimmonTokenizer.from_pretrained(MINI)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that a notebook works with, and what its figures say of it: `f"Sparsity ({loaded})"`."""
+
+    model: PersimmonForCausalLM
+    tokenizer: PersimmonTokenizer
+    name: str
+    is_real: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def __str__(self) -> str:
+        return f"{self.name}, {str(self.model.dtype).removeprefix('torch.')} on {self.device.type}"
+
+
+def load_real_or_mini(
+    path: str | os.PathLike | None = None,
+    torch_dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+) -> Loaded:
+    """A converted Persimmon-8B if there is one, else persimmon-mini; on the GPU if there is one.
+
+    The 8B is looked for at `path`, else where the environment variable PERSIMMON_8B says: a folder that
+    `persimmon-lab convert` wrote, or a hub id. It comes in bfloat16 and persimmon-mini in float32, unless `torch_dtype`
+    says otherwise.
+
+    Raises CheckpointError, which names the variable, where it points at something that cannot be loaded: whoever set
+    it wants no figure of another model.
+    """
+    source = path or os.environ.get(REAL)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not source:
+        model, tokenizer = load_mini(torch_dtype, device)
+        return Loaded(model, tokenizer, "persimmon-mini", is_real=False)
+    try:
+        tokenizer = PersimmonTokenizer.from_pretrained(source)  # first, because 19 GB take a while
+        model = PersimmonForCausalLM.from_pretrained(source, torch_dtype=torch_dtype or torch.bfloat16, device=device)
+    except (CheckpointError, OSError) as error:
+        given = f"path is {str(source)!r}" if path else f"the environment variable {REAL} is {source!r}"
+        raise CheckpointError(
+            f"{given}: {error}. Give a folder that `persimmon-lab convert` wrote or a hub id such as "
+            "adept/persimmon-8b-chat, or nothing, for persimmon-mini"
+        ) from error
+    return Loaded(model, tokenizer, Path(source).absolute().name, is_real=True)
