@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.checkpoints.weights import WeightFile, checksum_of
+from persimmon_lab.checkpoints.sources import checksum_of
+from persimmon_lab.checkpoints.weights import WeightFile
 
 BODY = "model."
 HEADS = ("lm_head.weight", "score.weight")

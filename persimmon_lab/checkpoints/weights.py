@@ -1,24 +1,22 @@
-"""One file of weights: safetensors written and read, torch's own format read, neither held in memory twice."""
+"""One file of weights, read bite by bite: safetensors, or torch's own format."""
 
 import json
+import math
 import pickle
-import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from persimmon_lab.checkpoints.errors import CheckpointError
+from persimmon_lab.checkpoints.sources import BITE, bytes_of, checksum_of, copy, rows_of
 
 CHECKSUMS = "crc32"
 SAFETENSORS_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-BITE = 2**19  # elements read at a time
-# Elements converted at a time: at most this many, torch uses no threads, which would wait for each other at every bite
-# (seven times slower where other processes run).
-PIECE = 2**15
 MAPPED_BYTES = 2**21  # of a pickle file, before its map is made again
 
 
@@ -45,23 +43,38 @@ class WeightFile:
         """
         target = torch.empty(self.shapes[name], dtype=dtype, device=device)
         as_it_is = target.is_cpu and dtype == self.dtypes[name]
-        bites = target.split(rows_of(target, BITE))
-        landing = None if as_it_is else torch.empty(bites[0].shape, dtype=self.dtypes[name], device="cpu")
-        start = checksum = 0
-        for bite in bites:
-            stored = bite if as_it_is else landing[: len(bite)]
-            self._fill(stored, name, start)
-            if verify and name in self.checksums:
-                checksum = checksum_of(stored, checksum)
+        rows = rows_of(self.shapes[name], BITE)
+        # The pieces come first, so that zip also asks for the one after the last, which checks the sum.
+        for piece, into in zip(
+            self.pieces(name, rows, verify, landing=target if as_it_is else None), target.split(rows)
+        ):
             if not as_it_is:
-                copy(stored, bite)
-            start += len(bite)
+                copy(piece, into)
+        return target
+
+    def pieces(
+        self, name: str, rows: int, verify: bool = True, landing: Float[Tensor, "..."] | None = None
+    ) -> Iterator[Float[Tensor, "..."]]:
+        """One tensor's rows in order, at most `rows` at a time, as they are stored.
+
+        Each piece is overwritten by the next, unless `landing` has room for all of them. Raises CheckpointError as
+        `read` does, the one for other bytes after the last piece.
+        """
+        length, checksum = self.shapes[name][0], 0
+        keep = landing is not None
+        if not keep:
+            landing = torch.empty((min(rows, length), *self.shapes[name][1:]), dtype=self.dtypes[name], device="cpu")
+        for start in range(0, length, rows):
+            piece = landing[start : start + rows] if keep else landing[: length - start]
+            self._fill(piece, name, start)
+            if verify and name in self.checksums:
+                checksum = checksum_of(piece, checksum)
+            yield piece
         if verify and checksum != self.checksums.get(name, checksum):
             raise CheckpointError(
                 f"{self.path}: the bytes of {name} are not the ones that were saved (their CRC-32 differs); copy or "
                 "download the file again, or pass verify=False to look at what is left"
             )
-        return target
 
     def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
         """Copy the rows of a tensor from row `start` on, as many as `landing` has."""
@@ -116,47 +129,27 @@ class PickleFile(WeightFile):
         self._touched += landing.nbytes
 
 
-def write_safetensors(path: Path, tensors: dict[str, Float[Tensor, "..."]]):
-    """Write tensors, from any device one at a time, with the CRC-32 of each in the file's metadata.
+@dataclass(frozen=True)
+class FileTensor:
+    """One tensor of a file, as a source."""
 
-    The same tensors give the same bytes, which safetensors' own writer does not promise for two entries of metadata.
-    """
-    # Wide numbers first, so that each lies at a multiple of its size; transformers insists on "format".
-    names = sorted(tensors, key=lambda name: -tensors[name].itemsize)
-    checksums = {name: checksum_of(tensors[name]) for name in names}
-    header, end = {"__metadata__": {"format": "pt", CHECKSUMS: json.dumps(checksums)}}, 0
-    for name in names:
-        start, end = end, end + tensors[name].nbytes
-        dtype, shape = SAFETENSORS_DTYPES[tensors[name].dtype], list(tensors[name].shape)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            file.write(bytes_of(tensors[name]))
+    file: WeightFile
+    name: str
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.file.shapes[self.name]
 
-def rows_of(tensor: Shaped[Tensor, "..."], elements: int) -> int:
-    """How many rows hold about this many elements; at least one."""
-    return max(1, elements * len(tensor) // max(1, tensor.numel()))
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.file.dtypes[self.name]
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
-def copy(source: Shaped[Tensor, "..."], target: Shaped[Tensor, "..."]):
-    """Copy, converting, to the CPU in pieces and to another device in one."""
-    rows = rows_of(target, PIECE) if target.is_cpu else len(target)
-    for piece, into in zip(source.split(rows), target.split(rows)):
-        into.copy_(piece)
-
-
-def checksum_of(tensor: Shaped[Tensor, "..."], before: int = 0) -> int:
-    """CRC-32 of a tensor's bytes, continued from `before`; finds damage, not malice."""
-    return zlib.crc32(bytes_of(tensor), before)
-
-
-def bytes_of(tensor: Shaped[Tensor, "..."]) -> np.ndarray:
-    """A tensor's memory as bytes: shared with a contiguous one on the CPU, else copied (numpy knows no bfloat16)."""
-    return tensor.detach().cpu().flatten().view(torch.uint8).numpy()
+    def pieces(self, rows: int) -> Iterator[Float[Tensor, "..."]]:
+        return self.file.pieces(self.name, rows)
 
 
 def _map_pickle(path: Path) -> dict[str, Shaped[Tensor, "..."]]:

@@ -5,14 +5,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jaxtyping import Shaped
 from torch import Tensor
 
+from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard, write_safetensors
 from persimmon_lab.checkpoints.shards import INDEX, WHOLE
-from persimmon_lab.checkpoints.weights import write_safetensors
+from persimmon_lab.checkpoints.sources import Source
 
 UNFINISHED, FINISHED = ".unfinished-save", ".finished-save"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -75,17 +76,22 @@ def finish_save(folder: Path):
     finished.rmdir()
 
 
-def write_weights(folder: Path, tensors: dict[str, Shaped[Tensor, "..."]], max_shard_size: int | str):
+def write_weights(
+    folder: Path,
+    tensors: Mapping[str, Source | Shaped[Tensor, "..."]],
+    max_shard_size: int | str,
+    progress: Progress = unheard,
+):
     """`model.safetensors`, or numbered shards of at most `max_shard_size` bytes with their index.
 
-    A tensor larger than a shard gets one to itself.
+    A tensor larger than a shard gets one to itself. `progress` is told the number of bytes of each piece written.
     """
     shards = split_into_shards({name: tensor.nbytes for name, tensor in tensors.items()}, parse_size(max_shard_size))
     names = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
     if len(shards) == 1:
         names = [WHOLE]
     for file, shard in zip(names, shards):
-        write_safetensors(folder / file, {name: tensors[name] for name in shard})
+        write_safetensors(folder / file, {name: tensors[name] for name in shard}, progress)
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import stat
+import zlib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from safetensors.torch import load_file
 
 from persimmon_lab import PersimmonForCausalLM
 from persimmon_lab.checkpoints import writing
-from persimmon_lab.checkpoints.weights import write_safetensors
+from persimmon_lab.checkpoints.errors import CheckpointError
+from persimmon_lab.checkpoints.safetensors_writer import write_safetensors
+from persimmon_lab.checkpoints.sources import read
+from persimmon_lab.checkpoints.weights import FileTensor, SafetensorsFile
 from persimmon_lab.checkpoints.writing import finish_save, parse_size, split_into_shards, staged
 from tests.checkpoints.conftest import build
 
@@ -162,10 +166,10 @@ def test_full_disk(tmp_path, monkeypatch, existing):
     before = snapshot(tmp_path)
     write, shards = writing.write_safetensors, []
 
-    def fill_up(path, tensors):
+    def fill_up(path, tensors, progress):
         shards.append(path)
         if len(shards) < 2:
-            return write(path, tensors)
+            return write(path, tensors, progress)
         path.write_bytes(b"as far as it went")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -224,6 +228,68 @@ def test_wide_numbers_are_aligned(tmp_path):
     for name, entry in json.loads(data[8 : 8 + length]).items():
         if name != "__metadata__":
             assert (8 + length + entry["data_offsets"][0]) % tensors[name].itemsize == 0
+
+
+class Rows:
+    """A source that reuses one buffer and gives `given` of its rows, at most three at a time."""
+
+    def __init__(self, tensor: torch.Tensor, given: int | None = None):
+        self.tensor, self.given = tensor, len(tensor) if given is None else given
+        self.shape, self.dtype, self.nbytes = tuple(tensor.shape), tensor.dtype, tensor.nbytes
+
+    def pieces(self, rows: int):
+        rows = min(rows, 3)
+        buffer = torch.empty((rows, *self.shape[1:]), dtype=self.dtype)
+        for start in range(0, self.given, rows):
+            piece = buffer[: self.given - start]
+            yield piece.copy_(self.tensor[start : start + rows])
+        buffer.fill_(0)
+
+
+def test_sources_are_written_as_they_come(tmp_path):
+    """The same bytes as from the tensors, with checksums that zlib gives for the whole, and progress that adds up."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "odd": torch.randn(7, 5, generator=generator),
+        "half": torch.randn(10, 2, 3, generator=generator).bfloat16(),
+        "row": torch.randn(11, generator=generator, dtype=torch.float64),
+        "empty": torch.zeros(0, 4),
+    }
+    counts = []
+    write_safetensors(tmp_path / "tensors", tensors)
+    write_safetensors(tmp_path / "sources", {name: Rows(t) for name, t in tensors.items()}, counts.append)
+    assert (tmp_path / "sources").read_bytes() == (tmp_path / "tensors").read_bytes()
+    assert sum(counts) == sum(tensor.nbytes for tensor in tensors.values()) and len(counts) == 3 + 4 + 4
+    with safe_open(tmp_path / "sources", "pt") as file:
+        assert all(torch.equal(file.get_tensor(name), tensors[name]) for name in tensors)
+        checksums = json.loads(file.metadata()["crc32"])
+    assert checksums == {name: zlib.crc32(t.view(torch.uint8).numpy().tobytes()) for name, t in tensors.items()}
+
+
+def test_files_are_sources(tmp_path):
+    """What is written can be read piece by piece, and written again to the same bytes."""
+    values = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    write_safetensors(tmp_path / "file", {"values": values, "half": values.half()})
+    file = SafetensorsFile(tmp_path / "file")
+    sources = {name: FileTensor(file, name) for name in ("values", "half")}
+    assert [source.nbytes for source in sources.values()] == [120, 60]
+    assert [len(piece) for piece in sources["values"].pieces(4)] == [4, 4, 2]
+    assert torch.equal(read(sources["half"]), values.half())
+    write_safetensors(tmp_path / "again", sources)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "file").read_bytes()
+    data = bytearray((tmp_path / "file").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(CheckpointError, match="half are not the ones that were saved"):
+        list(sources["half"].pieces(4))
+
+
+@pytest.mark.parametrize("given", [0, 6, 8])
+def test_a_source_that_does_not_keep_its_word(tmp_path, given):
+    source = Rows(torch.arange(8.0), given)
+    source.shape, source.nbytes = (7,), 28
+    with pytest.raises(ValueError, match=f"numbers of shape .7,. gave {4 * given} bytes instead of 28"):
+        write_safetensors(tmp_path / "file", {"numbers": source})
 
 
 def test_shards_are_full_but_not_too_full(tmp_path):

@@ -1,0 +1,66 @@
+"""A safetensors file written in one pass, from tensors that need not be in memory."""
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from jaxtyping import Float
+from torch import Tensor
+
+from persimmon_lab.checkpoints.sources import BITE, Source, as_source, bytes_of, rows_of
+from persimmon_lab.checkpoints.weights import CHECKSUMS, SAFETENSORS_DTYPES
+
+WIDEST_CHECKSUM = 2**32 - 1
+Progress = Callable[[int], None]
+
+
+def unheard(count: int):
+    """Progress that nobody watches."""
+
+
+def write_safetensors(
+    path: Path,
+    tensors: Mapping[str, Source | Float[Tensor, "..."]],
+    progress: Progress = unheard,
+):
+    """Write tensors, a few rows at a time, with the CRC-32 of each in the file's metadata.
+
+    `progress` is told the number of bytes of each piece. The same tensors give the same bytes, which safetensors' own
+    writer does not promise for two entries of metadata.
+    """
+    sources = {name: as_source(tensor) for name, tensor in tensors.items()}
+    # Wide numbers first, so that each lies at a multiple of its size.
+    names = sorted(sources, key=lambda name: -sources[name].dtype.itemsize)
+    # The checksums are known at the end and stand at the beginning, where room is left for the longest.
+    width = len(_header(sources, names, dict.fromkeys(names, WIDEST_CHECKSUM)))
+    width += -width % 8
+    with path.open("wb") as file:
+        file.write(bytes(8 + width))
+        checksums = {name: _write_pieces(file, name, sources[name], progress) for name in names}
+        file.seek(0)
+        file.write(width.to_bytes(8, "little") + _header(sources, names, checksums).ljust(width))
+
+
+def _header(sources: Mapping[str, Source], names: list[str], checksums: dict[str, int]) -> bytes:
+    # transformers insists on "format".
+    header, end = {"__metadata__": {"format": "pt", CHECKSUMS: json.dumps(checksums)}}, 0
+    for name in names:
+        start, end = end, end + sources[name].nbytes
+        dtype, shape = SAFETENSORS_DTYPES[sources[name].dtype], list(sources[name].shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    return json.dumps(header, separators=(",", ":")).encode()
+
+
+def _write_pieces(file: BinaryIO, name: str, source: Source, progress: Progress) -> int:
+    """Append a source to a file; returns the CRC-32 of its bytes."""
+    checksum = written = 0
+    for piece in source.pieces(rows_of(source.shape, BITE)):
+        data = bytes_of(piece)
+        checksum = zlib.crc32(data, checksum)
+        written += file.write(data)
+        progress(len(data))
+    if written != source.nbytes:
+        raise ValueError(f"{name} of shape {source.shape} gave {written:,} bytes instead of {source.nbytes:,}")
+    return checksum
