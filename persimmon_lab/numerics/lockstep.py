@@ -1,0 +1,129 @@
+"""Several models on the same input, module by module, with one activation of each alive at a time.
+
+Keeping every activation of a large model would take more memory than the model. So each forward pass runs in a thread
+of its own and stops inside a forward hook: it hands over what the module made and waits until it is told to go on.
+That turns a forward pass into a generator, and generators can be walked side by side.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Activation = Float[Tensor, "..."]
+
+
+class _Abandoned(BaseException):
+    """Raised in a waiting forward pass that nobody listens to any more; no `except Exception` stops it."""
+
+
+def matches(path: str, patterns: Iterable[str] | None) -> bool:
+    """Whether a module's path matches one of the patterns, as file names do ("*.mlp.*"); None matches everything."""
+    return patterns is None or any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def shared_paths(models: Sequence[nn.Module], only: Iterable[str] | None = None) -> list[str]:
+    """The module paths that all models have and that match `only`, in the order of the first; the root has no path."""
+    shared = set.intersection(*({path for path, _ in model.named_modules()} for model in models))
+    wanted = None if only is None else list(only)
+    return [path for path, _ in models[0].named_modules() if path and path in shared and matches(path, wanted)]
+
+
+def first_tensor(output: Any) -> Activation | None:
+    """What a module made: its output, or the first of a tuple; None where that is no tensor of floats."""
+    first = output[0] if isinstance(output, tuple) and output else output
+    return first if isinstance(first, Tensor) and first.is_floating_point() else None
+
+
+def activations(
+    model: nn.Module, paths: Iterable[str], forward: Callable[[nn.Module], Any]
+) -> Iterator[tuple[str, Activation]]:
+    """The modules' outputs, one by one as `forward(model)` makes them, without gradients.
+
+    The forward pass stands still while the generator does. Closing the generator early ends the pass and its thread;
+    hooks are gone in every case. Raises what the forward pass raises.
+    """
+    reports, permits, errors = queue.SimpleQueue(), queue.SimpleQueue(), []
+
+    def report(path: str, output: Any):
+        # Another thread may run the same module, if a model is compared with itself.
+        if threading.current_thread() is thread and (made := first_tensor(output)) is not None:
+            reports.put((path, made))
+            del made, output
+            if not permits.get():
+                raise _Abandoned
+
+    def run():
+        try:
+            with torch.no_grad():  # in torch the gradient mode belongs to the thread
+                forward(model)
+        except _Abandoned:
+            pass
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            reports.put(None)
+
+    def hook(path: str):
+        return lambda _module, _given, output: report(path, output)
+
+    thread = threading.Thread(target=run, daemon=True)
+    handles = [model.get_submodule(path).register_forward_hook(hook(path)) for path in paths]
+    try:
+        thread.start()
+        while (made := reports.get()) is not None:
+            yield made
+            del made  # or it would live on here until the next one comes
+            permits.put(True)
+    finally:
+        permits.put(False)
+        thread.join()
+        for handle in handles:
+            handle.remove()
+    if errors:
+        raise errors[0]
+
+
+def lockstep(
+    models: Sequence[nn.Module], forward: Callable[[nn.Module], Any], only: Iterable[str] | None = None
+) -> Iterator[tuple[str, list[Activation]]]:
+    """(path, what each model's module of that path made), for the modules that all models have, as they run.
+
+    `forward(model)` runs one model on the common input. `only` are patterns of paths. What one model alone computes
+    (the scores, where only one of them uses eager attention) is passed over. The list is emptied when the walk goes
+    on. Close the generator, or let it end, and no thread or hook is left.
+    """
+    paths = shared_paths(models, only)
+    running = [activations(model, paths, forward) for model in models]
+    # What each model made and the others have not reached yet. Only a detour such as the scores puts two in one.
+    waiting: list[dict[str, Activation]] = [{} for _ in models]
+    going = list(range(len(models)))
+    try:
+        while going:
+            for index in [each for each in going if not waiting[each]] or going.copy():
+                if (made := next(running[index], None)) is None:
+                    going.remove(index)
+                else:
+                    waiting[index][made[0]] = made[1]
+                del made
+            if (path := next((each for each in waiting[0] if all(each in made for made in waiting)), None)) is not None:
+                together = [made[path] for made in waiting]
+                for made in waiting:
+                    _forget_up_to(path, made)
+                yield path, together
+                together.clear()  # the caller still holds the list while the next module runs
+    finally:
+        for each in running:
+            each.close()
+
+
+def _forget_up_to(path: str, waiting: dict[str, Activation]):
+    for earlier in list(waiting):
+        del waiting[earlier]
+        if earlier == path:
+            return
