@@ -34,8 +34,9 @@ class DynamicCache:
     def update(self, key: KeyOrValue, value: KeyOrValue, layer_index: int) -> tuple[Tensor, Tensor]:
         """Append the new positions of one layer; return all that the layer now holds."""
         if layer_index == len(self):
-            self.key_cache.append(key)
-            self.value_cache.append(value)
+            # A value comes as a view of the fused projection; keeping it would keep query and key too, twice the cache.
+            self.key_cache.append(key.contiguous())
+            self.value_cache.append(value.contiguous())
         else:
             self.key_cache[layer_index] = torch.cat((self.key_cache[layer_index], key), dim=-2)
             self.value_cache[layer_index] = torch.cat((self.value_cache[layer_index], value), dim=-2)
