@@ -1,13 +1,13 @@
 """Which tensor of a checkpoint goes where in a model, and what to say when they do not fit."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.checkpoints.sources import checksum_of
-from persimmon_lab.checkpoints.weights import WeightFile
+from persimmon_lab.checkpoints.sources import Source, checksum_of
+from persimmon_lab.checkpoints.weights import FileTensor, WeightFile
 
 BODY = "model."
 HEADS = ("lm_head.weight", "score.weight")
@@ -35,30 +35,35 @@ def check_fit(
 ):
     """Compare a checkpoint's tensors with those a model needs; raises CheckpointError that lists every difference."""
     needed = {stored[name]: shape for name, shape in shapes.items()}
-    missing = [name for name in needed if name not in files]
     # Other classes' heads are left out; early Persimmon checkpoints carry a buffer that follows from the config.
-    unexpected = [
-        name for name in files if name not in needed and name not in HEADS and not name.endswith("rotary_emb.inv_freq")
-    ]
-    present = {name: shape for name, shape in needed.items() if name in files}
-    misshapen = [
-        f"{name} is {files[name].shapes[name]}, the model's is {shape}"
-        for name, shape in present.items()
-        if files[name].shapes[name] != shape
-    ]
-    not_float = [f"{name} is {files[name].dtypes[name]}" for name in present if files[name].dtypes[name] not in FLOATS]
-    differences = {
-        "missing": missing,
-        "unexpected": unexpected,
-        "of another shape": misshapen,
-        "not floating point (a quantised checkpoint?)": not_float,
+    present = {
+        name: FileTensor(file, name)
+        for name, file in files.items()
+        if name in needed or name not in HEADS and not name.endswith("rotary_emb.inv_freq")
     }
-    if any(differences.values()):
-        lists = [f"{len(names)} {what}: {', '.join(names)}" for what, names in differences.items() if names]
+    if lists := differences(needed, present):
         raise CheckpointError(
             f"the weights in {folder} are not those of the {architecture} that its config.json describes.\n  "
             + "\n  ".join(lists)
         )
+
+
+def differences(needed: Mapping[str, tuple[int, ...]], present: Mapping[str, Source]) -> list[str]:
+    """What is wrong with the tensors that are there, set against the shapes that a model needs: a line a kind."""
+    both = {name: present[name] for name in needed if name in present}
+    kinds = {
+        "missing": [name for name in needed if name not in present],
+        "unexpected": [name for name in present if name not in needed],
+        "of another shape": [
+            f"{name} is {tuple(tensor.shape)}, the model's is {needed[name]}"
+            for name, tensor in both.items()
+            if tuple(tensor.shape) != needed[name]
+        ],
+        "not floating point (a quantised checkpoint?)": [
+            f"{name} is {tensor.dtype}" for name, tensor in both.items() if tensor.dtype not in FLOATS
+        ],
+    }
+    return [f"{len(names)} {what}: {', '.join(names)}" for what, names in kinds.items() if names]
 
 
 def check_tied(folder: Path, tied: Iterable[str], files: dict[str, WeightFile]):

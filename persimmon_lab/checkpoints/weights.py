@@ -141,7 +141,8 @@ class FileTensor:
         return self.file.shapes[self.name]
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype | str:
+        """The file's name for it where it is none that models compute in, such as an integer."""
         return self.file.dtypes[self.name]
 
     @property
