@@ -1,0 +1,123 @@
+"""What other rotary phases do to a model that was trained with its own, by position."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pandas
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from persimmon_lab.losses import at_least_float32
+from persimmon_lab.model import PersimmonDecoderLayer, Tokens
+from persimmon_lab.numerics.rotary import Tables, phase_tables, phases
+from persimmon_lab.outputs import CausalLMOutputWithPast
+
+REFERENCE, NOISE = "float32", "noise"  # the names of two runs in `effect`
+
+
+@contextmanager
+def swapped_tables(
+    model: nn.Module, cos: Float[Tensor, "#batch position rotary"], sin: Float[Tensor, "#batch position rotary"]
+) -> Iterator[None]:
+    """While it is open, every decoder layer of the model rotates by these tables instead of its own.
+
+    They are rounded to the dtype of the hidden states, as the model's are, and moved to their device. The layers get
+    them from a forward pre-hook, which goes when the block is left, by an error too.
+
+    Raises ValueError for a model without decoder layers, and in the forward pass for tables of another size.
+    """
+    layers = [module for module in model.modules() if isinstance(module, PersimmonDecoderLayer)]
+    if not layers:
+        raise ValueError(f"a {type(model).__name__} has no PersimmonDecoderLayer whose tables could be swapped")
+
+    def swap(_layer: nn.Module, given: tuple) -> tuple:
+        hidden, own_cos, own_sin, *rest = given
+        if cos.shape[-2:] != own_cos.shape[-2:]:
+            expected, got = tuple(own_cos.shape[-2:]), tuple(cos.shape[-2:])
+            raise ValueError(f"the input needs tables of (position, rotary) {expected}, the swapped ones have {got}")
+        return hidden, cos.to(hidden), sin.to(hidden), *rest
+
+    hooks = [layer.register_forward_pre_hook(swap) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass(frozen=True)
+class RotaryEffect:
+    """What other phases did to a model, by position.
+
+    `frame` has a row for each run and position, means over the rows of tokens: `kl` to the run with float32 phases and
+    `loss` of the next token in nats (NaN at the last position, which has none), `flipped` the share of rows whose
+    likeliest token changed.
+    """
+
+    frame: pandas.DataFrame
+
+    def by_band(self, width: int) -> pandas.DataFrame:
+        """Means over bands of `width` positions, with the perplexity of the band's mean loss."""
+        band = self.frame["position"] // width * width
+        means = self.frame.groupby(["run", band], sort=False)[["kl", "loss", "flipped"]].mean()
+        return means.assign(perplexity=means["loss"].map(math.exp))
+
+    def curves(self, column: str, width: int = 1) -> dict[str, Float[Tensor, "band"]]:
+        """One column by run, as tensors to draw; a mean over every `width` positions."""
+        values = self.by_band(width)[column]
+        return {run: torch.tensor(values[run].to_numpy()) for run in values.index.unique("run")}
+
+
+@torch.no_grad()
+def effect(
+    model: nn.Module,
+    ids: Tokens,
+    variants: Mapping[str, Tables],
+    noise: Callable[[Tokens], CausalLMOutputWithPast] | None = None,
+) -> RotaryEffect:
+    """Run a causal LM on the same tokens with float32 phases and with each variant's tables, and compare.
+
+    `noise` is the same model with float32 phases and other roundings elsewhere: all of it in bfloat16, say, or, where
+    it is so already, by its other attention: `lambda ids: model(ids, output_attentions=True)`. What it differs by is
+    the floor that an effect must rise above. Rows run one at a time; two rows of logits are in memory.
+    """
+
+    def swapped(tables: Tables) -> Callable:
+        def run(row: Tokens) -> CausalLMOutputWithPast:
+            with swapped_tables(model, *tables):
+                return model(row)
+
+        return run
+
+    exact = phase_tables(phases(torch.arange(ids.shape[-1]), model.config, dtype=torch.float32))
+    runs = {name: swapped(tables) for name, tables in {REFERENCE: exact, **variants}.items()}
+    if noise is not None:
+        runs[NOISE] = noise
+    measured = []
+    for row in ids.split(1):
+        reference = None
+        for name, run in runs.items():
+            log_probability = at_least_float32(run(row).logits[0]).log_softmax(dim=-1)
+            reference = log_probability if reference is None else reference
+            measured.append(_measured(reference, log_probability, row[0]).assign(run=name))
+    return RotaryEffect(pandas.concat(measured).groupby(["run", "position"], sort=False).mean().reset_index())
+
+
+def _measured(
+    reference: Float[Tensor, "position vocab"], other: Float[Tensor, "position vocab"], ids: Int[Tensor, "position"]
+) -> pandas.DataFrame:
+    """The columns of RotaryEffect for one row and run; KL is of `other` from `reference`."""
+    right = rearrange(ids[1:], "position -> position 1")
+    loss = -F.pad(other[:-1].gather(-1, right)[:, 0], (0, 1), value=torch.nan)
+    columns = {
+        "position": torch.arange(len(ids)),
+        "kl": (reference.exp() * (reference - other)).sum(dim=-1),
+        "loss": loss,
+        "flipped": (reference.argmax(dim=-1) != other.argmax(dim=-1)).float(),
+    }
+    return pandas.DataFrame({name: values.double().cpu().numpy() for name, values in columns.items()})
