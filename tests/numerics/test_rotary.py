@@ -133,6 +133,11 @@ def test_both_errors_together_are_their_sum_and_a_trace_of_their_product(config)
     assert not errors["adept"][0].any() and errors["adept"][3].any()
 
 
+def test_the_errors_are_those_of_the_format_that_is_asked_for():
+    error = phase_errors(torch.arange(CONTEXT), CONFIGS["mini"], FLOAT16)["position"]
+    assert not error[:2049].any() and error[2049].all()
+
+
 def test_tables_of_two_pairs_by_hand():
     cos, sin = phase_tables(torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
     for position, (first, second) in enumerate(((0.0, 1.0), (2.0, 3.0))):
