@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from persimmon_lab.numerics.lockstep import first_tensor
+
 Magnitudes = Mapping[str, Float[Tensor, ""]]  # largest magnitudes by name, in the order of computing
 
 
@@ -94,9 +96,8 @@ class Watch:
 
     def _output(self, name: str):
         def note(_module, _inputs, output) -> None:
-            output = output[0] if isinstance(output, tuple) else output
-            if isinstance(output, Tensor):
-                self.activations[name] = largest(output)
+            if (made := first_tensor(output)) is not None:
+                self.activations[name] = largest(made)
 
         return note
 

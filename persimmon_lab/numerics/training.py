@@ -6,7 +6,6 @@ multiplied and what AdamW's eps is. All else is equal: the model, the batches an
 Source: Micikevicius et al. 2018, Mixed Precision Training (masters, loss scaling); the mechanisms are measured.
 """
 
-import copy
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,19 +14,21 @@ from dataclasses import dataclass
 import pandas
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.losses import causal_lm_loss
+from persimmon_lab.numerics.compare import in_dtype
 from persimmon_lab.numerics.diagnosis import Failure, diagnose
 from persimmon_lab.numerics.observation import Moments, Observation, Step, Watch, vanished
 
 Tokens = Int[Tensor, "batch position"]
+Batches = Sequence[Int[Tensor, "_ _"]]  # (batch position), each of a shape of its own
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune, as far as numbers go. Raises ValueError for what torch would refuse later, less clearly."""
+    """How to fine-tune, as far as numbers go. Raises ValueError for a dynamic loss scale without masters."""
 
     name: str
     dtype: torch.dtype
@@ -39,10 +40,10 @@ class Recipe:
     steps: int = 8
 
     def __post_init__(self):
-        if self.dynamic and self.dtype == torch.float16 and not self.masters:
+        if self.dynamic and not self.masters:
             raise ValueError(
-                "dynamic loss scaling divides the gradients, and torch's GradScaler refuses to do that in float16; "
-                "give masters=True, whose gradients are float32, or dynamic=False and a fixed loss_scale"
+                "dynamic loss scaling divides the gradients again, which needs float32 (torch's GradScaler refuses "
+                "float16); give masters=True, or a fixed loss_scale and dynamic=False"
             )
 
 
@@ -84,12 +85,10 @@ class Trainee:
 
     def __init__(self, model: PersimmonForCausalLM, recipe: Recipe):
         self.recipe = recipe
-        self.model = copy.deepcopy(model).eval()
+        self.model = in_dtype(model, recipe.dtype).eval()
         self.weights = dict(self.model.named_parameters())
-        self.moved = self.weights
-        if recipe.masters:
-            self.moved = {name: nn.Parameter(weight.detach().float().clone()) for name, weight in self.weights.items()}
-        self.model.to(recipe.dtype)  # last, because masters keep what this rounds away
+        # Masters come from the model as it was given: they keep what rounding takes away.
+        self.moved = dict(in_dtype(model, torch.float32).named_parameters()) if recipe.masters else self.weights
         self.optimiser = torch.optim.AdamW(self.moved.values(), lr=recipe.rate, eps=recipe.eps)
         self.scaler = torch.amp.GradScaler(model.device.type, init_scale=recipe.loss_scale, enabled=recipe.dynamic)
 
@@ -129,15 +128,15 @@ class Trainee:
         return {name: Moments(state["exp_avg"], state["exp_avg_sq"]) for name, state in states.items() if state}
 
 
-def fine_tune(model: PersimmonForCausalLM, batches: Sequence[Tokens], recipe: Recipe, twin: bool = True) -> Run:
+def fine_tune(model: PersimmonForCausalLM, batches: Batches, recipe: Recipe, twin: bool = True) -> Run:
     """Fine-tune a copy of `model` with AdamW, one batch a step and round again; the caller's model stays as it is.
 
     Nothing is random: the same call gives the same bits. The run ends when its loss is not finite, unless dynamic
     scaling may still rescue it. `twin` takes each step's gradients in float32 as well, from the same weights, which
-    doubles the time and costs a float32 copy of the model; without it, and for float32 itself, `vanished` is nan.
+    doubles the time and costs a float32 copy of the model; without it `vanished` is nan.
     """
     trainee = Trainee(model, recipe)
-    exact = copy.deepcopy(trainee.model).float() if twin and recipe.dtype != torch.float32 else None
+    exact = in_dtype(trainee.model, torch.float32) if twin and recipe.dtype != torch.float32 else None
     steps, failure = [], None
     for number in range(1, recipe.steps + 1):
         tokens = batches[(number - 1) % len(batches)].to(model.device)
@@ -153,7 +152,8 @@ def observe_step(trainee: Trainee, number: int, tokens: Tokens, exact: Persimmon
     """Take one step and look at it. A loss that is not finite is not followed further, except by dynamic scaling."""
     recipe, loss_scale = trainee.recipe, trainee.loss_scale
     before = {name: weight.detach().clone() for name, weight in trainee.moved.items()}
-    gradients, norm, lost, skipped = {}, math.nan, math.nan, True
+    gradients, norm, skipped = {}, math.nan, True
+    lost = 0.0 if recipe.dtype == torch.float32 else math.nan
     with Watch(trainee.model) as watch:
         loss = trainee.forward(tokens)
         if loss.isfinite() or recipe.dynamic:
