@@ -1,10 +1,15 @@
-"""What a Persimmon costs before anything is allocated: parameters, bytes of weights and cache, bytes per new token."""
+"""What a Persimmon costs before anything is allocated: parameters, bytes, where they fit, bytes read per new token."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from persimmon_lab.config import PersimmonConfig
+
+Device = str | int  # "cuda:0" or 0, "cpu", "disk": accelerate's names
+OFFLOAD = ("cpu", "disk")
 
 
 def parameter_counts(config: PersimmonConfig) -> dict[str, int]:
@@ -34,6 +39,34 @@ def cache_bytes(config: PersimmonConfig, dtype: torch.dtype, positions: int, bat
     return 2 * config.num_hidden_layers * config.hidden_size * positions * batch * dtype.itemsize
 
 
+def activation_bytes(
+    config: PersimmonConfig, dtype: torch.dtype, positions: int, batch: int = 1, logits_to_keep: int = 1
+) -> int:
+    """The most that a forward pass over `positions` new positions holds at once, besides weights and cache.
+
+    The largest of three, in numbers per position, with h the hidden size and m the MLP's width:
+
+    - the MLP: 5h + 3m, five tensors as wide as the residual stream, and the neurons before, in and after their square;
+    - attention: 9h while it rotates; and in eager its scores and the pattern of the layer before, in `dtype`, and twice
+      in (at least) float32 within the softmax;
+    - the logits: 4h and those that are kept (0 keeps all), one of them looked at in float32 by greedy generation.
+
+    Without gradients. Kernels' workspaces, the allocator's rounding and the CUDA context (half a GB) come on top.
+    Source: counted on a forward pass in tests/test_memory.py.
+    """
+    rows, hidden = batch * positions, config.hidden_size
+    mlp, attention = (5 * hidden + 3 * config.intermediate_size) * rows, 9 * hidden * rows
+    layer = max(mlp, attention) * dtype.itemsize
+    if config.attn_implementation == "eager":
+        softmax = max(dtype.itemsize, torch.float32.itemsize)
+        scores = config.num_attention_heads * rows * positions * (2 * dtype.itemsize + 2 * softmax)
+        layer = max(layer, attention * dtype.itemsize + scores)
+    kept = rows if logits_to_keep == 0 else batch * min(logits_to_keep, positions)
+    checked = 1 if dtype == torch.float32 else torch.float32.itemsize + 1
+    logits = config.vocab_size * (kept * dtype.itemsize + batch * checked)
+    return max(layer, 4 * hidden * rows * dtype.itemsize + logits)
+
+
 def streamed_bytes(config: PersimmonConfig, dtype: torch.dtype, positions: int = 0) -> int:
     """Bytes read from memory to make one new token for one row: every weight once, but of the embedding table one
     row, and the cache of `positions` positions. Divided by the memory bandwidth, the least time a token can take."""
@@ -42,19 +75,134 @@ def streamed_bytes(config: PersimmonConfig, dtype: torch.dtype, positions: int =
     return (sum(counts.values()) - table) * dtype.itemsize + cache_bytes(config, dtype, positions)
 
 
+def free_memory() -> dict[Device, int]:
+    """Bytes free now, on the GPUs in their order and then on "cpu", where the system can say."""
+    free = {f"cuda:{index}": torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())}
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free["cpu"] = int(lines["MemAvailable"].split()[0]) * 1024
+    # A container may be allowed less than the machine has.
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and limit.read_text().strip() != "max":
+        free["cpu"] = min(free["cpu"], int(limit.read_text()) - int(used.read_text()))
+    return free
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that running a model needs; activations of the forward pass come on top."""
+    """Bytes that running a model needs: `weights` (by part in `parts`) and `cache` stay, their `total`; `activations`
+    come and go with a forward pass, and `peak` is all three."""
 
-    weights: int
-    cache: int
+    config: PersimmonConfig
+    dtype: torch.dtype
+    batch: int
+    context: int
+
+    @property
+    def parts(self) -> dict[str, int]:
+        return {part: count * self.dtype.itemsize for part, count in parameter_counts(self.config).items()}
+
+    @property
+    def weights(self) -> int:
+        return weight_bytes(self.config, self.dtype)
+
+    @property
+    def cache(self) -> int:
+        return cache_bytes(self.config, self.dtype, self.context, self.batch)
+
+    @property
+    def activations(self) -> int:
+        return activation_bytes(self.config, self.dtype, self.context, self.batch)
 
     @property
     def total(self) -> int:
         return self.weights + self.cache
 
+    @property
+    def peak(self) -> int:
+        return self.total + self.activations
 
-def memory_plan(config: PersimmonConfig, dtype: torch.dtype, batch: int = 1, context: int | None = None) -> MemoryPlan:
-    """Weights and cache of `batch` rows of `context` positions (the configuration's whole context by default)."""
+    @property
+    def modules(self) -> dict[str, int]:
+        """Weights by the modules that can be placed, under their names in the model, in the order they run."""
+        final_norm = 2 * self.config.hidden_size * self.dtype.itemsize
+        layers = self.config.num_hidden_layers
+        layer = (self.parts["attention"] + self.parts["mlp"] + self.parts["norms"] - final_norm) // layers
+        return {
+            "model.embed_tokens": self.parts["embed_tokens"],
+            **{f"model.layers.{index}": layer for index in range(layers)},
+            "model.final_layernorm": final_norm,
+            "lm_head": self.parts["lm_head"],
+        }
+
+    def fits(self, devices: Mapping[Device, int | float]) -> bool:
+        """Whether it runs on these devices with nothing kept elsewhere: see `place`, without what "disk" could keep,
+        and without "cpu" unless that is all there is."""
+        return self._map(devices, resident=len(self.modules)) is not None
+
+    def place(self, devices: Mapping[Device, int | float]) -> dict[str, Device]:
+        """Accelerate's `device_map`, given the bytes free on each device, in order: {0: 24e9, 1: 24e9, "cpu": 64e9}.
+
+        Devices are filled one after the other, each layer together with its cache and each device with room left for a
+        forward pass. What is left over is kept in memory ("cpu"), then on disk ("disk", with any number of bytes), and
+        comes to the first device for each pass, one module at a time; its cache and its arithmetic stay there, as does
+        the embedding. Without other devices the CPU is the one that computes.
+
+        Raises ValueError when it does not fit even so.
+        """
+        for resident in range(len(self.modules), 0, -1):
+            if (device_map := self._map(devices, resident)) is not None:
+                return device_map
+        given = ", ".join(f"{device} {size / 1e9:.1f} GB" for device, size in devices.items())
+        raise ValueError(
+            f"{self.weights / 1e9:.1f} GB of weights, {self.cache / 1e9:.1f} GB of cache and "
+            f"{self.activations / 1e9:.1f} GB for a forward pass find no place on {given or 'no device'}; ask for less "
+            'context, or let "cpu" and "disk" keep what is left over'
+        )
+
+    def _map(self, devices: Mapping[Device, int | float], resident: int) -> dict[str, Device] | None:
+        """The device map that keeps the first `resident` modules where they are computed with, if there is room."""
+        computing = [device for device in devices if device not in OFFLOAD] or ["cpu"]
+        storing = {device: devices[device] for device in OFFLOAD if device in devices and device not in computing}
+        cache = self.cache // self.config.num_hidden_layers
+        here, there = list(self.modules)[:resident], list(self.modules)[resident:]
+        room = {device: devices.get(device, 0) - self.activations for device in computing}
+        visiting = max((self.modules[name] for name in there), default=0)
+        room[computing[0]] -= visiting + cache * sum("layers" in name for name in there)
+        here = fill({name: self.modules[name] + ("layers" in name) * cache for name in here}, room)
+        there = fill({name: self.modules[name] for name in there}, storing)
+        if room[computing[0]] < 0 or here is None or there is None:
+            return None
+        places = here | there
+        if self.config.tie_word_embeddings:
+            places["lm_head"] = places["model.embed_tokens"]  # they are one tensor
+        return places
+
+
+def fill(sizes: Mapping[str, int], room: Mapping[Device, int | float]) -> dict[str, Device] | None:
+    """Put things on devices in order, going on to the next device when one is full; None if the last one is."""
+    places, devices, left = {}, list(room), dict(room)
+    for name, size in sizes.items():
+        while devices and size > left[devices[0]]:
+            devices.pop(0)
+        if not devices:
+            return None
+        places[name] = devices[0]
+        left[devices[0]] -= size
+    return places
+
+
+def memory_plan(
+    config: PersimmonConfig,
+    dtype: torch.dtype,
+    batch: int = 1,
+    context: int | None = None,
+    drop_rows: int = 0,
+) -> MemoryPlan:
+    """What `batch` rows of `context` positions need (the configuration's whole context by default), if all of it is
+    read at once; with `drop_rows` fewer rows in both vocabulary tables (see `persimmon_lab.vocabulary_rows`)."""
     positions = config.max_position_embeddings if context is None else context
-    return MemoryPlan(weight_bytes(config, dtype), cache_bytes(config, dtype, positions, batch))
+    if not 0 <= drop_rows < config.vocab_size:
+        raise ValueError(f"drop_rows is {drop_rows}; the tables have {config.vocab_size} rows, and one must stay")
+    return MemoryPlan(replace(config, vocab_size=config.vocab_size - drop_rows), dtype, batch, positions)

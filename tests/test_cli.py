@@ -285,10 +285,13 @@ def test_inspect_counts_what_is_there(run, checkpoint, model, monkeypatch):
     }
     assert sum(tensor["bytes"] for tensor in report["tensors"]) == 4 * parameters
     cache = 2 * 2 * 64 * 50 * 3  # keys and values, layers, hidden, positions, rows
+    activations = 2 * 17 * 64 * 50 * 3  # 5 times the hidden size and 3 times the MLP's a position
     assert report["memory"]["bfloat16"] == {
         "weights": 2 * parameters,
         "cache": 2 * cache,
         "total": 2 * parameters + 2 * cache,
+        "activations": activations,
+        "peak": 2 * parameters + 2 * cache + activations,
     }
     assert report["memory"]["float32"]["total"] == 4 * parameters + 4 * cache
     assert report["config"]["hidden_size"] == 64
@@ -308,7 +311,13 @@ def test_inspect_a_configuration_without_weights(run, tmp_path):
     PersimmonConfig.persimmon_8b().save_pretrained(tmp_path)
     report = json.loads(run("inspect", tmp_path, "--json").stdout)
     assert (report["parameters"], report["tensors"]) == (9_397_175_296, [])
-    assert report["memory"]["bfloat16"] == {"weights": 18_794_350_592, "cache": 9_663_676_416, "total": 28_458_027_008}
+    assert report["memory"]["bfloat16"] == {
+        "weights": 18_794_350_592,
+        "cache": 9_663_676_416,
+        "total": 28_458_027_008,
+        "activations": 2_281_701_376,
+        "peak": 30_739_728_384,
+    }
     assert "no weights" in run("inspect", tmp_path).stdout
 
 
@@ -369,16 +378,24 @@ def test_doctor_notices_what_is_wrong_and_what_is_missing(run, mini, monkeypatch
 
 
 def test_what_will_fit_by_hand():
-    """9,397,175,296 parameters; 589,824 bytes of bfloat16 cache a position."""
+    """9,397,175,296 parameters; 589,824 bytes of bfloat16 cache and 139,264 of activations a position."""
     table = health.room_table({"cpu": 25_000_000_000})
     columns = [list(column.cells) for column in table.columns]
     assert columns == [
         ["float32", "bfloat16", "int8"],
-        ["40.0 GB", "20.0 GB", "10.6 GB"],
-        ["15.0 GB short", "fits", "fits"],
-        ["56.9 GB", "28.5 GB", "19.1 GB"],
-        ["31.9 GB short", "3.5 GB short", "fits"],
+        ["40.6 GB", "20.3 GB", "10.9 GB"],
+        ["15.6 GB short", "fits", "fits"],
+        ["61.5 GB", "30.7 GB", "21.3 GB"],
+        ["36.5 GB short", "5.7 GB short", "fits"],
     ]
+
+
+def test_what_is_spread_out():
+    """403 MB a layer and 34 of its cache (at 2,048 positions); 2.1 GB of embedding and 2.1 of room for the head."""
+    [line] = health.spread({"cuda:0": 16_000_000_000, "cpu": 20_000_000_000})
+    assert line == "Persimmon-8B in bfloat16, 2,048 tokens, spread out: 25 layers on cuda:0, 11 layers on cpu"
+    assert list(health.spread({"cpu": 99_000_000_000})) == []
+    assert list(health.spread({"cuda:0": 80_000_000_000, "cpu": 1})) == []
 
 
 # train

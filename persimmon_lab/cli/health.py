@@ -6,9 +6,9 @@ import platform
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import typer
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from persimmon_lab.cli.inspection import plain_console, readable
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.memory import cache_bytes, weight_bytes
+from persimmon_lab.memory import Device, free_memory, memory_plan, weight_bytes
 from persimmon_lab.mini import load_mini
 
 FINE, MISSING, BROKEN = "fine", "missing", "broken"
@@ -25,11 +25,12 @@ OLDEST_PYTHON = (3, 11)
 REQUIRED = ("torch", "numpy", "einops", "jaxtyping", "safetensors", "sentencepiece", "huggingface_hub", "typer", "rich")
 OPTIONAL = {
     "lab": ("jupyterlab", "ipywidgets", "anywidget", "matplotlib"),
+    "offload": ("accelerate",),
     "test": ("pytest", "nbval", "playwright", "transformers"),
     "web": ("voila",),
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Weights and cache of the 8B model: int8 is weights alone, the cache stays in bfloat16.
+# Of the 8B model's weights, and of its cache and activations: int8 is for weights alone.
 FORMATS = {
     "float32": (torch.float32, torch.float32),
     "bfloat16": (torch.bfloat16, torch.bfloat16),
@@ -56,6 +57,8 @@ def doctor() -> None:
         typer.echo(f"{typer.style(f'{finding.state:8}', fg=COLOURS[finding.state])} {finding.what:24} {finding.detail}")
         broken = broken or finding.state == BROKEN
     plain_console().print(room_table(places))
+    for line in spread(places):
+        typer.echo(line)
     if broken:
         raise typer.Exit(1)
 
@@ -82,7 +85,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def devices(places: dict[str, int]) -> Iterator[Finding]:
+def devices(places: dict[Device, int]) -> Iterator[Finding]:
     threads, capability = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     yield Finding("CPU", FINE, f"{os.cpu_count()} cores, {threads} threads for torch, {capability}")
     for index in range(torch.cuda.device_count()):
@@ -92,20 +95,6 @@ def devices(places: dict[str, int]) -> Iterator[Finding]:
         yield Finding("mps", FINE, "Apple GPU")
     for place, free in places.items():
         yield Finding(f"free memory on {place}", FINE, readable(free))
-
-
-def free_memory() -> dict[str, int]:
-    """Bytes free on each device whose memory can be asked for."""
-    free = {f"cuda:{index}": torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())}
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free["cpu"] = int(lines["MemAvailable"].split()[0]) * 1024
-    # A container may be allowed less than the machine has.
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and limit.read_text().strip() != "max":
-        free["cpu"] = min(free["cpu"], int(limit.read_text()) - int(used.read_text()))
-    return free
 
 
 def arithmetic() -> Iterator[Finding]:
@@ -149,19 +138,35 @@ def shipped_model() -> Finding:
     return Finding("persimmon-mini", FINE, f"loads in {loaded - started:.2f} s, writes {rate:,.0f} tokens a second")
 
 
-def room_table(places: dict[str, int]) -> Table:
-    """Weights and cache of Persimmon-8B in three formats beside what is free; activations come on top."""
+def room_table(places: dict[Device, int]) -> Table:
+    """What Persimmon-8B needs at its peak in three formats, beside what is free."""
     config = PersimmonConfig.persimmon_8b()
-    table = Table("Persimmon-8B", title="What will fit (weights and cache of one conversation)", title_justify="left")
+    title = "What will fit (weights, the cache of one conversation, and reading all of it at once)"
+    table = Table("Persimmon-8B", title=title, title_justify="left")
     for context in CONTEXTS:
         table.add_column(f"{context:,} tokens", justify="right")
         for place in places:
             table.add_column(f"on {place}")
-    for name, (weights, cache) in FORMATS.items():
+    for name, (weights, computing) in FORMATS.items():
         cells = []
         for context in CONTEXTS:
-            needed = weight_bytes(config, weights) + cache_bytes(config, cache, context)
+            plan = memory_plan(config, computing, context=context)
+            needed = weight_bytes(config, weights) + plan.cache + plan.activations
             cells.append(readable(needed))
             cells += ["fits" if needed <= free else f"{readable(needed - free)} short" for free in places.values()]
         table.add_row(name, *cells)
     return table
+
+
+def spread(places: dict[Device, int]) -> Iterator[str]:
+    """How `load_over_devices` would lay out Persimmon-8B in bfloat16 where there is a GPU and it is too small."""
+    for context in CONTEXTS:
+        plan = memory_plan(PersimmonConfig.persimmon_8b(), torch.bfloat16, context=context)
+        if list(places) == ["cpu"] or any(plan.fits({place: free}) for place, free in places.items() if place != "cpu"):
+            continue
+        try:
+            layers = Counter(place for name, place in plan.place(places).items() if "layers" in name)
+        except ValueError:
+            continue
+        shares = ", ".join(f"{count} layers on {place}" for place, count in layers.items())
+        yield f"Persimmon-8B in bfloat16, {context:,} tokens, spread out: {shares}"

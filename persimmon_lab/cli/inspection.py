@@ -23,6 +23,7 @@ from persimmon_lab.memory import memory_plan, parameter_counts
 from persimmon_lab.mini import MINI
 
 DTYPES = (torch.float32, torch.bfloat16)
+MEMORY_COLUMNS = ("weights", "cache", "total", "activations", "peak")
 WIDTH_OF_A_PIPE = 140  # rich takes 80 where there is no terminal, too narrow for a tensor's name
 
 
@@ -93,9 +94,7 @@ def summarise(config: PersimmonConfig, tensors: list[StoredTensor], context: int
         "parameters": sum(math.prod(tensor.shape) for tensor in tensors) if tensors else expected,
         "expected_parameters": expected,
         "dtypes": sorted({tensor.dtype for tensor in tensors}),
-        "memory": {
-            name: {"weights": plan.weights, "cache": plan.cache, "total": plan.total} for name, plan in plans.items()
-        },
+        "memory": {name: {column: getattr(plan, column) for column in MEMORY_COLUMNS} for name, plan in plans.items()},
         "context": context,
         "batch": batch,
     }
@@ -127,10 +126,10 @@ def tensor_table(tensors: list[StoredTensor], every: bool) -> Table:
 
 def memory_table(memory: dict[str, dict[str, int]], context: int, batch: int) -> Table:
     table = Table("dtype", title=f"Memory for {batch} x {context:,} positions", title_justify="left")
-    for column in ("weights", "cache", "total"):
+    for column in MEMORY_COLUMNS:
         table.add_column(column, justify="right")
     for dtype, plan in memory.items():
-        table.add_row(dtype, *(readable(plan[column]) for column in ("weights", "cache", "total")))
+        table.add_row(dtype, *(readable(plan[column]) for column in MEMORY_COLUMNS))
     return table
 
 
