@@ -1,0 +1,107 @@
+"""Is it a bug or is it rounding? A candidate's error beside the errors that honest rounding makes.
+
+A bfloat16 run differs from its reference by half a per cent; if it rounds its rotary positions as well, by three
+quarters. What tells them apart is how little the size of honest errors varies: sums of many roundings are all alike.
+So the experiment is repeated on neighbours of the model, each weight moved by a step of the format or not at all:
+another model, hardly different, in which every rounding falls anew.
+
+What adds less than the rounding itself stays unseen (in bfloat16, an epsilon of 1e-4 for 1e-5): compare in float32
+first, see `persimmon_lab.numerics.parity`.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from persimmon_lab.numerics.compare import compare, in_dtype
+from persimmon_lab.numerics.formats import NumberFormat, format_of, spacing
+
+
+@torch.no_grad()
+def neighbour(model: nn.Module, format: NumberFormat, generator: torch.Generator) -> nn.Module:
+    """A copy with every weight moved down one step of the format, left alone, or moved up, each with probability 1/3.
+
+    Whole steps: a weight that the format holds stays one that it holds, so that rounding the copy costs what rounding
+    the model costs. Draws on the generator's device.
+    """
+    moved = in_dtype(model, next(model.parameters()).dtype)
+    for parameter in moved.parameters():
+        steps = torch.randint(-1, 2, parameter.shape, generator=generator, device=generator.device)
+        parameter += (steps.to(parameter.device) * spacing(parameter.detach(), format)).to(parameter.dtype)
+    return moved
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """One module: the candidate's relative error, and those of the repeats."""
+
+    path: str
+    error: float
+    repeats: tuple[float, ...]
+
+    @property
+    def usual(self) -> float:
+        """The geometric mean of the repeats."""
+        return math.exp(statistics.fmean(map(_log, self.repeats)))
+
+    @property
+    def z(self) -> float:
+        """How many standard deviations of the repeats the candidate's error lies above their mean, in logarithms."""
+        logs = [_log(each) for each in self.repeats]
+        away, spread = _log(self.error) - statistics.fmean(logs), statistics.stdev(logs)
+        return away / spread if spread else math.copysign(math.inf, away) if away else 0.0
+
+
+def _log(error: float) -> float:
+    return math.log(max(error, 1e-300))  # an embedding is exact in every repeat
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The candidate beside honest rounding, module by module, in the order in which they ran."""
+
+    levels: list[NoiseLevel]
+
+    def suspects(self, z: float = 10.0) -> list[str]:
+        """The modules whose error no honest rounding explains; the first of them is where to look.
+
+        With 8 repeats an honest module exceeds z = 10 once in 100,000.
+        """
+        return [level.path for level in self.levels if level.z > z]
+
+    def frame(self) -> pandas.DataFrame:
+        """One row per module."""
+        rows = [
+            {"path": level.path, "relative error": level.error, "usual error": level.usual,
+             "ratio": level.error / level.usual, "z": level.z}
+            for level in self.levels
+        ]  # fmt: skip
+        return pandas.DataFrame(rows)
+
+
+def noise(
+    reference: nn.Module,
+    candidate: nn.Module,
+    ids: Int[Tensor, "batch position"],
+    *,
+    repeats: int = 8,
+    seed: int = 0,
+    only: Iterable[str] | None = None,
+) -> Noise:
+    """Compare the candidate with the reference, then `repeats` neighbours of the reference with themselves in the
+    candidate's dtype, which have the reference's code: their errors are rounding and nothing else."""
+    wanted = None if only is None else list(only)
+    dtype = next(candidate.parameters()).dtype
+    generator = torch.Generator().manual_seed(seed)
+    runs = [compare(reference, {"candidate": candidate}, ids, only=wanted)]
+    for _ in range(repeats):
+        honest = neighbour(reference, format_of(dtype), generator)
+        runs.append(compare(honest, {"candidate": in_dtype(honest, dtype)}, ids, only=wanted))
+    errors = [{tap.path: tap.distance.relative_error for tap in run.taps} for run in runs]
+    return Noise([NoiseLevel(path, errors[0][path], tuple(each[path] for each in errors[1:])) for path in errors[0]])
