@@ -1,4 +1,4 @@
-"""`persimmon-lab`: write text, chat, look into checkpoints, train the shipped model, and check the machine.
+"""`persimmon-lab`: write text, chat, look into checkpoints, convert them, train the shipped model, check the machine.
 
 Answers go to the standard output and everything else to the standard error, so that output can be piped. A mistake is
 told in one line: exit code 2 for a command line that makes no sense, 1 for anything that went wrong after it.
@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from persimmon_lab.cli.conversion import convert, export
 from persimmon_lab.cli.health import doctor
 from persimmon_lab.cli.inspection import inspect
 from persimmon_lab.cli.training import train
@@ -38,10 +39,12 @@ app = typer.Typer(
     cls=OneLineErrors,
     no_args_is_help=True,
     add_completion=False,
-    help="Write text with Persimmon models, look into them, train the small one, and see what this machine can run.",
+    help="Write text with Persimmon models, look into them, convert them, train the small one, and see what fits here.",
 )
 app.command()(generate)
 app.command()(chat)
 app.command()(inspect)
+app.command()(convert)
+app.command()(export)
 app.add_typer(train, name="train")
 app.command()(doctor)

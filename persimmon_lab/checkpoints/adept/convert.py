@@ -1,6 +1,7 @@
 """A release of Adept's as a checkpoint in transformers' layout, a few megabytes at a time."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,7 +10,11 @@ from persimmon_lab.checkpoints.adept.destination import check_destination, check
 from persimmon_lab.checkpoints.adept.opening import OpenRelease, open_release
 from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard
 from persimmon_lab.checkpoints.settings import default_generation_config
+from persimmon_lab.checkpoints.sources import Source
 from persimmon_lab.checkpoints.writing import staged, write_weights
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.tokenizer import PersimmonTokenizer
 
 
 def convert(
@@ -39,13 +44,26 @@ def write(
     max_shard_size: int | str = "5GB",
     progress: Progress = unheard,
 ):
-    """Write a checkpoint by way of a staging folder; raises as `convert` does."""
-    out = Path(out).expanduser()
+    """Write an open release to a checkpoint; raises as `convert` does."""
+    write_checkpoint(Path(out).expanduser(), release.config, release.tensors, release.tokenizer, None,
+                     max_shard_size, progress)  # fmt: skip
+
+
+def write_checkpoint(
+    out: Path,
+    config: PersimmonConfig,
+    tensors: Mapping[str, Source],
+    tokenizer: PersimmonTokenizer | None,
+    generation_config: GenerationConfig | None,
+    max_shard_size: int | str,
+    progress: Progress,
+):
+    """All files of a checkpoint, by way of a staging folder, after a look whether they may and can be written."""
     check_destination(out)
-    check_room(out, release.nbytes)
+    check_room(out, sum(tensor.nbytes for tensor in tensors.values()))
     with staged(out) as folder:
-        write_weights(folder, release.tensors, max_shard_size, progress)
-        release.config.save_pretrained(folder)
-        default_generation_config(release.config).save_pretrained(folder)
-        if release.tokenizer is not None:
-            release.tokenizer.save_pretrained(folder)
+        write_weights(folder, tensors, max_shard_size, progress)
+        config.save_pretrained(folder)
+        (generation_config or default_generation_config(config)).save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)

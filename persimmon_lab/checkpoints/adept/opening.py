@@ -33,11 +33,15 @@ class OpenRelease:
     `tensors` go by our names, in the model's order and in the dtype asked for. `notes` says what was assumed.
     """
 
-    release: Release
+    files: Release
     config: PersimmonConfig
     tensors: Mapping[str, Source]
     tokenizer: PersimmonTokenizer | None
     notes: list[str]
+
+    @property
+    def source(self) -> Path:
+        return self.files.source
 
     @property
     def nbytes(self) -> int:
@@ -50,31 +54,31 @@ class OpenRelease:
 
 def open_release(source: str | os.PathLike, dtype: torch.dtype | None = None) -> OpenRelease:
     """Check all of a release that can be checked without reading its large tensors."""
-    release = find_release(source)
-    archives = {place: read_archive(window) for place, window in release.ranks.items()}
+    files = find_release(source)
+    archives = {place: read_archive(window) for place, window in files.ranks.items()}
     gathered = gather(archives)
     buffers = {name for name in gathered if name.endswith(INVERSE_FREQUENCIES)}
     merged = {name: merge(name, parts) for name, parts in gathered.items()}
     tensors = {name: tensor for name, tensor in merged.items() if name not in buffers}
     args = [archive["args"] for archive in archives.values() if isinstance(archive.get("args"), dict)]
     _check_copies(gathered, args)
-    ranks = tuple(1 + max(index) for index in zip(*release.ranks))
+    ranks = tuple(1 + max(index) for index in zip(*files.ranks))
     config, notes = read_settings(args, tensors, {name: read(merged[name]) for name in sorted(buffers)}, ranks)
     copy = tensors.pop(HEAD, None) if config.tie_word_embeddings else None
     if copy is not None and EMBEDDING in tensors and not same_bits(copy, tensors[EMBEDDING]):
         raise CheckpointError(f"untie_embeddings is off, but {HEAD} and {EMBEDDING} are two different tensors")
-    needed = _shapes(config)
+    needed = model_shapes(config)
     if lists := differences(needed, tensors):
-        raise CheckpointError(f"{release.source} holds other tensors than its sizes ask for.\n  " + "\n  ".join(lists))
+        raise CheckpointError(f"{files.source} holds other tensors than its sizes ask for.\n  " + "\n  ".join(lists))
     tensors = {name: Finite(name, tensors[name], dtype or tensors[name].dtype) for name in needed}
-    tokenizer = _read_tokenizer(release)
+    tokenizer = _read_tokenizer(files)
     ids, more = _token_ids(tokenizer, config.vocab_size)
     stored = tensors[EMBEDDING].dtype
     notes += more + [
         f"{name} is stored in {tensor.dtype}" for name, tensor in tensors.items() if tensor.dtype != stored
     ]
     config = replace(config, torch_dtype=str(stored).removeprefix("torch."), **ids)
-    return OpenRelease(release, config, tensors, tokenizer, notes)
+    return OpenRelease(files, config, tensors, tokenizer, notes)
 
 
 def _check_copies(gathered: Mapping[str, Sequence[Source]], args: Sequence[Mapping[str, Any]]):
@@ -88,7 +92,7 @@ def _check_copies(gathered: Mapping[str, Sequence[Source]], args: Sequence[Mappi
         raise CheckpointError(f"these should be the same on every rank, and differ: {', '.join(unequal)}")
 
 
-def _shapes(config: PersimmonConfig) -> dict[str, tuple[int, ...]]:
+def model_shapes(config: PersimmonConfig) -> dict[str, tuple[int, ...]]:
     """What a model of this configuration stores, in its order."""
     with torch.device("meta"), NoDraws():
         model = PersimmonForCausalLM(config)
