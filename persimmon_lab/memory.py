@@ -166,17 +166,18 @@ class MemoryPlan:
         computing = [device for device in devices if device not in OFFLOAD] or ["cpu"]
         storing = {device: devices[device] for device in OFFLOAD if device in devices and device not in computing}
         cache = self.cache // self.config.num_hidden_layers
-        here, there = list(self.modules)[:resident], list(self.modules)[resident:]
+        embedding, *_ = names = list(self.modules)
+        here, there = names[:resident], names[resident:]
         room = {device: devices.get(device, 0) - self.activations for device in computing}
         visiting = max((self.modules[name] for name in there), default=0)
         room[computing[0]] -= visiting + cache * sum("layers" in name for name in there)
         here = fill({name: self.modules[name] + ("layers" in name) * cache for name in here}, room)
         there = fill({name: self.modules[name] for name in there}, storing)
-        if room[computing[0]] < 0 or here is None or there is None:
+        if here is None or there is None or (there and here[embedding] != computing[0]):
             return None
         places = here | there
         if self.config.tie_word_embeddings:
-            places["lm_head"] = places["model.embed_tokens"]  # they are one tensor
+            places["lm_head"] = places[embedding]  # they are one tensor
         return places
 
 

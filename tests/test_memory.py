@@ -252,7 +252,9 @@ def test_layers_are_placed_in_order(devices, expected):
     assert plan.fits(devices) == set(device_map.values()).issubset(computing)
 
 
-@pytest.mark.parametrize("devices", [{0: 60}, {0: 27, 1: 38}, {0: 30, "cpu": 99}, {0: 51, "cpu": 19}, {}])
+@pytest.mark.parametrize(
+    "devices", [{0: 60}, {0: 27, 1: 38}, {0: 30, "cpu": 99}, {0: 51, "cpu": 19}, {0: 9, 1: 49, "cpu": 99}, {}]
+)
 def test_what_does_not_fit_is_said(devices):
     assert not hand_made().fits(devices)
     with pytest.raises(ValueError, match=r"0\.0 GB of weights, .* find no place on .*; ask for less context"):
