@@ -186,7 +186,7 @@ def build_release(
     for stage in range(pipeline):
         for rank in range(tensor_parallel):
             runs = [run_of_layers(rank, stage, chunk) for chunk in range(chunks)]
-            with _megatron() as enums:
+            with megatron() as enums:
                 namespace = argparse.Namespace(**settings | dict(rank=stage * tensor_parallel + rank))
                 namespace.model_type = enums.ModelType.encoder_or_decoder
                 vars(namespace).update(args if isinstance(args, dict) else {})
@@ -239,7 +239,7 @@ def _old(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _megatron() -> Iterator[types.ModuleType]:
+def megatron() -> Iterator[types.ModuleType]:
     """Adept's `megatron.model.enums`, which `args` refers to, for as long as a file is written."""
 
     class ModelType(enum.Enum):

@@ -108,9 +108,11 @@ def _start_of(file: io.BufferedReader, entry: zipfile.ZipInfo, window: Window) -
             f"{window.name} was compressed after it was saved ({entry.filename}), so its tensors cannot be read one by "
             "one; unpack it and save it again with torch.save"
         )
-    file.seek(entry.header_offset)
-    signature, name, extra = ENTRY_HEADER.unpack(file.read(ENTRY_HEADER.size).ljust(ENTRY_HEADER.size))
-    start = entry.header_offset + ENTRY_HEADER.size + name + extra
+    start, signature = entry.header_offset, b""
+    if 0 <= start <= window.length:  # a damaged directory can say anything
+        file.seek(start)
+        signature, name, extra = ENTRY_HEADER.unpack(file.read(ENTRY_HEADER.size).ljust(ENTRY_HEADER.size))
+        start += ENTRY_HEADER.size + name + extra
     if signature != ZIP or start + entry.file_size > window.length:
         raise CheckpointError(f"{entry.filename} of {window.name} is not where its directory says. {hint(window)}")
     return start

@@ -5,6 +5,7 @@ import math
 import pickle
 import pickletools
 import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 
 import torch
@@ -37,7 +38,6 @@ BUILTINS = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset
             "set", "slice", "str", "tuple")  # fmt: skip
 HARMLESS = {"copyreg._reconstructor", "types.SimpleNamespace", "_codecs.encode"}
 HARMLESS |= {f"builtins.{name}" for name in BUILTINS}
-PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # the names that protocol 2, torch's, still writes
 
 
 class Inert:
@@ -155,7 +155,8 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         """Called for every name in the pickle; gives a stand-in, never the thing itself."""
-        module = PYTHON_2.get(module, module)
+        # Protocol 2, which is torch's, writes the names of Python 2: subprocess.Popen as commands.Popen.
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         full = f"{module}.{name}"
         if full in self.known:
             return self.known[full]
@@ -169,8 +170,13 @@ class _Unpickler(pickle.Unpickler):
             )
         return type("Inert", (Inert,), {"module": module, "name": name})
 
-    def persistent_load(self, identifier: tuple) -> Storage:
-        """A storage, which the pickle refers to by ("storage", type, key, location, how many elements)."""
+    def persistent_load(self, identifier: tuple) -> object:
+        """A storage, to which the pickle refers by ("storage", type, key, location, how many elements).
+
+        torch's old format also refers to the class of a module, with its source code.
+        """
+        if identifier[0] == "module":
+            return identifier[1]
         kind, storage_type, key, location, elements, *view = identifier
         if kind != "storage" or not isinstance(storage_type, _StorageType) or any(view):
             raise ValueError(f"a reference that torch.save does not write: {kind!r}, {storage_type!r}")

@@ -2,7 +2,6 @@
 
 import io
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from persimmon_lab.checkpoints.adept.window import Window
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.checkpoints.weights import bytes_of
+from persimmon_lab.checkpoints.sources import bytes_of, checksum_of, read
 
 BITE = 2**20  # bytes read at a time where only their checksum is wanted
 
@@ -48,7 +47,7 @@ class Storage(Sealed):
 
     def fill(self, file: io.BufferedReader, landing: Shaped[Tensor, "..."]):
         """Read on in the file, straight into a tensor's memory."""
-        if landing.nbytes and file.readinto(bytes_of(landing)) != landing.nbytes:
+        if file.readinto(bytes_of(landing)) != landing.nbytes:
             raise CheckpointError(f"{self.window.name} became shorter while it was read")
 
     def compare(self, checksum: int):
@@ -62,15 +61,8 @@ class Storage(Sealed):
         """Compare all its bytes with their checksum, in a pass of its own."""
         if self.checksum is None:
             return
-        checksum, left = 0, self.nbytes
-        with self.window.open() as file:
-            file.seek(self.start)
-            while left:
-                bite = file.read(min(left, BITE))
-                if not bite:
-                    raise CheckpointError(f"{self.window.name} became shorter while it was read")
-                checksum, left = zlib.crc32(bite, checksum), left - len(bite)
-        self.compare(checksum)
+        for _ in StoredTensor(self, torch.uint8, (self.nbytes,), (1,), 0).pieces(BITE):
+            pass
         self.checksum = None  # once is enough
 
 
@@ -108,7 +100,7 @@ class StoredTensor(Sealed):
         return True
 
     def pieces(self, rows: int) -> Iterator[Shaped[Tensor, "..."]]:
-        """Consecutive blocks of `rows` rows (of the first axis), each in fresh memory on the CPU; at least one.
+        """All rows (along the first axis) in order, at most `rows` at a time, each piece in memory of its own.
 
         Raises CheckpointError when the bytes differ from their checksum: before the first piece where the tensor is a
         part of its storage, else after the last one.
@@ -116,26 +108,25 @@ class StoredTensor(Sealed):
         covers = self.contiguous and self.nbytes == self.source.nbytes
         if not covers:
             self.source.verify()
-        if not self.contiguous and self.nbytes:
+        if not self.contiguous:
             yield from self._gather().split(rows)
             return
-        height, checksum = (self.shape or (1,))[0], 0
+        height, *width = self.shape or (1,)
+        checksum = 0
         with self.source.window.open() as file:
             file.seek(self.source.start + self.offset * self.dtype.itemsize)
-            for start in range(0, max(1, height), rows):
-                shape = (min(rows, height - start), *self.shape[1:]) if self.shape else ()
-                piece = torch.empty(shape, dtype=self.dtype, device="cpu")
+            for start in range(0, height, rows):
+                piece = torch.empty(min(rows, height - start), *width, dtype=self.dtype, device="cpu")
                 self.source.fill(file, piece)
                 if covers:
-                    checksum = zlib.crc32(bytes_of(piece), checksum)
+                    checksum = checksum_of(piece, checksum)
                 yield piece
         if covers:
             self.source.compare(checksum)
 
     def read(self) -> Shaped[Tensor, "..."]:
-        """All of it."""
-        (whole,) = self.pieces(max(1, (self.shape or (1,))[0]))
-        return whole
+        """All of it, in memory of its own."""
+        return read(self)
 
     def _gather(self) -> Shaped[Tensor, "..."]:
         """Collect a tensor whose elements lie in another order than their indices, such as a transposed one."""

@@ -60,11 +60,11 @@ class _Stretch(io.RawIOBase):
 def hint(window: Window) -> str:
     """What a file that cannot be read most likely is, and what to do about it."""
     with window.open() as file:
-        beginning = file.read(64).lstrip().lower()
+        beginning = file.read(64)
     if not beginning:
         return "The file is empty: copy or download it again"
     if beginning.startswith(b"version https://git-lfs"):
         return "It is the pointer that git keeps for a large file: run `git lfs pull`"
-    if beginning.startswith((b"<", b"{")):
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in beginning):
         return "It is text, such as the error page of a failed download: download it again"
     return f"It may be truncated or damaged ({window.length:,} bytes here): copy or download it again"
