@@ -71,7 +71,7 @@ def _where(place: Path) -> tuple[Path, list[str]]:
     name = glob.escape(place.name)
     if place.is_file():
         return place.parent, [name, TOKENIZER]
-    if re.fullmatch(ITERATION, place.name):
+    if re.fullmatch(ITERATION, place.name) and any(place.glob("mp_rank_*")):  # else a whole release called "release"
         return place.parent, [f"{name}/*/*.pt", TOKENIZER]
     return place, [depth + wanted for depth in DEPTHS for wanted in ("*.pt", TRACKER, TOKENIZER)]
 
