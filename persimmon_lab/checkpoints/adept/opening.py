@@ -75,7 +75,9 @@ def open_release(source: str | os.PathLike, dtype: torch.dtype | None = None) ->
     ids, more = _token_ids(tokenizer, config.vocab_size)
     stored = tensors[EMBEDDING].dtype
     notes += more + [
-        f"{name} is stored in {tensor.dtype}" for name, tensor in tensors.items() if tensor.dtype != stored
+        f"{name} is stored in {tensor.dtype}, the embedding in {stored}"
+        for name, tensor in tensors.items()
+        if tensor.dtype != stored
     ]
     config = replace(config, torch_dtype=str(stored).removeprefix("torch."), **ids)
     return OpenRelease(files, config, tensors, tokenizer, notes)
