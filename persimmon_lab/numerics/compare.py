@@ -46,7 +46,8 @@ def compare(
     """Run the reference and the candidates, by name, on the same tokens and measure every module that all have.
 
     `only` are patterns of module paths ("*.mlp.*"); the logits are always compared where the models make any. Metrics
-    are float64; a float64 reference (`in_dtype(model, torch.float64)`) separates rounding from bugs.
+    are float64; a float64 reference (`in_dtype(model, torch.float64)`) separates rounding from bugs. Raises ValueError
+    for models of different shapes.
     """
     wanted = None if only is None else list(only)
     taps, made = [], {}
@@ -58,6 +59,9 @@ def compare(
         exact, *others = map(_heads_before_positions, repeat(path), made_there, heads_first)
         operation = operation_of(path, str(reference.config.hidden_act))
         for name, other in zip(candidates, others, strict=True):
+            if other.shape != exact.shape:
+                shapes = f"{tuple(exact.shape)} in the reference and {tuple(other.shape)} in {name!r}"
+                raise ValueError(f"{path} has shape {shapes}; compare models of one configuration")
             there = distance(exact, other, is_masked=operation == "scores")
             if matches(path, wanted):
                 taps.append(Tap(name, path, operation, there))

@@ -53,10 +53,7 @@ def distance(
     reference: Float[Tensor, "*shape"], candidate: Float[Tensor, "*shape"], is_masked: bool = False
 ) -> Distance:
     """The candidate against the reference. `is_masked`: leave out where the reference holds its dtype's lowest
-    number, which in attention scores says "not visible" and differs from dtype to dtype. Raises ValueError for
-    tensors of two shapes."""
-    if reference.shape != candidate.shape:
-        raise ValueError(f"the reference has shape {tuple(reference.shape)}, the candidate {tuple(candidate.shape)}")
+    number, which in attention scores says "not visible" and differs from dtype to dtype."""
     kept_out = torch.finfo(reference.dtype).min / 2 if is_masked else -math.inf
     format = format_of(candidate.dtype)
     error = norm = largest = 0.0

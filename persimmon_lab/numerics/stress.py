@@ -24,14 +24,14 @@ def chosen_layers(model: PersimmonPreTrainedModel, layers: Iterable[int] | None)
     return [every[index] for index in wanted]
 
 
-def _check_factor(factor: float):
+def _check_factor(factor: int | float):
     if factor <= 0:
         raise ValueError(f"factor is {factor}; ReLU and LayerNorm keep their meaning under positive factors only")
 
 
 @torch.no_grad()
 def scale_mlp(
-    model: PersimmonPreTrainedModel, factor: float, layers: Iterable[int] | None = None
+    model: PersimmonPreTrainedModel, factor: int | float, layers: Iterable[int] | None = None
 ) -> PersimmonPreTrainedModel:
     """A copy whose MLP pre-activations are `factor` times as large, and whose way down divides that out again.
 
@@ -51,7 +51,7 @@ def scale_mlp(
     return stressed
 
 
-def what_scale_mlp_does(factor: float, layers: Iterable[int] | None = None) -> str:
+def what_scale_mlp_does(factor: int | float, layers: Iterable[int] | None = None) -> str:
     """For the caption of a figure."""
     return (
         f"stressed: MLP pre-activations of {_named(layers)} times {factor:g}, divided out on the way down; "
@@ -60,7 +60,7 @@ def what_scale_mlp_does(factor: float, layers: Iterable[int] | None = None) -> s
 
 
 @torch.no_grad()
-def scale_residual(model: PersimmonPreTrainedModel, factor: float) -> PersimmonPreTrainedModel:
+def scale_residual(model: PersimmonPreTrainedModel, factor: int | float) -> PersimmonPreTrainedModel:
     """A copy whose residual stream is `factor` times as large everywhere, which every LayerNorm divides out again.
 
     All that writes into the stream (the embedding, and in every layer the projections after attention and MLP) is
@@ -85,7 +85,7 @@ def scale_residual(model: PersimmonPreTrainedModel, factor: float) -> PersimmonP
     return stressed
 
 
-def what_scale_residual_does(factor: float) -> str:
+def what_scale_residual_does(factor: int | float) -> str:
     """For the caption of a figure."""
     return (
         f"stressed: the residual stream times {factor:g}, divided out by the norms; "

@@ -1,0 +1,204 @@
+"""What the comparison reports is what can be worked out from all activations, kept."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from persimmon_lab.numerics.compare import compare, in_dtype
+from persimmon_lab.numerics.comparison import layer_of, operation_of
+from persimmon_lab.numerics.measures import distance, predictions
+from persimmon_lab.numerics.stress import scale_mlp
+from tests.models import ids, tiny
+
+
+@torch.no_grad()
+def everything(model) -> dict[str, torch.Tensor]:
+    """The outputs of all modules, by hooks that keep them."""
+    seen, handles = {}, []
+    for path, module in model.named_modules():
+
+        def remember(_module, _given, output, path=path):
+            first = output[0] if isinstance(output, tuple) else output
+            if isinstance(first, torch.Tensor):
+                seen[path] = first
+
+        handles.append(module.register_forward_hook(remember))
+    model(ids(), use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return in_dtype(tiny(), torch.float64)
+
+
+def test_every_module_is_measured_against_the_reference(reference):
+    candidates = {str(dtype): in_dtype(tiny(), dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32)}
+    frame = compare(reference, candidates, ids()).frame()
+    exact = everything(reference)
+    assert len(frame) == 3 * len(exact)
+    for name, candidate in candidates.items():
+        made, rows = everything(candidate), frame[frame["candidate"] == name].set_index("path")
+        assert list(rows.index) == list(made)
+        for path, row in rows.iterrows():
+            error = float((made[path].double() - exact[path]).norm() / exact[path].norm())
+            assert row["relative error"] == pytest.approx(error, rel=1e-9)
+            assert row["signal to noise (dB)"] == pytest.approx(-20 * math.log10(error) if error else math.inf)
+            assert row["largest"] == float(exact[path].abs().max())
+            assert row["share of the format"] == row["largest"] / torch.finfo(candidate.dtype).max
+            assert row["overflowed"] == 0
+
+
+def test_half_precision_loses_what_its_fraction_is_short_of(reference):
+    growth = compare(reference, {name: in_dtype(tiny(), getattr(torch, name)) for name in
+                                 ("float32", "float16", "bfloat16")}, ids()).growth()  # fmt: skip
+    assert list(growth.columns) == ["float32", "float16", "bfloat16"]
+    assert list(growth.index) == [0, 1]
+    for layer in growth.index:
+        assert 4 < growth.loc[layer, "bfloat16"] / growth.loc[layer, "float16"] < 16  # 3 bits: about 8
+        # 13 bits, 8,192, if float32 were not also what sums are kept in
+        assert 1024 < growth.loc[layer, "float16"] / growth.loc[layer, "float32"] < 16384
+
+
+def test_predictions_are_those_of_torch(reference):
+    candidate = in_dtype(tiny(), torch.bfloat16)
+    made = compare(reference, {"half": candidate}, ids()).predictions["half"]
+    with torch.no_grad():
+        exact, half = (model(ids()).logits.double() for model in (reference, candidate))
+    kl = F.kl_div(half.log_softmax(-1), exact.log_softmax(-1), log_target=True, reduction="none").sum(-1)
+    assert torch.allclose(made.kl, kl, rtol=1e-9, atol=1e-15)
+    assert torch.equal(made.flipped, exact.argmax(-1) != half.argmax(-1))
+    for logits, perplexity in ((exact, made.reference_perplexity), (half, made.perplexity)):
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids()[:, 1:].flatten())
+        assert perplexity == pytest.approx(float(loss.exp()))
+
+
+def test_long_texts_and_large_tensors_are_measured_in_pieces(monkeypatch):
+    """Whatever the size of a piece, the numbers are the same."""
+    generator = torch.Generator().manual_seed(0)
+    exact, other = torch.randn(2, 2, 5, 7, generator=generator)
+    other[1, 3, 2] = math.inf
+    whole = distance(exact, other), predictions(exact, other, torch.arange(10).reshape(2, 5) % 7)
+    monkeypatch.setattr("persimmon_lab.numerics.measures.PIECE", 3)
+    monkeypatch.setattr("persimmon_lab.numerics.measures.POSITIONS", 2)
+    pieces = distance(exact, other), predictions(exact, other, torch.arange(10).reshape(2, 5) % 7)
+    assert pieces[0] == whole[0]
+    assert whole[0].first_bad == (1, 3, 2)
+    assert torch.equal(pieces[1].kl, whole[1].kl)
+    assert pieces[1].reference_perplexity == pytest.approx(whole[1].reference_perplexity)
+
+
+def test_overflow_and_underflow_are_counted():
+    exact = torch.tensor([1e-9, 2.9e-8, 3.1e-8, 0.0, 1.0, 70000.0, -1e9, 2.0], dtype=torch.float64)
+    half = exact.half()
+    half[4] = 0  # wrong, but no underflow: 1 is not too small for float16
+    there = distance(exact, half)
+    assert (there.overflowed, there.underflowed) == (2, 2)
+    assert there.first_bad == (5,)
+    assert there.relative_error == math.inf
+    assert there.signal_to_noise == -math.inf
+    assert there.largest == 1e9
+    assert there.share == 1e9 / 65504
+
+
+def test_equal_tensors_and_zero_references():
+    zeros = torch.zeros(3)
+    assert distance(zeros, zeros).relative_error == 0
+    assert distance(zeros, zeros).signal_to_noise == math.inf
+    assert distance(zeros, zeros + 1e-3).relative_error == math.inf
+
+
+def test_models_of_two_shapes_are_refused(reference):
+    narrow = tiny(hidden_size=32)
+    with pytest.raises(ValueError, match=r"embed_tokens has shape \(2, 9, 64\) in .* \(2, 9, 32\) in 'narrow'"):
+        compare(reference, {"narrow": narrow}, ids())
+
+
+def test_scores_are_compared_where_they_are_visible(reference):
+    """Behind the mask stands each dtype's lowest number, which is no error."""
+    eager = [in_dtype(tiny(attn_implementation="eager"), dtype) for dtype in (torch.float64, torch.float16)]
+    frame = compare(eager[0], {"half": eager[1]}, ids()).frame()
+    rows = frame[frame["operation"] == "scores"]
+    assert len(rows) == 2
+    assert (rows["relative error"] < 2e-3).all()
+    assert (rows["largest"] < 100).all()
+
+
+def test_the_first_number_that_is_not_finite_and_what_made_it():
+    """Planted: layer 1 alone squares beyond float16's end; the second number from the same forward pass."""
+    stressed = scale_mlp(tiny(), 128.0, layers=[1])
+    comparison = compare(in_dtype(stressed, torch.float64), {"float16": in_dtype(stressed, torch.float16),
+                                                             "bfloat16": in_dtype(stressed, torch.bfloat16)},
+                         ids())  # fmt: skip
+    first = comparison.first_non_finite["float16"]
+    assert first.path == "model.layers.1.mlp.activations"
+    exact, made = everything(in_dtype(stressed, torch.float64)), everything(in_dtype(stressed, torch.float16))
+    index = tuple(made[first.path].isinf().nonzero()[0].tolist())
+    assert (first.index, first.value) == (index, math.inf)
+    squared = float(exact[first.path][index])
+    assert first.exact == squared > 65504
+    given = float(exact["model.layers.1.mlp.dense_h_to_4h"][index])
+    assert given == pytest.approx(squared**0.5)
+    assert str(first) == (
+        f"model.layers.1.mlp.activations {list(index)}: squared ReLU of {given:.4g} is {squared:,.0f}; "
+        "float16 ends at 65,504"
+    )
+    assert comparison.first_non_finite["bfloat16"] is None
+    summary = comparison.summary()
+    assert summary.loc["float16", "first not finite"] == str(first)
+    assert summary.loc["bfloat16", "first not finite"] == "none"
+    assert summary.loc["float16", "mean KL (nats)"] == math.inf
+    assert summary.loc["bfloat16", "flipped"] <= 3
+    assert not comparison.predictions["float16"].is_finite
+
+
+def test_other_ways_to_leave_the_numbers():
+    """A NaN where the reference is small, and a linear map whose sum is too large."""
+    model = tiny()
+    with torch.no_grad():
+        model.model.layers[0].mlp.dense_4h_to_h.bias += 70000
+    comparison = compare(model, {"half": in_dtype(model, torch.float16)}, ids())
+    assert str(comparison.first_non_finite["half"]).startswith(
+        "model.layers.0.mlp.dense_4h_to_h [0, 0, 0]: linear map is 7"
+    )
+    poisoned = in_dtype(tiny(), torch.float32)
+    with torch.no_grad():
+        poisoned.model.embed_tokens.weight[ids()[0, 2], 5] = math.nan
+    comparison = compare(tiny(), {"poisoned": poisoned}, ids())
+    first = comparison.first_non_finite["poisoned"]
+    assert (first.path, first.index) == ("model.embed_tokens", (0, 2, 5))
+    assert "embedding gives nan, where the reference has" in str(first)
+
+
+def test_only_some_modules_and_always_the_predictions(reference):
+    candidate = {"half": in_dtype(tiny(), torch.bfloat16)}
+    some = compare(reference, candidate, ids(), only=["*.mlp"])
+    assert [tap.path for tap in some.taps] == ["model.layers.0.mlp", "model.layers.1.mlp"]
+    nothing = compare(reference, candidate, ids(), only=[])
+    assert nothing.taps == []
+    assert torch.equal(nothing.predictions["half"].kl, compare(reference, candidate, ids()).predictions["half"].kl)
+
+
+def test_a_converted_copy_is_tied_where_the_original_is():
+    tied = tiny(tie_word_embeddings=True)
+    half = in_dtype(tied, torch.float16)
+    assert half.lm_head.weight is half.model.embed_tokens.weight
+    assert half.lm_head.weight.dtype is torch.float16
+    assert tied.lm_head.weight.dtype is torch.float32
+    same = in_dtype(tied, torch.float32)
+    assert same.lm_head.weight.data_ptr() != tied.lm_head.weight.data_ptr()
+    assert all(torch.equal(one, other.float().half().float()) or one.dtype is torch.float16
+               for one, other in zip(half.parameters(), tied.parameters()))  # fmt: skip
+
+
+def test_modules_in_words():
+    assert layer_of("model.layers.12.mlp.act") == 12
+    assert layer_of("lm_head") is None
+    assert operation_of("model.layers.3") == "residual stream"
+    assert operation_of("model.layers.3.self_attn.k_layernorm") == "LayerNorm"
+    assert operation_of("model.layers.3.mlp.activations", "relu2") == "squared ReLU"
+    assert operation_of("model.layers.3.mlp.activations", "gelu") == "activation gelu"
