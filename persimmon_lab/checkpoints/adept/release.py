@@ -5,7 +5,6 @@ optimizer is distributed, `model_rng.pt` there and `optim.pt` in further folders
 """
 
 import glob
-import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -78,8 +77,8 @@ def _where(place: Path) -> tuple[Path, list[str]]:
 
 def _without_ranks(source: Path, files: dict[str, Window]) -> Release:
     """A checkpoint that is a single file, whatever its name."""
-    single = [name for name in files if source.is_file() and not is_tar(source) or name.endswith(".pt")]
-    single = [name for name in single if not PurePosixPath(name).name.startswith((".", TOKENIZER))]
+    candidates = [PurePosixPath(name) for name in files if name.endswith(".pt") or name == source.name]
+    single = [name for name in candidates if not name.name.startswith(".")]  # such as the shadows that macOS packs
     if len(single) > 1:
         raise CheckpointError(
             f"{source} holds several .pt files ({_some(single)}), and none is where Megatron puts it, which is "
@@ -91,8 +90,8 @@ def _without_ranks(source: Path, files: dict[str, Window]) -> Release:
         raise CheckpointNotFoundError(
             f"{source} holds no checkpoint of Adept's, which is a file iter_*/mp_rank_*/model_optim_rng.pt"
         )
-    tokenizer = files.get(PurePosixPath(single[0]).with_name(TOKENIZER).as_posix())
-    return Release(source, None, {(0, 0): files[single[0]]}, _read(tokenizer))
+    tokenizer = files.get(single[0].with_name(TOKENIZER).as_posix())
+    return Release(source, None, {(0, 0): files[single[0].as_posix()]}, _read(tokenizer))
 
 
 def _top(source: Path, places: list[re.Match]) -> str:
@@ -134,7 +133,8 @@ def _complete(source: Path, places: list[re.Match], files: dict[str, Window]) ->
                 f"{source} mixes the files of two runs: {_some(place[0] for place in places)}. Take those of one away"
             )
         ranks[index] = files[place[0]]
-    every = itertools.product(*(range(1 + max(numbers)) for numbers in zip(*ranks)))
+    stages, tensor_ranks = (range(1 + max(numbers)) for numbers in zip(*ranks))
+    every = ((stage, rank) for stage in stages for rank in tensor_ranks)
     missing = next((index for index in every if index not in ranks), None)
     if missing:
         stage, rank = missing
