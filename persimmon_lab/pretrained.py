@@ -46,17 +46,17 @@ class PersimmonPreTrainedModel(Pretrained, nn.Module):
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx].zero_()
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Module:
         return self.body.embed_tokens
 
-    def set_input_embeddings(self, embedding: nn.Embedding):
+    def set_input_embeddings(self, embedding: nn.Module):
         self.body.embed_tokens = embedding
 
-    def get_output_embeddings(self) -> nn.Linear | None:
+    def get_output_embeddings(self) -> nn.Module | None:
         """The projection onto the vocabulary, where there is one."""
         return getattr(self, "lm_head", None)
 
-    def set_output_embeddings(self, projection: nn.Linear):
+    def set_output_embeddings(self, projection: nn.Module):
         self.lm_head = projection
 
     def tie_weights(self):

@@ -51,7 +51,10 @@ def override(config: PersimmonConfig, overrides: dict[str, Any]) -> PersimmonCon
     """A copy of a configuration with some fields replaced."""
     fields = {field.name for field in dataclasses.fields(config)}
     if unknown := sorted(overrides.keys() - fields):
-        raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig")
+        hint = ""
+        if not {"device_map", "max_memory", "offload_folder"}.isdisjoint(unknown):
+            hint = ". To spread a model over several devices: persimmon_lab.offload.load_over_devices"
+        raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig{hint}")
     extra = dict(config.extra)
     if overrides.get("num_labels", config.num_labels) != config.num_labels:
         # The names of the old labels count the old number.

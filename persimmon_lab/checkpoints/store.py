@@ -130,6 +130,11 @@ class Pretrained:
             self.config, torch_dtype=str(self.dtype).removeprefix("torch."), architectures=[type(self).__name__]
         )
         tensors = self.state_dict()
+        if (rows := len(self.get_input_embeddings().weight)) != config.vocab_size:
+            raise ValueError(
+                f"the embedding has {rows} rows and config.vocab_size is {config.vocab_size}: rows were dropped, and "
+                "nothing in a checkpoint says which; save the whole model"
+            )
         if meta := [name for name, tensor in tensors.items() if tensor.is_meta]:
             raise ValueError(
                 f"{len(meta)} tensors are on the meta device and have no values to save: {', '.join(meta)}"
