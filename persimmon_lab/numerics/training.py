@@ -36,7 +36,7 @@ class Recipe:
     loss_scale: float = 1.0  # with `dynamic`, the first one
     dynamic: bool = False  # torch's GradScaler: where a gradient overflows, skip the step and halve the scale
     eps: float = 1e-8  # torch's and transformers' default
-    rate: float = 1e-4
+    rate: float = 2e-4
     steps: int = 8
 
     def __post_init__(self):

@@ -26,8 +26,8 @@ def drawn():
 
 def overlapping(figure):
     """Pairs of texts that touch, over all axes."""
-    texts = [text for axes in figure.axes for text in axes.texts + [axes.title, axes._left_title] if text.get_text()]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in [*texts, *figure.texts]]
+    texts = [text for axes in figure.axes for text in axes.texts + [axes.title, axes._left_title]]
+    boxes = [(t.get_text(), t.get_window_extent()) for t in [*texts, *figure.texts] if t.get_text()]
     return [(a, b) for i, (a, box) in enumerate(boxes) for b, other in boxes[:i] if box.overlaps(other)]
 
 
