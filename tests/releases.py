@@ -229,7 +229,7 @@ def write_archive(path: Path, contents: object, *, legacy: bool = False, locatio
 def as_tar(folder: Path) -> Path:
     """Pack a release as Adept publishes it: uncompressed, beside its folder and with the folder's name."""
     path = folder.with_name(f"{folder.name}.tar")
-    with tarfile.open(path, "w") as tar:
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         tar.add(folder, arcname=folder.name)
     return path
 
