@@ -1,5 +1,7 @@
 """The buffer of rotary frequencies in a release: compared with the configured base, then dropped, for it follows."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,3 +31,21 @@ def base_of(frequencies: Frequencies) -> float:
         return float(fitting[0])
     width = 2 * len(frequencies)
     return float(frequencies[-1]) ** (-width / (width - 2))
+
+
+def faults(
+    frequencies: Mapping[str, Frequencies], channels: int, fraction: int | float, base: int | float
+) -> list[str]:
+    """What is wrong with the buffers of all layers, where `fraction` of each head's `channels` should rotate."""
+    width = int(fraction * channels)
+    if wrong := [name for name, found in frequencies.items() if 2 * len(found) != width]:
+        return [
+            f"rotary_pct {fraction} of kv_channels {channels} rotates {width} channels, but {wrong[0]} is for "
+            f"{2 * len(frequencies[wrong[0]])}"
+        ]
+    if wrong := [name for name, found in frequencies.items() if not belong_to(found, base)]:
+        return [
+            f"rotary_emb_base {base} does not give the frequencies in {', '.join(wrong)}, whose base looks like "
+            f"{base_of(frequencies[wrong[0]]):.6g}"
+        ]
+    return []

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from persimmon_lab.checkpoints.adept.frequencies import Frequencies, base_of, belong_to
+from persimmon_lab.checkpoints.adept.frequencies import Frequencies, base_of, faults
 from persimmon_lab.checkpoints.adept.layout import EMBEDDING, HEAD
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.sources import Source
@@ -50,20 +50,28 @@ def read_settings(
     """
     given = _given(args[0] if args else {})
     shown = _shown(tensors, ranks)
-    values = _completed(shown | given, frequencies)
-    if unknown := [key for key in (*SIZES, "kv_channels") if key not in values | ASSUMED]:
+    values = shown | given
+    if unknown := [key for key in SIZES if key not in values]:
         raise CheckpointError(f"neither args nor tensors tell {', '.join(unknown)}; there are {', '.join(tensors)}")
+    values = _completed(values, frequencies)
     assumed = {key: value for key, value in ASSUMED.items() if key not in values}
     values |= assumed
     values.setdefault("num_attention_heads", values["hidden_size"] // values["kv_channels"])
-    wrong = _contradictions(args, given, shown) + _strangers(values, tensors) + _frequency_faults(values, frequencies)
+    wrong = _contradictions(args, given, shown) + _strangers(values, tensors)
+    wrong += faults(frequencies, values["kv_channels"], values["rotary_pct"], values["rotary_emb_base"])
     if wrong:
         raise CheckpointError("this release cannot be converted:\n  " + "\n  ".join(wrong))
     notes = [] if args else ["there are no args: sizes are those of the tensors"]
     if assumed:
         listed = ", ".join(f"{key} {value}" for key, value in assumed.items())
         notes.append(f"not in the release, so assumed as in Persimmon-8B: {listed}")
-    return _config(values), notes
+    config = _config(values)
+    if config.hidden_dropout:
+        notes.append(
+            f"hidden_dropout {config.hidden_dropout} falls after the MLP alone here; Megatron's also on embeddings and "
+            "attention"
+        )
+    return config, notes
 
 
 def _config(values: Mapping[str, Any]) -> PersimmonConfig:
@@ -75,13 +83,13 @@ def _config(values: Mapping[str, Any]) -> PersimmonConfig:
             num_hidden_layers=values["num_layers"],
             num_attention_heads=values["num_attention_heads"],
             max_position_embeddings=values["seq_length"],
-            initializer_range=values.get("init_method_std", PersimmonConfig.initializer_range),
-            layer_norm_eps=values["layernorm_epsilon"],
+            initializer_range=float(values.get("init_method_std", PersimmonConfig.initializer_range)),
+            layer_norm_eps=float(values["layernorm_epsilon"]),
             tie_word_embeddings=not values["untie_embeddings"],
             rope_theta=float(values["rotary_emb_base"]),
             qk_layernorm=values["qk_layernorm"] != NO_NORM,
-            hidden_dropout=values.get("hidden_dropout", 0.0),
-            attention_dropout=values.get("attention_dropout", 0.0),
+            hidden_dropout=float(values.get("hidden_dropout", 0.0)),
+            attention_dropout=float(values.get("attention_dropout", 0.0)),
             partial_rotary_factor=float(values["rotary_pct"]),
             architectures=["PersimmonForCausalLM"],
         )
@@ -132,8 +140,8 @@ def _completed(values: dict[str, Any], frequencies: Mapping[str, Frequencies]) -
     values = dict(values)
     first = next(iter(frequencies.values()), None)
     if "kv_channels" not in values and values.get("num_attention_heads"):
-        values["kv_channels"] = values["hidden_size"] // values["num_attention_heads"]
-    if first is not None:
+        values["kv_channels"] = max(1, values["hidden_size"] // values["num_attention_heads"])
+    if first is not None and len(first):
         values.setdefault("kv_channels", round(2 * len(first) / values.get("rotary_pct", ASSUMED["rotary_pct"])))
         values.setdefault("rotary_pct", 2 * len(first) / values["kv_channels"])
         values.setdefault("rotary_emb_base", base_of(first))
@@ -178,19 +186,3 @@ def _strangers(values: Mapping[str, Any], tensors: Mapping[str, Source]) -> list
         ),
     }
     return [reason for reason, applies in reasons.items() if applies]
-
-
-def _frequency_faults(values: Mapping[str, Any], frequencies: Mapping[str, Frequencies]) -> list[str]:
-    width, base = int(values["rotary_pct"] * values["kv_channels"]), values["rotary_emb_base"]
-    lines = []
-    if wrong := [name for name, found in frequencies.items() if 2 * len(found) != width]:
-        lines.append(
-            f"rotary_pct {values['rotary_pct']} of kv_channels {values['kv_channels']} rotates {width} channels, but "
-            f"{wrong[0]} is for {2 * len(frequencies[wrong[0]])}"
-        )
-    elif wrong := [name for name, found in frequencies.items() if not belong_to(found, base)]:
-        lines.append(
-            f"rotary_emb_base {base} does not give the frequencies in {', '.join(wrong)}, whose base looks like "
-            f"{base_of(frequencies[wrong[0]]):.6g}"
-        )
-    return lines
