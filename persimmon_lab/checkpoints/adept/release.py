@@ -20,6 +20,7 @@ ITERATION = r"iter_\d+|release"  # Megatron's "release" has no number
 RANK = r"mp_rank_(?P<rank>\d+)(?:_(?P<stage>\d+))?"
 PLACE = re.compile(rf"(?P<top>(?:.+?/)??)(?:(?P<iteration>{ITERATION})/)?{RANK}/(?:model_optim_rng|model_rng)\.pt")
 TRACKER, TOKENIZER = "latest_checkpointed_iteration.txt", "adept_vocab.model"
+LARGEST = 2**27  # bytes of what lies beside the ranks; Adept's tokenizer has a few million
 DEPTHS = ("", "*/", "*/*/", "*/*/*/")  # down to the ranks of a release that lies in a folder of its own
 
 
@@ -147,8 +148,11 @@ def _complete(source: Path, places: list[re.Match], files: dict[str, Window]) ->
 
 
 def _read(window: Window | None) -> bytes | None:
+    """The bytes of a small file."""
     if window is None:
         return None
+    if window.length > LARGEST:
+        raise CheckpointError(f"{window.name} has {window.length:,} bytes, so it is not what its name says")
     with window.open() as file:
         return file.read()
 

@@ -1,5 +1,6 @@
 """A tar whose files are read where they lie; nothing is ever extracted."""
 
+import io
 import tarfile
 from pathlib import Path, PurePosixPath
 
@@ -8,6 +9,7 @@ from persimmon_lab.checkpoints.errors import CheckpointError
 
 SIGNATURE = slice(257, 262)  # of the first header: "ustar"
 BLOCK = tarfile.BLOCKSIZE
+LARGEST = 2**20  # bytes of a header; only long names make them longer than a block
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -35,7 +37,7 @@ def files_in_tar(path: Path) -> dict[str, Window]:
     """
     files, end, length = {}, 0, path.stat().st_size
     try:
-        with tarfile.open(path, "r:") as tar:
+        with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 if fault := _fault(member):
                     raise CheckpointError(f"{path} is refused: {member.name!r} in it is {fault}. Nothing was extracted")
@@ -56,6 +58,15 @@ def files_in_tar(path: Path) -> dict[str, Window]:
                 "tar should be: copy or download it again"
             )
     return files
+
+
+class _Headers(io.FileIO):
+    """A tar of which only headers are read, and none so long that it could be there to fill the memory."""
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= LARGEST:
+            raise tarfile.ReadError(f"it has a header of {size:,} bytes")
+        return super().read(size)
 
 
 def _fault(member: tarfile.TarInfo) -> str:

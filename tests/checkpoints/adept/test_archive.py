@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from persimmon_lab.checkpoints.adept.archive import StoredTensor, read_archive
-from persimmon_lab.checkpoints.adept.pickled import Inert
+from persimmon_lab.checkpoints.adept.stand_ins import Inert
 from persimmon_lab.checkpoints.adept.window import Window
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.releases import build_release, megatron, write_archive

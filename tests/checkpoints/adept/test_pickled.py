@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import torch
 
-from persimmon_lab.checkpoints.adept import pickled
+from persimmon_lab.checkpoints.adept import stand_ins
 from persimmon_lab.checkpoints.adept.archive import read_archive
-from persimmon_lab.checkpoints.adept.pickled import Inert
+from persimmon_lab.checkpoints.adept.stand_ins import Inert
 from persimmon_lab.checkpoints.adept.window import Window
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.releases import build_release, write_archive
@@ -255,11 +255,12 @@ def test_attributes_stay_out_of_reach(tmp_path):
          "Namespace", "OrderedDict", "dict", "str"],
 )  # fmt: skip
 def test_state_of_what_is_ours_cannot_be_set(tmp_path, victim, state):
-    before = pickled.Inert.__dict__ | pickled.Namespace.__dict__ | pickled.Ordered.__dict__
+    ours = (stand_ins.Inert, stand_ins.Namespace, stand_ins.Ordered)
+    before = [dict(vars(kind)) for kind in ours]
     with pytest.raises(CheckpointError, match=r"x\.pt holds a pickle that cannot be read"):
         read_made(tmp_path / "x.pt", victim + value(state) + pickle.BUILD)
-    assert pickled.Inert.__dict__ | pickled.Namespace.__dict__ | pickled.Ordered.__dict__ == before
-    assert pickled._tensor.__defaults__ is None
+    assert [dict(vars(kind)) for kind in ours] == before
+    assert stand_ins._tensor.__defaults__ is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from persimmon_lab.checkpoints.adept import published
+from persimmon_lab.checkpoints.adept import published, tars
+from persimmon_lab.checkpoints.adept import release as module
 from persimmon_lab.checkpoints.adept.archive import read_archive
 from persimmon_lab.checkpoints.adept.published import md5_of, recognise
 from persimmon_lab.checkpoints.adept.release import Release, find_release
@@ -315,6 +316,22 @@ def test_names_of_any_length(tmp_path):
         with tarfile.open(tmp_path / "x.tar", "w", format=dialect) as tar:
             tar.add(folder, arcname=folder.name)
         assert torch.equal(embedding(find_release(tmp_path / "x.tar")), tensors[EMBEDDING])
+
+
+def test_headers_that_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tars, "LARGEST", 1024)
+    for dialect in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "x.tar", "w", format=dialect) as tar:
+            tar.addfile(tarfile.TarInfo("long" * 500))
+        assert "is not a whole tar: it has a header of 2," in refusal(tmp_path / "x.tar")
+
+
+def test_tokenizer_that_fills_the_memory(folder, monkeypatch):
+    build_release(folder)
+    monkeypatch.setattr(module, "LARGEST", 21)
+    assert find_release(folder).tokenizer == b"a sentencepiece model"
+    monkeypatch.setattr(module, "LARGEST", 20)
+    assert "adept_vocab.model has 21 bytes, so it is not what its name says" in refusal(folder)
 
 
 @pytest.mark.parametrize(
