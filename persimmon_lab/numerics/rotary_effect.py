@@ -83,8 +83,8 @@ def effect(
     """Run a causal LM on the same tokens with float32 phases and with each variant's tables, and compare.
 
     `noise` is the same model with float32 phases and other roundings elsewhere: all of it in bfloat16, say, or, where
-    it is so already, by its other attention: `lambda ids: model(ids, output_attentions=True)`. What it differs by is
-    the floor that an effect must rise above. Rows run one at a time; two rows of logits are in memory.
+    it is so already, with its other attention. What it differs by is the floor that an effect must rise above. Rows run
+    one at a time; two rows of logits are in memory.
     """
 
     def swapped(tables: Tables) -> Callable:

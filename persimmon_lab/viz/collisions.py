@@ -118,6 +118,24 @@ def draw_by_position(axes: Axes, curves: Mapping[str, Float[Tensor, "band"]], wi
     axes.grid(color=FAINT, linewidth=0.6)
 
 
+def by_start(
+    starts: Sequence[int], curves: Mapping[str, Float[Tensor, "start"]], label: str, title: str = ""
+) -> Figure:
+    """One line for each run over the position at which the same text starts; the starts stand at equal distances."""
+    figure, axes = new_figure(9.0, 3.6)
+    places = np.arange(len(starts))
+    for index, (name, values) in enumerate(curves.items()):
+        axes.plot(places, numbers(values), color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=1.8,
+                  marker=MARKERS[index], markersize=6, label=name)  # fmt: skip
+    axes.set_xticks(places, [f"{start:,}" for start in starts])
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_xlabel("position of the first token")
+    axes.set_ylabel(label)
+    axes.set_title(title, loc="left")
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(curves))
+    return figure
+
+
 def loss_by_band(losses: Mapping[str, Float[Tensor, "band"]], width: int, reference: str, title: str = "") -> Figure:
     """What each run's loss is above that of the run named `reference`, in bands of `width` positions."""
     figure, axes = new_figure(9.0, 3.4)

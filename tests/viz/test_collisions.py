@@ -95,3 +95,15 @@ def test_bars_are_what_a_loss_is_above_the_reference():
     assert to_hex(axes.containers[0][0].get_facecolor()) == CATEGORICAL[0].lower()
     for bars in axes.containers:
         assert [round(bar.get_x() + bar.get_width() / 2) for bar in bars] == [0, 1]
+
+
+def test_starts_stand_at_equal_distances():
+    curves = {"float32": torch.tensor([3.0, 3.0, 3.0]), "bfloat16": torch.tensor([3.0, 3.5, 4.0])}
+    (axes,) = drawn(figures.by_start([0, 256, 16128], curves, "a label", "A title")).axes
+    found = lines(axes)
+    for name, values in curves.items():
+        assert list(found[name].get_xdata()) == [0, 1, 2]
+        assert list(found[name].get_ydata()) == values.tolist()
+    assert differ_without_colour(found.values())
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "256", "16,128"]
+    assert axes.get_ylabel() == "a label"
