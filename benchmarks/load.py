@@ -12,17 +12,15 @@ weight read once, because transformers leaves unconverted weights mapped to the 
 import argparse
 import datetime
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from machine import forget_the_peak, machine, resident
 
 # Stored format and dtype, dtype asked for.
 CASES = [
@@ -46,7 +44,7 @@ def measure(contender: str, folder: str, dtype: str) -> dict[str, float]:
 
         options["verify"] = "verify=False" not in contender
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark afresh
+    forget_the_peak()
     start, cpu = time.perf_counter(), time.process_time()
     model = PersimmonForCausalLM.from_pretrained(folder, **options)
     load, load_cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -62,11 +60,6 @@ def measure(contender: str, folder: str, dtype: str) -> dict[str, float]:
         "cpu_seconds_to_load": load_cpu,
         "cpu_seconds_to_load_and_touch": ready_cpu,
     }
-
-
-def resident(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def write_checkpoint(folder: Path, form: str, dtype: str, scale: int):
@@ -112,19 +105,6 @@ def as_line(row: dict) -> str:
     )
 
 
-def machine() -> dict:
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.processor())  # fmt: skip
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
-        "system": platform.platform(),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-    } | {name: version(name) for name in ("torch", "safetensors", "transformers")}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
@@ -135,7 +115,11 @@ def main():
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))
         return
-    result = {"date": datetime.date.today().isoformat(), "machine": machine(), "repeats": arguments.repeats}
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine("torch", "safetensors", "transformers"),
+        "repeats": arguments.repeats,
+    }
     result["rows"] = run(arguments.repeats, arguments.scale)
     unfinished = arguments.output.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
