@@ -115,11 +115,7 @@ def main():
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))
         return
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "machine": machine("torch", "safetensors", "transformers"),
-        "repeats": arguments.repeats,
-    }
+    result = {"date": datetime.date.today().isoformat(), "machine": machine(), "repeats": arguments.repeats}
     result["rows"] = run(arguments.repeats, arguments.scale)
     unfinished = arguments.output.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

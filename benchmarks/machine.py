@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def machine(*packages: str) -> dict:
+def machine(packages: tuple[str, ...] = ("torch", "safetensors", "transformers")) -> dict:
     """What a result is stored with; `packages` are those whose versions matter."""
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.processor())  # fmt: skip
