@@ -25,7 +25,9 @@ class PersimmonPreTrainedModel(Pretrained, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        """Where inputs go: the device of the first weight that is not kept elsewhere (those are on meta)."""
+        devices = [parameter.device for parameter in self.parameters()]
+        return next((device for device in devices if device.type != "meta"), devices[0])
 
     @property
     def dtype(self) -> torch.dtype:

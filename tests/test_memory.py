@@ -2,7 +2,6 @@
 
 import sys
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from persimmon_lab.memory import (
     parameter_counts,
     streamed_bytes,
 )
+from tests.memory import start_afresh, taken
 
 PERSIMMON_8B = PersimmonConfig.persimmon_8b()
 
@@ -149,19 +149,13 @@ def test_activations_against_the_process(report_table):
     ids = torch.zeros(64, 1024, dtype=torch.long)  # tensors of 34 MB, which glibc gives back at once
     with torch.no_grad():
         model(ids[:, :16], logits_to_keep=1)  # what is loaded on first use
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark afresh
+        before = start_afresh()
         model(ids, logits_to_keep=1)
-    grown = resident("VmHWM") - before
+    grown = taken(before)
     plan = memory_plan(config, torch.float32, batch=64)
     planned = plan.cache + plan.activations
     report_table("Memory plan", [{"case": "process", "alive MB": grown / 1e6, "planned MB": planned / 1e6}])
     assert grown == pytest.approx(planned, rel=0.2)
-
-
-def resident(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ class NoDraws(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
+def module_of(tensor: str, modules: Iterable[str]) -> str:
+    """The innermost of some modules that a tensor is in; the whole model is "". ValueError where it is in none."""
+    within = [module for module in modules if module == "" or tensor.startswith(f"{module}.")]
+    if not within:
+        raise ValueError(f"no device is given for {tensor}; the modules that have one are {', '.join(modules)}")
+    return max(within, key=len)
+
+
 class Pretrained:
     """Loading and saving, mixed into a model class that `cls(config)` builds.
 
@@ -51,7 +60,7 @@ class Pretrained:
         config: PersimmonConfig | None = None,
         torch_dtype: torch.dtype | str | None = None,
         dtype: torch.dtype | str | None = None,
-        device: torch.device | str | int | None = None,
+        device: torch.device | str | int | Mapping[str, torch.device | str | int] | None = None,
         attn_implementation: str | None = None,
         verify: bool = True,
         generator: torch.Generator | None = None,
@@ -64,7 +73,10 @@ class Pretrained:
         """Load a checkpoint folder or a hub id, ready for inference (`eval()`).
 
         `torch_dtype` (`dtype` is the same) is float32 when None, the stored one when "auto". Tensors are read one by
-        one, converted and put on `device` (the CPU by default): the peak of memory is the weights and a few per cent.
+        one, converted and put on `device` (the CPU by default): the peak of memory is the weights and a few per cent,
+        and next to nothing here when they go elsewhere. A mapping from modules to devices is what
+        `persimmon_lab.offload` uses; alone it makes no model that runs.
+
         `attn_implementation` ("sdpa" unless it says "eager") and `overrides` (such as `num_labels=3`) replace fields of
         the configuration.
 
@@ -80,7 +92,7 @@ class Pretrained:
             path, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
         finish_save(folder)
-        device = torch.device("cpu" if device is None else device)
+        places = device if isinstance(device, Mapping) else {"": "cpu" if device is None else device}
         if attn_implementation is not None:
             overrides["attn_implementation"] = attn_implementation
         config = override(read_config(folder) if config is None else config, overrides)
@@ -101,6 +113,7 @@ class Pretrained:
 
         tensors = {}
         for name in shapes:
+            device = torch.device(places[module_of(name, places)])
             if name in fresh:
                 head = model.get_submodule(name.removesuffix(".weight")).to_empty(device="cpu")
                 model.initialize_weights(generator, only=head)
