@@ -33,6 +33,11 @@ def _cast(given: Any, dtype: torch.dtype) -> Any:
     return given
 
 
+def _contains(path: str, inner: str) -> bool:
+    """Whether the module at `inner` is the one at `path` or inside it."""
+    return f"{inner}.".startswith(f"{path}.")
+
+
 def outermost(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """The paths of the modules with weights that match a pattern, in order, without those inside another match.
 
@@ -44,7 +49,7 @@ def outermost(model: nn.Module, patterns: Iterable[str]) -> list[str]:
         if not any(matches(path, [pattern]) for path in paths):
             raise ValueError(f"no module with weights matches {pattern!r}; paths look like {paths[-1]!r}")
     chosen = [path for path in paths if matches(path, wanted)]
-    return [path for path in chosen if not any(path.startswith(f"{other}.") for other in chosen)]
+    return [path for path in chosen if not any(other != path and _contains(other, path) for other in chosen)]
 
 
 def keep_in_float32(model: nn.Module, dtype: torch.dtype, patterns: Iterable[str]) -> nn.Module:
@@ -103,8 +108,8 @@ class IslandSearch:
 
 
 def close(predictions: Predictions, kl: float = 1e-3) -> bool:
-    """Predictions are finite and at most `kl` nats, on average, from the reference's."""
-    return predictions.is_finite and float(predictions.kl.mean()) <= kl
+    """At most `kl` nats, on average, from the reference's predictions; so all of them are finite."""
+    return float(predictions.kl.mean()) <= kl
 
 
 def smallest_island(
@@ -146,7 +151,3 @@ def smallest_island(
         without = attempt("drop", path, [each for each in here.islands if each != path])
         here = without if without.restored else here
     return IslandSearch(steps, here.islands)
-
-
-def _contains(path: str, inner: str) -> bool:
-    return inner == path or inner.startswith(f"{path}.")

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+THREAD = "forward pass"
 Activation = Float[Tensor, "..."]
 
 
@@ -54,7 +55,6 @@ def activations(
         # Another thread may run the same module, if a model is compared with itself.
         if threading.current_thread() is thread and (made := first_tensor(output)) is not None:
             reports.put((path, made))
-            del made, output
             if not permits.get():
                 raise _Abandoned
 
@@ -72,7 +72,7 @@ def activations(
     def hook(path: str):
         return lambda _module, _given, output: report(path, output)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, name=THREAD, daemon=True)
     handles = [model.get_submodule(path).register_forward_hook(hook(path)) for path in paths]
     try:
         thread.start()

@@ -11,6 +11,7 @@ from persimmon_lab.numerics.comparison import layer_of, operation_of
 from persimmon_lab.numerics.measures import distance, predictions
 from persimmon_lab.numerics.stress import scale_mlp
 from tests.models import ids, tiny
+from tests.numerics.counting import Counter, alive_by_itself
 
 
 @torch.no_grad()
@@ -95,7 +96,7 @@ def test_long_texts_and_large_tensors_are_measured_in_pieces(monkeypatch):
 def test_overflow_and_underflow_are_counted():
     exact = torch.tensor([1e-9, 2.9e-8, 3.1e-8, 0.0, 1.0, 70000.0, -1e9, 2.0], dtype=torch.float64)
     half = exact.half()
-    half[4] = 0  # wrong, but no underflow: 1 is not too small for float16
+    half[2] = half[4] = 0  # wrong, but no underflow: they are not too small for float16
     there = distance(exact, half)
     assert (there.overflowed, there.underflowed) == (2, 2)
     assert there.first_bad == (5,)
@@ -103,6 +104,13 @@ def test_overflow_and_underflow_are_counted():
     assert there.signal_to_noise == -math.inf
     assert there.largest == 1e9
     assert there.share == 1e9 / 65504
+
+
+def test_what_the_reference_cannot_hold_either_is_no_overflow():
+    exact = torch.tensor([math.inf, math.nan, 1.0])
+    there = distance(exact, exact.half())
+    assert (there.overflowed, there.first_bad) == (0, None)
+    assert there.relative_error == math.inf
 
 
 def test_equal_tensors_and_zero_references():
@@ -172,6 +180,15 @@ def test_other_ways_to_leave_the_numbers():
     first = comparison.first_non_finite["poisoned"]
     assert (first.path, first.index) == ("model.embed_tokens", (0, 2, 5))
     assert "embedding gives nan, where the reference has" in str(first)
+
+
+def test_a_comparison_keeps_no_activations():
+    models = [tiny(num_hidden_layers=4), tiny(num_hidden_layers=4)]
+    counter = Counter(*models)
+    compare(models[0], {"other": models[1]}, ids())
+    alone = alive_by_itself(tiny(num_hidden_layers=4), lambda model: model(ids(), use_cache=False))
+    assert counter.counts[0::2] == [own + other for own, other in zip(alone, [0, *alone])]
+    assert counter.counts[1::2] == [2 * count for count in alone]
 
 
 def test_only_some_modules_and_always_the_predictions(reference):

@@ -70,6 +70,8 @@ def test_an_island_in_an_island_is_one_island():
     model = tiny()
     assert outermost(model, ["*.1.mlp.*", "*.1.mlp", "lm_head"]) == ["model.layers.1.mlp", "lm_head"]
     assert outermost(model, ["*"]) == ["model", "lm_head"]
+    tall = tiny(num_hidden_layers=11)
+    assert outermost(tall, ["*.layers.1", "*.layers.10"]) == ["model.layers.1", "model.layers.10"]
     mixed = keep_in_float32(model, torch.float16, ["*.1.mlp", "*.1.mlp.*"])
     assert [path for path, module in mixed.named_modules() if module._forward_pre_hooks] == ["model.layers.1.mlp"]
 
@@ -123,6 +125,17 @@ def test_where_nothing_overflows_every_candidate_is_tried():
     tried = frame[frame["action"] == "try"]
     assert tried["restored"].sum() == 1
     assert (tried["islands"] == 1).all()
+
+
+def test_an_island_that_proves_unnecessary_is_dropped():
+    """By a criterion that answers as it was told to: both are needed, it seems, and then the first is not."""
+    answers = iter([True, False, False, False, False, True, True, False])
+    search = smallest_island(tiny(num_hidden_layers=1), torch.bfloat16, ids(), candidates=["*.self_attn", "*.mlp"],
+                             restores=lambda made: next(answers))  # fmt: skip
+    assert [step.action for step in search.steps] == ["all", "none", "try", "try", "add", "add", "drop", "drop"]
+    both = search.steps[5].islands
+    assert both == ("model.layers.0.self_attn", "model.layers.0.mlp")
+    assert search.islands == both[1:] == search.steps[6].islands
 
 
 def test_what_no_island_cures_is_said_at_once():

@@ -3,14 +3,14 @@
 import copy
 import gc
 import threading
-import weakref
 
 import pytest
 import torch
 import transformers
 
-from persimmon_lab.numerics.lockstep import activations, lockstep, shared_paths
+from persimmon_lab.numerics.lockstep import THREAD, activations, lockstep, shared_paths
 from tests.models import ids, tiny
+from tests.numerics.counting import Counter, alive_by_itself
 
 
 def forward(model):
@@ -19,6 +19,10 @@ def forward(model):
 
 def hooked(model) -> list[str]:
     return [path for path, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
+
+
+def threads() -> int:
+    return sum(thread.name == THREAD for thread in threading.enumerate())
 
 
 @torch.no_grad()
@@ -41,9 +45,8 @@ def by_hooks(model) -> list[tuple[str, torch.Tensor]]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
-    before = threading.active_count()
     yield
-    assert threading.active_count() == before
+    assert threads() == 0
 
 
 def test_every_module_of_both_in_order():
@@ -90,39 +93,38 @@ def test_a_model_may_walk_beside_itself():
         assert one.data_ptr() != other.data_ptr()
 
 
-def alive(references) -> int:
-    return sum(reference() is not None for reference in references)
+def test_nothing_is_kept_that_the_forward_passes_do_not_keep():
+    """Counted when a module is done and when it is read. Meanwhile the other model stands at the module before, and
+    the reader still has the list of that one in their hands."""
+    models = [tiny(num_hidden_layers=4), tiny(num_hidden_layers=4).bfloat16()]
+    counter, read = Counter(*models), []  # its hooks run before those of the walk
+    for _ in lockstep(models, forward):
+        read.append(counter.alive())
+    alone = alive_by_itself(tiny(num_hidden_layers=4), forward)
+    assert read == [2 * count for count in alone]
+    assert counter.counts[0::2] == [own + other for own, other in zip(alone, [0, *alone])]
+    assert counter.counts[1::2] == read
 
 
-@torch.no_grad()
-def most_alive(model) -> int:
-    """How many of the modules' outputs a forward pass by itself holds at once: the residual stream, query and key…"""
-    references, counts, handles = [], [], []
-
-    def count(_module, _given, output):
-        references.append(weakref.ref(output[0] if isinstance(output, tuple) else output))
-        counts.append(alive(references))
-
-    for path in shared_paths([model]):
-        if path != "model":
-            handles.append(model.get_submodule(path).register_forward_hook(count))
-    forward(model)
-    for handle in handles:
-        handle.remove()
-    return max(counts)
+def test_one_model_is_held_to_what_it_holds():
+    model = tiny(num_hidden_layers=4)
+    counter = Counter(model)
+    for _ in lockstep([model], forward):
+        pass
+    assert counter.counts == alive_by_itself(tiny(num_hidden_layers=4), forward)
 
 
-def test_nothing_is_kept_that_the_forward_pass_does_not_keep():
-    """Nor by whoever reads, although the list that they were given is still in their hands."""
-    models = [tiny(num_hidden_layers=4), tiny(num_hidden_layers=4).bfloat16(),
-              tiny(num_hidden_layers=4, attn_implementation="eager")]  # fmt: skip
-    references, most = [], 0
-    for _, made in lockstep(models, forward):
-        references += [weakref.ref(each) for each in made]
-        assert alive(references[-3:]) == 3
-        most = max(most, alive(references))
-    assert len(references) == 3 * 71
-    assert most <= sum(map(most_alive, models))
+def test_after_a_detour_both_go_in_step_again():
+    """Eager attention runs two modules more; the other model waits for it at the next one that both have."""
+    models = [tiny(num_hidden_layers=4), tiny(num_hidden_layers=4, attn_implementation="eager")]
+    alone = [
+        alive_by_itself(tiny(num_hidden_layers=4, attn_implementation=each), forward) for each in ("sdpa", "eager")
+    ]
+    counter, read = Counter(*models), []
+    for _ in lockstep(models, forward):
+        read.append(counter.alive())
+    assert read[-1] == alone[0][-1] + alone[1][-1]
+    assert max(read) <= max(alone[0]) + max(alone[1])
 
 
 def test_gradients_are_not_recorded():
@@ -148,9 +150,9 @@ def test_closed_early_no_thread_and_no_hook_is_left():
     models = [tiny(), copy.deepcopy(tiny())]
     walk = lockstep(models, forward)
     next(walk)
-    assert threading.active_count() == 3
+    assert threads() == 2
     walk.close()
-    assert threading.active_count() == 1
+    assert threads() == 0
     assert not hooked(models[0]) + hooked(models[1])
 
 
