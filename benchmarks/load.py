@@ -6,7 +6,8 @@
 Peak memory is the high-water mark of the resident set while loading and then reading every weight once, less what was
 resident before (python, torch and the library itself), over the bytes of the loaded weights. Contenders take turns, so
 that whatever else the machine does falls on all of them; the file is in the page cache. Times are given with every
-weight read once, because transformers leaves unconverted weights mapped to the file and reads them on first use.
+weight read once, because transformers leaves unconverted weights mapped to the file and reads them on first use. Where
+there is a GPU, both also load to it, and the host's peak should be next to nothing.
 """
 
 import argparse
@@ -31,6 +32,7 @@ CASES = [
     ("bin", "bfloat16", "bfloat16"),
 ]
 CONTENDERS = ["persimmon_lab", "persimmon_lab verify=False", "transformers"]
+ON_GPU = ["persimmon_lab to cuda", "transformers to cuda"]
 
 
 def measure(contender: str, folder: str, dtype: str) -> dict[str, float]:
@@ -43,6 +45,9 @@ def measure(contender: str, folder: str, dtype: str) -> dict[str, float]:
         from persimmon_lab import PersimmonForCausalLM
 
         options["verify"] = "verify=False" not in contender
+    if "cuda" in contender:
+        options["device_map" if "transformers" in contender else "device"] = "cuda:0"
+        torch.ones(1, device="cuda").sum().item()  # CUDA itself, in host memory too
     before = resident("VmRSS")
     forget_the_peak()
     start, cpu = time.perf_counter(), time.process_time()
@@ -50,7 +55,7 @@ def measure(contender: str, folder: str, dtype: str) -> dict[str, float]:
     load, load_cpu = time.perf_counter() - start, time.process_time() - cpu
     weights = sum(parameter.nbytes for parameter in model.parameters())
     for parameter in model.parameters():
-        parameter.detach().amax()
+        parameter.detach().amax().item()
     ready, ready_cpu = time.perf_counter() - start, time.process_time() - cpu
     return {
         "weights_mb": weights / 1e6,
@@ -79,14 +84,15 @@ def write_checkpoint(folder: Path, form: str, dtype: str, scale: int):
 
 def run(repeats: int, scale: int) -> list[dict]:
     rows = []
+    contenders = CONTENDERS + (ON_GPU if torch.cuda.is_available() else [])
     with tempfile.TemporaryDirectory() as scratch:
         for form, stored, wanted in CASES:
             folder = Path(scratch, f"{form}-{stored}")
             if not folder.exists():
                 write_checkpoint(folder, form, stored, scale)
-            samples = {contender: [] for contender in CONTENDERS}
+            samples = {contender: [] for contender in contenders}
             for _ in range(repeats):
-                for contender in CONTENDERS:
+                for contender in contenders:
                     command = [sys.executable, __file__, "--measure", contender, str(folder), wanted]
                     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                     samples[contender].append(json.loads(output.splitlines()[-1]))

@@ -27,6 +27,7 @@ try:
 except ImportError:  # told on use; everything else works without it
     accelerate = None
 
+SHARE = 0.9  # of what is free: kernels' workspaces and the allocator's rounding come on top of any plan
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 FIELDS = {field.name for field in dataclasses.fields(PersimmonConfig)}
 
@@ -44,11 +45,11 @@ def load_over_devices(
 ) -> PersimmonPreTrainedModel:
     """`model_class.from_pretrained(path, ...)` with its modules laid out over devices; equal to it bit for bit.
 
-    "auto" fills the devices of `max_memory` in order, each with so many bytes (by default `free_memory()`, the GPUs and
-    the CPU; add "disk": 1e12 to use the disk), and leaves room for the cache and the activations of `batch` rows of
-    `context` positions (all that the configuration has by default): see `MemoryPlan.place`. A map of your own goes from
-    modules to devices, {"model.embed_tokens": 0, "model.layers": "cpu", ...}, or {"": "cpu"}, and may name GPUs, "cpu"
-    and "disk". Where it names a GPU, "cpu" only keeps.
+    "auto" fills the devices of `max_memory` in order, each with so many bytes (by default nine tenths of what is free
+    on the GPUs and the CPU; "disk": 1e12 lets it use the disk). It leaves room for the cache and the activations of
+    `batch` rows of `context` positions (all that the configuration has by default): see `MemoryPlan.place`. A map of
+    your own goes from modules to devices, {"model.embed_tokens": 0, "model.layers": "cpu", ...}, or {"": "cpu"}, and
+    may name GPUs, "cpu" and "disk". Where it names a GPU, "cpu" only keeps.
 
     Every tensor is read straight to its place and its checksum compared, also those on disk; they stay in the
     checkpoint's safetensors, which must not change while the model lives. `options` are those of `from_pretrained`.
@@ -68,7 +69,9 @@ def load_over_devices(
     if isinstance(device_map, str):
         if device_map != "auto":
             raise ValueError(f'device_map is {device_map!r}; give "auto", or a mapping such as {{"": "cpu"}}')
-        places = memory_plan(config, dtype, batch, context).place(free_memory() if max_memory is None else max_memory)
+        if max_memory is None:
+            max_memory = {device: SHARE * free for device, free in free_memory().items()}
+        places = memory_plan(config, dtype, batch, context).place(max_memory)
         device_map = dict(zip(blocks(skeleton), places.values()))
     device_map = by_block(device_map, skeleton)
     main_device = next((device for device in device_map.values() if device not in OFFLOAD), "cpu")
