@@ -115,9 +115,9 @@ def _measured(
     right = rearrange(ids[1:], "position -> position 1")
     loss = -F.pad(other[:-1].gather(-1, right)[:, 0], (0, 1), value=torch.nan)
     columns = {
-        "position": torch.arange(len(ids)),
         "kl": (reference.exp() * (reference - other)).sum(dim=-1),
         "loss": loss,
-        "flipped": (reference.argmax(dim=-1) != other.argmax(dim=-1)).float(),
+        "flipped": (reference.argmax(dim=-1) != other.argmax(dim=-1)),
     }
-    return pandas.DataFrame({name: values.double().cpu().numpy() for name, values in columns.items()})
+    frame = pandas.DataFrame({name: values.double().cpu().numpy() for name, values in columns.items()})
+    return frame.rename_axis("position").reset_index()
