@@ -111,10 +111,11 @@ def lockstep(
                 else:
                     waiting[index][made[0]] = made[1]
                 del made
-            if (path := next((each for each in waiting[0] if all(each in made for made in waiting)), None)) is not None:
-                together = [made[path] for made in waiting]
-                for made in waiting:
-                    _forget_up_to(path, made)
+            reached = (path for path in waiting[0] if all(path in held for held in waiting))
+            if (path := next(reached, None)) is not None:
+                together = [held[path] for held in waiting]
+                for held in waiting:
+                    _forget_up_to(path, held)
                 yield path, together
                 together.clear()  # the caller still holds the list while the next module runs
     finally:
