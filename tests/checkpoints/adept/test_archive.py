@@ -164,6 +164,8 @@ def test_window_confines(tmp_path):
         assert file.read() == b"6"
         assert file.seek(50) == 50
         assert file.read() == b""
+        with pytest.raises(ValueError, match="cannot seek to -1, before the beginning"):
+            file.seek(-6, io.SEEK_END)
 
 
 # Memory

@@ -6,6 +6,7 @@ import copyreg
 import datetime
 import functools
 import importlib
+import logging.config
 import os
 import pathlib
 import pickle
@@ -102,6 +103,13 @@ def test_pickles_by_hand_are_read(tmp_path):
     assert found.read().tolist() == [[2.0, 3.0, 4.0, 5.0], [7.0, 8.0, 9.0, 10.0], [12.0, 13.0, 14.0, 15.0]]
 
 
+def test_names_of_older_torch(tmp_path):
+    """Before version 2 of its function, and where a storage kept the class of its device."""
+    of = storage().replace(name("torch", "FloatStorage"), name("torch.cuda", "FloatStorage"))
+    made = call(name("torch._utils", "_rebuild_tensor"), of, value(3), value((2, 2)), value((1, 2)))
+    assert read_made(tmp_path / "x.pt", made).read().tolist() == [[3.0, 5.0], [4.0, 6.0]]
+
+
 # Code
 
 
@@ -132,6 +140,7 @@ def test_canary(tmp_path, legacy):
         (shutil.rmtree, ["canary"], "shutil.rmtree"),
         (pickle.loads, [b"cos\nsystem\n(S'touch canary'\ntR."], "pickle.loads"),
         (functools.partial, [print], "functools.partial"),
+        (logging.config.fileConfig, ["canary"], "logging.config.fileConfig"),
         (time.sleep, [1000], "time.sleep"),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
@@ -234,7 +243,9 @@ def test_attributes_stay_out_of_reach(tmp_path):
     assert list(read_made(path, namespace).items()) == [("items", None)]
 
 
-@pytest.mark.parametrize("state", [{"start": 0, "shape": (9,)}, (None, {"start": 0, "__defaults__": (1,), "dtype": 2})])
+@pytest.mark.parametrize(
+    "state", [{"shape": (9,)}, *((None, {name: 0}) for name in ("start", "dtype", "_make", "__defaults__"))], ids=str
+)
 @pytest.mark.parametrize(
     "victim",
     [
@@ -263,6 +274,7 @@ def test_state_of_what_is_ours_cannot_be_set(tmp_path, victim, state):
     assert stand_ins._tensor.__defaults__ is None
 
 
+@pytest.mark.usefixtures("unchecked_annotations")  # which would refuse some of these, but not for users
 @pytest.mark.parametrize(
     "made",
     [
@@ -273,11 +285,14 @@ def test_state_of_what_is_ours_cannot_be_set(tmp_path, victim, state):
         call(name("torch._tensor", "_rebuild_from_type_v2"), value("text"), value(0), value(()), value(None)),
         call(name("torch._utils", "_rebuild_tensor_v2"), INERT, value(0), value((1,)), value((1,))),
         call(name("torch._utils", "_rebuild_tensor_v2"), storage(), value(0)),
+        tensor(0, (1,), (1,), of=tensor(0, (2,), (1,))),
+        tensor(0, (1,), (1,), of=call(name("torch._utils", "_rebuild_parameter"), value(7))),
         INERT + value(1) + value(2) + pickle.SETITEM + value(3) + value(4) + pickle.SETITEM + value(5) + pickle.APPEND
         + pickle.MARK + value(6) + pickle.ADDITEMS,
         pickle.MARK + value("storage") + value("FloatStorage") + value("0") + value("cpu") + value(20) + pickle.TUPLE
         + pickle.BINPERSID,
         pickle.MARK + value("file") + value("/etc/passwd") + pickle.TUPLE + pickle.BINPERSID,
+        storage().replace(value("storage"), value("view")),
         pickle.PERSID + b"storage\n",
         storage("0") + storage("0", elements=10) + pickle.TUPLE2,
         storage("0") + storage("0", "IntStorage") + pickle.TUPLE2,
