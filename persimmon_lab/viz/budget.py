@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
-from persimmon_lab.viz.style import CATEGORICAL, new_figure
+from persimmon_lab.viz.style import CATEGORICAL, LINE_STYLES, figure_grid, new_figure
 
 GB = 1e9
+HATCHES = (None, "//", "..", "xx")
+MARKERS = (".", "+", "x", "1")
 
 
 def squarified(
@@ -83,24 +88,70 @@ def memory_bars(
     rows: Sequence[tuple[str, int | float, int | float]], capacities: Mapping[str, float] | None = None, title: str = ""
 ) -> Figure:
     """Stacked bars of weights and cache in bytes, one per row (label, weights, cache), against what devices hold."""
+    parts = [(label, {"weights": weights, "key/value cache": cache}) for label, weights, cache in rows]
+    return stacked_bars(parts, capacities, title)
+
+
+def stacked_bars(
+    rows: Sequence[tuple[str, Mapping[str, int | float]]],
+    capacities: Mapping[str, float] | None = None,
+    title: str = "",
+) -> Figure:
+    """Bytes by part as stacked bars, one per row (label, parts), against what devices hold.
+
+    Every row has the same parts, in the same order; capacities far beyond the bars are left out.
+    """
     figure, axes = new_figure(8.5, 0.9 + 0.5 * len(rows))
-    labels = [label for label, _, _ in rows]
-    weights = [row[1] / GB for row in rows]
-    caches = [row[2] / GB for row in rows]
-    axes.barh(labels, weights, color=CATEGORICAL[0], label="weights", height=0.62)
-    axes.barh(labels, caches, left=weights, color=CATEGORICAL[1], label="key/value cache", height=0.62, hatch="//",
-              edgecolor="white", linewidth=0)  # fmt: skip
-    longest = max(weight + cache for weight, cache in zip(weights, caches, strict=True))
-    for index, (weight, cache) in enumerate(zip(weights, caches, strict=True)):
-        axes.text(weight + cache + 0.012 * longest, index, f"{weight + cache:.1f} GB", va="center",
+    ends = [0.0] * len(rows)
+    places = range(len(rows))
+    for index, part in enumerate(rows[0][1]):
+        sizes = [parts[part] / GB for _, parts in rows]
+        axes.barh(places, sizes, left=ends, color=CATEGORICAL[index], label=part, height=0.62, hatch=HATCHES[index],
+                  edgecolor="white", linewidth=0)  # fmt: skip
+        ends = [end + size for end, size in zip(ends, sizes)]
+    longest = max(ends)
+    for place, end in zip(places, ends):
+        axes.text(end + 0.012 * longest, place, f"{end:.1f} GB", va="center",
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5}, zorder=4)  # fmt: skip
     for name, capacity in (capacities or {}).items():
         if capacity / GB <= 1.15 * longest:
             axes.axvline(capacity / GB, color="0.25", linewidth=1.2, linestyle=(0, (4, 3)), zorder=3)
             axes.text(capacity / GB, -0.75, name, ha="center", va="bottom", fontsize=9, color="0.25")
+    axes.set_yticks(places, [label for label, _ in rows])
     axes.set_xlim(0, 1.15 * longest)
     axes.invert_yaxis()
     axes.set_xlabel("GB (10⁹ bytes)")
     axes.set_title(title, loc="left", pad=22 if capacities else 8)
-    figure.legend(loc="outside lower right", ncols=2, frameon=False)
+    figure.legend(loc="outside lower right", ncols=3, frameon=False)
+    return figure
+
+
+def row_directions(
+    cosines: Float[Tensor, "vocab"],
+    norms: Float[Tensor, "vocab"],
+    groups: Mapping[str, Bool[Tensor, "vocab"]],
+    title: str = "",
+) -> Figure:
+    """Every row of a vocabulary table as a point: along which direction it points, and how long it is.
+
+    `groups` are drawn over each other in their order, each with its count; above, how many rows point where.
+    """
+    figure, panels = figure_grid(2, 1, 8.6, 2.4, sharex=True, height_ratios=[1, 2.6])
+    counts, points = panels[:, 0]
+    values, lengths = cosines.float().cpu().numpy(), norms.float().cpu().numpy()
+    bins = np.linspace(-1, 1, 81)
+    for index, (name, members) in enumerate(groups.items()):
+        mask, colour = members.cpu().numpy(), CATEGORICAL[index]
+        counts.hist(values[mask], bins, histtype="step", color=colour, linewidth=1.4, linestyle=LINE_STYLES[index])
+        points.plot(values[mask], lengths[mask], linestyle="none", marker=MARKERS[index], color=colour, alpha=0.6,
+                    markersize=4 if index else 2.5, markeredgewidth=0 if index == 0 else 0.8, rasterized=True,
+                    label=f"{name}: {int(mask.sum()):,}")  # fmt: skip
+    counts.set_yscale("log")
+    counts.set_ylabel("rows")
+    counts.set_title(title, loc="left")
+    points.set_xlim(values.min() - 0.05, 1.04)
+    points.set_ylim(bottom=0)
+    points.set_xlabel("cosine with the direction of rows that never were a target")
+    points.set_ylabel("length of the row")
+    points.legend(loc="upper left", frameon=False, markerscale=1.6)
     return figure
