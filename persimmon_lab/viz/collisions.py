@@ -132,7 +132,7 @@ def by_start(
     axes.set_xlabel("position of the first token")
     axes.set_ylabel(label)
     axes.set_title(title, loc="left")
-    figure.legend(frameon=False, loc="outside lower center", ncols=len(curves))
+    figure.legend(frameon=False, loc="outside lower center", ncols=3)
     return figure
 
 
