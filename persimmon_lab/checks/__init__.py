@@ -3,6 +3,6 @@
 `checks.rotary.undo_rotation(answer)` shows "✓ right", "✗ not yet" with what is likely wrong, or "○ not answered yet".
 """
 
-from persimmon_lab.checks import collisions, precision, rotary, tour
+from persimmon_lab.checks import collisions, conversion, precision, rotary, tour
 
-__all__ = ["collisions", "precision", "rotary", "tour"]
+__all__ = ["collisions", "conversion", "precision", "rotary", "tour"]
