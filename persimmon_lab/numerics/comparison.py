@@ -125,8 +125,15 @@ class Comparison:
         ]
         return pandas.DataFrame(rows).set_index("candidate")
 
+    def by_layer(self, candidate: str, column: str = "relative error") -> pandas.DataFrame:
+        """One column of the frame for one candidate, a row per layer and a column per module of a layer
+        ("mlp.activations", …); "residual stream" is what the layer itself gives on."""
+        rows = [tap.row() for tap in self.taps if tap.candidate == candidate and layer_of(tap.path) is not None]
+        frame = pandas.DataFrame(rows).astype({"layer": int})
+        module = frame["path"].str.replace(LAYER, "|", regex=True).str.rpartition("|")[2].replace("", RESIDUAL)
+        table = frame.assign(module=module).pivot(index="layer", columns="module", values=column)
+        return table[list(dict.fromkeys(module))]  # in the order in which they ran
+
     def growth(self) -> pandas.DataFrame:
         """How the relative error of the residual stream grows: one row per layer, one column per candidate."""
-        frame = self.frame()
-        stream = frame[frame["operation"] == RESIDUAL].astype({"layer": int})
-        return stream.pivot(index="layer", columns="candidate", values="relative error")[list(self.first_non_finite)]
+        return pandas.DataFrame({name: self.by_layer(name)[RESIDUAL] for name in self.first_non_finite})

@@ -65,6 +65,20 @@ def test_half_precision_loses_what_its_fraction_is_short_of(reference):
         assert 1024 < growth.loc[layer, "float16"] / growth.loc[layer, "float32"] < 16384
 
 
+def test_a_table_of_layers_and_modules(reference):
+    comparison = compare(reference, {"half": in_dtype(tiny(), torch.float16)}, ids())
+    exact = everything(reference)
+    table = comparison.by_layer("half", "largest")
+    assert list(table.index) == [0, 1]
+    assert list(table.columns)[:2] == ["input_layernorm", "self_attn.query_key_value"]
+    assert list(table.columns)[-2:] == ["dropout", "residual stream"]
+    for layer in (0, 1):
+        assert table.loc[layer, "mlp.activations"] == float(exact[f"model.layers.{layer}.mlp.activations"].abs().max())
+        assert table.loc[layer, "residual stream"] == float(exact[f"model.layers.{layer}"].abs().max())
+    frame = comparison.frame().set_index("path")
+    assert comparison.by_layer("half").loc[1, "self_attn"] == frame.loc["model.layers.1.self_attn", "relative error"]
+
+
 def test_predictions_are_those_of_torch(reference):
     candidate = in_dtype(tiny(), torch.bfloat16)
     made = compare(reference, {"half": candidate}, ids()).predictions["half"]
