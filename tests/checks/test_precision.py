@@ -77,7 +77,7 @@ def test_any_scale_that_fits_is_right(answer):
     assert verdict, verdict
 
 
-@pytest.mark.parametrize("case", checks.gradient_cases(), ids=["like the model's", "small", "large"])
+@pytest.mark.parametrize("case", list(checks.gradient_cases()), ids=["like the model's", "small", "large"])
 def test_a_right_scale_keeps_adamw_in_float16_normalised(case):
     """AdamW itself, on float16 weights, with the scale of a right answer and without one."""
     found = case["gradients"]

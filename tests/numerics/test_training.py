@@ -28,6 +28,7 @@ from persimmon_lab.numerics.training import (
 from tests.models import ids, tiny
 
 BETA1, BETA2 = 0.9, 0.999
+FLOAT16_MASTERS_FIXED = dataclasses.replace(FLOAT16_MASTERS, name="masters, fixed", dynamic=False, loss_scale=3.0)
 BATCHES = [ids(2, 9), ids(2, 12)]  # two lengths, so that a forgotten batch shows
 
 
@@ -58,6 +59,8 @@ def plain_loop(recipe):
         if recipe.masters:
             for master, parameter in zip(moved, model.parameters(), strict=True):
                 master.grad = parameter.grad.float()
+                if not recipe.dynamic:
+                    master.grad /= recipe.loss_scale
                 parameter.grad = None
         if recipe.dynamic:
             scaler.step(optimiser)
@@ -79,7 +82,7 @@ def same(one, other):
 
 @pytest.mark.parametrize(
     "recipe",
-    [FLOAT32, FLOAT16_SCALED_EPS, FLOAT16_MASTERS, BFLOAT16, BFLOAT16_MASTERS],
+    [FLOAT32, FLOAT16_SCALED_EPS, FLOAT16_MASTERS, FLOAT16_MASTERS_FIXED, BFLOAT16, BFLOAT16_MASTERS],
     ids=lambda recipe: recipe.name,
 )
 def test_a_recipe_is_the_loop_one_would_write(recipe):
