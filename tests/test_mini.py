@@ -1,10 +1,12 @@
 """The notebooks work with the real model where there is one, else with the shipped one, and never mistake them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.mini import REAL, load_mini, load_real_or_mini
+from persimmon_lab.mini import MINI, REAL, load_mini, load_real_or_mini
 from tests.models import tiny
 
 PROMPT = "human: Hello"
@@ -30,7 +32,7 @@ def test_without_a_path_it_is_the_shipped_model(monkeypatch, value):
     monkeypatch.delenv(REAL, raising=False) if value is None else monkeypatch.setenv(REAL, value)
     loaded = load_real_or_mini(device="cpu")
     assert torch.equal(logits(loaded.model, loaded.tokenizer), logits(*load_mini()))
-    assert (loaded.name, loaded.is_real, loaded.device.type) == ("persimmon-mini", False, "cpu")
+    assert (loaded.name, loaded.path, loaded.is_real, loaded.device.type) == ("persimmon-mini", MINI, False, "cpu")
     assert str(loaded) == "persimmon-mini, float32 on cpu"
     assert str(load_real_or_mini(torch_dtype="auto", device="cpu")) == "persimmon-mini, bfloat16 on cpu"
 
@@ -42,7 +44,7 @@ def test_a_converted_model_is_taken_by_path_or_by_variable(monkeypatch, converte
     loaded = load_real_or_mini(None if how == "variable" else folder, device="cpu")
     expected = model.to(torch.bfloat16)
     assert torch.equal(logits(loaded.model, loaded.tokenizer), logits(expected, loaded.tokenizer))
-    assert loaded.is_real
+    assert (Path(loaded.path), loaded.is_real) == (folder, True)
     assert str(loaded) == "persimmon-8b-chat, bfloat16 on cpu"
     assert load_real_or_mini(folder, torch.float64, "cpu").model.dtype == torch.float64
 

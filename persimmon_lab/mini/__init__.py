@@ -25,11 +25,15 @@ def load_mini(
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that a notebook works with, and what its figures say of it: `f"Sparsity ({loaded})"`."""
+    """A model that a notebook works with, and what its figures say of it: `f"Sparsity ({loaded})"`.
+
+    `path` is where it came from, and where other libraries find it: a folder or a hub id.
+    """
 
     model: PersimmonForCausalLM
     tokenizer: PersimmonTokenizer
     name: str
+    path: str | os.PathLike
     is_real: bool
 
     @property
@@ -58,7 +62,7 @@ def load_real_or_mini(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if not source:
         model, tokenizer = load_mini(torch_dtype, device)
-        return Loaded(model, tokenizer, "persimmon-mini", is_real=False)
+        return Loaded(model, tokenizer, "persimmon-mini", MINI, is_real=False)
     try:
         tokenizer = PersimmonTokenizer.from_pretrained(source)  # first, because 19 GB take a while
         model = PersimmonForCausalLM.from_pretrained(source, torch_dtype=torch_dtype or torch.bfloat16, device=device)
@@ -68,4 +72,4 @@ def load_real_or_mini(
             f"{given}: {error}. Give a folder that `persimmon-lab convert` wrote or a hub id such as "
             "adept/persimmon-8b-chat, or nothing, for persimmon-mini"
         ) from error
-    return Loaded(model, tokenizer, Path(source).absolute().name, is_real=True)
+    return Loaded(model, tokenizer, Path(source).absolute().name, source, is_real=True)
