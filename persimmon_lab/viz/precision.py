@@ -19,16 +19,21 @@ from persimmon_lab.viz.style import CATEGORICAL, FAINT, INK, LINE_STYLES, MUTED,
 
 BLUE, ORANGE = CATEGORICAL[:2]
 HEIGHT = 4.0  # inches, of the figure of tokens
+Span = tuple[float, float]  # of a logarithmic axis
 NEGLIGIBLE = 1e-12  # nats, below which a KL is drawn as this
 
 
 def draw_ladder(
-    axes: Axes, errors: Mapping[str, Sequence[float]], half_steps: Mapping[str, float], rows: Sequence[str]
+    axes: Axes,
+    errors: Mapping[str, Sequence[float]],
+    half_steps: Mapping[str, float],
+    rows: Sequence[str],
+    span: Span | None = None,
 ) -> None:
-    """Relative errors by row, logarithmic; a candidate that is not finite from some row on has a cross at the top."""
-    finite = [each for line in errors.values() for each in line if 0 < each < math.inf]
-    low, high = min([*finite, *half_steps.values()], default=1e-8), max([*finite, *half_steps.values()], default=1.0)
-    low, high = low / 3, high * 8
+    """Relative errors by row, logarithmic, from where to where `span` says or as far as they reach; a candidate that
+    is not finite has a cross at the top."""
+    finite = [each for line in errors.values() for each in line if 0 < each < math.inf] + [*half_steps.values()]
+    low, high = span or (min(finite, default=1e-8) / 3, max(finite, default=1.0) * 8)
     for index, (name, line) in enumerate(errors.items()):
         values = np.array(line, dtype=float)
         style = {"color": CATEGORICAL[index], "marker": MARKERS[index], "markersize": 6}
@@ -56,6 +61,7 @@ def _say_beside(axes: Axes, text: str, height: float) -> None:
 
 def _label_rows(axes: Axes, rows: Sequence[str]) -> None:
     every = math.ceil(len(rows) / 20)
+    axes.minorticks_off()  # nobody reads the ticks between powers of ten, and they take half the time of a drawing
     axes.set_xticks(range(0, len(rows), every), rows[::every])
     axes.set_xlim(-0.4, len(rows) - 0.6)
 
@@ -81,19 +87,30 @@ def error_ladder(
 
 
 def draw_margin(
-    axes: Axes, largest: Mapping[str, Sequence[float]], limits: Mapping[str, float], rows: Sequence[str]
+    axes: Axes,
+    largest: Mapping[str, Sequence[float]],
+    limits: Mapping[str, float],
+    rows: Sequence[str],
+    lost: Mapping[str, Collection[int]] | None = None,
+    span: Span | None = None,
 ) -> None:
-    """Largest magnitudes by row and operation, logarithmic, below the ends of the formats that are near enough."""
+    """Largest magnitudes by row and operation, logarithmic, below the ends of the formats that are near enough.
+
+    `lost` are the rows of each operation to cross out, by default those beyond the lowest end.
+    """
     values = [each for line in largest.values() for each in line if 0 < each < math.inf]
-    low, high = min(values) / 3, max(values) * 10
+    low, high = span or (min(values) / 3, max(values) * 10)
     near = {name: limit for name, limit in limits.items() if limit < high * 1e6}
     high = max([high, *(limit * 100 for limit in near.values())])
+    lowest = min([*near.values(), math.inf])
+    if lost is None:
+        lost = {name: [row for row, each in enumerate(line) if each > lowest] for name, line in largest.items()}
     for index, (name, line) in enumerate(largest.items()):
         colour, heights = CATEGORICAL[index], np.array(line, dtype=float)
         axes.plot(heights, color=colour, linestyle=LINE_STYLES[index], marker=MARKERS[index], markersize=6, linewidth=2,
                   label=name)  # fmt: skip
-        beyond = np.flatnonzero(heights > min([*near.values(), math.inf]))
-        axes.plot(beyond, heights[beyond], linestyle="none", marker="X", markersize=11, color=colour,
+        crossed = list(lost.get(name, ()))
+        axes.plot(crossed, heights[crossed], linestyle="none", marker="X", markersize=11, color=colour,
                   markeredgecolor="black")  # fmt: skip
     for name, limit in near.items():
         axes.axhline(limit, color=INK, linewidth=1.2)
@@ -223,23 +240,25 @@ def explorer(
     half_steps: Mapping[str, float],
     limits: Mapping[str, float],
     rows: Sequence[str],
+    lost: Mapping[str, Collection[int]],
+    spans: tuple[Span, Span],
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """The error ladder beside the overflow margin, and a sentence below.
+    """The error ladder beside the overflow margin, each from where to where its span says, and sentences below.
 
-    Drawn again on every move of a slider, so at fixed places, which is several times faster than a layout that has to
-    be found.
+    Drawn again on every move of a slider: at fixed places, which is several times faster than a layout that has to be
+    found, and on fixed scales, so that it is the curves that move.
     """
     with rc_context(RULES):
-        figure = Figure(figsize=(9, 4.6))
-        left = figure.add_axes((0.075, 0.27, 0.335, 0.6))
-        right = figure.add_axes((0.565, 0.27, 0.31, 0.6))
-    draw_ladder(left, errors, half_steps, rows)
-    draw_margin(right, largest, limits, rows)
+        figure = Figure(figsize=(9, 5))
+        left = figure.add_axes((0.075, 0.32, 0.335, 0.58))
+        right = figure.add_axes((0.565, 0.32, 0.31, 0.58))
+    draw_ladder(left, errors, half_steps, rows, spans[0])
+    draw_margin(right, largest, limits, rows, lost, spans[1])
     for axes in (left, right):
         axes.set_xlabel("layer")
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9)
     figure.text(0.01, 0.985, title, va="top", fontsize=11)
-    figure.text(0.01, 0.02, note, va="bottom", fontsize=9, color=INK)
+    figure.text(0.01, 0.015, note, va="bottom", fontsize=9, color=INK)
     return figure

@@ -2,6 +2,7 @@
 
 from persimmon_lab.widgets.memory import MemoryCalculator
 from persimmon_lab.widgets.playground import GenerationPlayground
+from persimmon_lab.widgets.precision import PrecisionExplorer
 from persimmon_lab.widgets.rotary import RotaryExplorer
 
-__all__ = ["GenerationPlayground", "MemoryCalculator", "RotaryExplorer"]
+__all__ = ["GenerationPlayground", "MemoryCalculator", "PrecisionExplorer", "RotaryExplorer"]

@@ -147,8 +147,15 @@ def test_the_search_for_islands_row_by_row():
 
 def test_the_explorer_has_both_and_room_for_what_it_says():
     note = "stressed: MLP pre-activations of all layers times 64, divided out on the way down; the same function"
-    figure = drawn(figures.explorer(ERRORS, LARGEST, HALF_STEPS, LIMITS, ["0", "1", "2"], "A title", note))
+    note += "\nmean KL 1.4e-06 nats, 0 of 36 likeliest tokens differ, perplexity 6.799 (exact: 6.8)"
+    lost = {"squared ReLU": [2], "residual stream": []}
+    spans = (1e-8, 1.0), (1.0, 1e11)
+    rows = ["0", "1", "2"]
+    figure = drawn(figures.explorer(ERRORS, LARGEST, HALF_STEPS, LIMITS, rows, lost, spans, "A title", note))
     left, right = figure.axes
+    assert left.get_ylim() == (1e-8, 1.0)
+    assert right.get_ylim() == (1.0, 1e11)
+    assert crosses(right) == [(2.0, 65504.0)]
     assert list(lines(left)["bfloat16"].get_ydata()) == ERRORS["bfloat16"]
     assert list(lines(right)["residual stream"].get_ydata()) == LARGEST["residual stream"]
     assert [text.get_text() for text in figure.texts] == ["A title", note]
