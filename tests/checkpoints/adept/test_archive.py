@@ -338,6 +338,20 @@ def test_archive_without_checksums(tmp_path):
 # Archives that torch.save does not write
 
 
+def test_old_format_that_contradicts_itself(tmp_path):
+    path = save(tmp_path / "x.pt", {"a": torch.ones(3)}, legacy=True)
+    whole = path.read_bytes()
+    count = len(whole) - 3 * 4 - 8
+    key = read(path)["a"].storage[1].encode()
+    for position, message in (
+        (whole.rindex(key), r"x\.pt describes other storages than it lists"),
+        (count, r"storage \d+ of .*x\.pt should end at byte"),
+    ):
+        path.write_bytes(flipped(whole, position))
+        with pytest.raises(CheckpointError, match=message):
+            read(path)
+
+
 def repacked(path: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]], **options) -> Path:
     """An archive's entries written again by another program, changed."""
     with zipfile.ZipFile(path) as archive:

@@ -120,7 +120,7 @@ def test_canary(tmp_path, legacy):
     write_archive(path, {"model": {"weight": torch.ones(3)}, "args": Call(os.mkdir, str(canary))}, legacy=legacy)
     torch.load(path, weights_only=False)
     canary.rmdir()
-    with pytest.raises(CheckpointError, match=r"x\.pt is refused: it names (posix|nt)\.mkdir, .* Nothing was run"):
+    with pytest.raises(CheckpointError, match=rf"^{path} is refused: it names (posix|nt)\.mkdir, .* Nothing was run"):
         read(path)
     assert not canary.exists()
 
@@ -148,7 +148,7 @@ def test_canary(tmp_path, legacy):
 def test_code_is_refused_by_name(tmp_path, monkeypatch, function, arguments, told):
     monkeypatch.chdir(tmp_path)
     write_archive(Path("x.pt"), {"args": Call(function, *arguments)})
-    with pytest.raises(CheckpointError, match=f"x.pt is refused: it names {told}, which could run code"):
+    with pytest.raises(CheckpointError, match=f"^x.pt is refused: it names {told}, which could run code"):
         read(Path("x.pt"))
     assert os.listdir() == ["x.pt"]
 
@@ -293,6 +293,7 @@ def test_state_of_what_is_ours_cannot_be_set(tmp_path, victim, state):
         + pickle.BINPERSID,
         pickle.MARK + value("file") + value("/etc/passwd") + pickle.TUPLE + pickle.BINPERSID,
         storage().replace(value("storage"), value("view")),
+        storage()[: -len(pickle.TUPLE + pickle.BINPERSID)] + value(("1", 0, 4)) + pickle.TUPLE + pickle.BINPERSID,
         pickle.PERSID + b"storage\n",
         storage("0") + storage("0", elements=10) + pickle.TUPLE2,
         storage("0") + storage("0", "IntStorage") + pickle.TUPLE2,
