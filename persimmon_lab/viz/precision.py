@@ -251,9 +251,10 @@ def explorer(
     found, and on fixed scales, so that it is the curves that move.
     """
     with rc_context(RULES):
-        figure = Figure(figsize=(9, 5))
-        left = figure.add_axes((0.075, 0.32, 0.335, 0.58))
-        right = figure.add_axes((0.565, 0.32, 0.31, 0.58))
+        height = 5.0 if note else 4.5
+        figure = Figure(figsize=(9, height))
+        left, right = (figure.add_axes((x, 1 - 3.45 / height, width, 2.95 / height))
+                       for x, width in ((0.075, 0.335), (0.565, 0.31)))  # fmt: skip
     draw_ladder(left, errors, half_steps, rows, spans[0])
     draw_margin(right, largest, limits, rows, lost, spans[1])
     for axes in (left, right):

@@ -1,6 +1,7 @@
 """The precision explorer: what a format and a stress do to the error of each layer and to the margin below overflow."""
 
 import base64
+import html
 import io
 from dataclasses import dataclass
 
@@ -83,7 +84,13 @@ def verdict(comparison: Comparison, dtype: str) -> str:
     )
 
 
-def render(bench: Bench, settings: Settings, name: str) -> Figure:
+def told(bench: Bench, settings: Settings) -> tuple[str, str]:
+    """What was done to the model, and what became of its predictions."""
+    done = STRESSES[settings.stress][1](settings.factor) if settings.factor != 1 else "not stressed"
+    return done, verdict(bench.compare(settings), settings.dtype)
+
+
+def render(bench: Bench, settings: Settings, name: str, note: str = "") -> Figure:
     """What the explorer shows: the errors of one module by layer, and how large the numbers become.
 
     A number is crossed out where its own format cannot hold it, which in an island is float32.
@@ -95,7 +102,6 @@ def render(bench: Bench, settings: Settings, name: str) -> Figure:
         lines = {f"{dtype}, as set": comparison, f"{dtype}, left alone": calm}
     shown = {label: MODULES[label] for label in (*ALWAYS_SHOWN, settings.module)}
     sizes, shares = (comparison.by_layer(dtype, column) for column in ("largest", "share of the format"))
-    caption = STRESSES[settings.stress][1](settings.factor) if settings.factor != 1 else "not stressed"
     return explorer(
         {label: each.by_layer(dtype)[path].tolist() for label, each in lines.items()},
         {label: sizes[there].tolist() for label, there in shown.items()},
@@ -105,7 +111,7 @@ def render(bench: Bench, settings: Settings, name: str) -> Figure:
         {label: (shares[there] > 1).to_numpy().nonzero()[0].tolist() for label, there in shown.items()},
         SPANS,
         f"{name} in {dtype}{', its MLPs in float32' * settings.islands}, against float32: {settings.module}",
-        f"{caption}\n{verdict(comparison, dtype)}",
+        note,
     )
 
 
@@ -146,11 +152,12 @@ class PrecisionExplorer(ipywidgets.VBox):
         )
         self.islands = ipywidgets.Checkbox(False, description="keep the MLPs in float32", indent=False)
         self.picture = ipywidgets.Image(format="png", layout={"max_width": f"{WIDTH}px"})
+        self.told = ipywidgets.HTML()
         controls = (self.dtype, self.module, self.stress, self.factor, self.islands)
         for control in controls:
             control.observe(self.draw, "value")
             control.layout.width = "auto"
-        super().__init__((ipywidgets.GridBox(controls, layout=CONTROLS), self.picture))
+        super().__init__((ipywidgets.GridBox(controls, layout=CONTROLS), self.picture, self.told))
         self.draw()
 
     @property
@@ -159,17 +166,16 @@ class PrecisionExplorer(ipywidgets.VBox):
         return Settings(self.dtype.value, self.module.value, self.stress.value, self.factor.value, self.islands.value)
 
     def static(self) -> Figure:
-        """The present choice as a figure, for pages without a kernel."""
-        return render(self.bench, self.settings, self.name)
+        """The present choice as one figure, for pages without a kernel."""
+        return render(self.bench, self.settings, self.name, "\n".join(told(self.bench, self.settings)))
 
     def draw(self, _change: object = None) -> None:
-        self.picture.value = as_png(self.static())
-        # For those who do not see the picture.
-        self.picture.tooltip = verdict(self.bench.compare(self.settings), self.dtype.value)
+        self.picture.value = as_png(render(self.bench, self.settings, self.name))
+        self.told.value = "<br>".join(map(html.escape, told(self.bench, self.settings)))
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
-        """The widget, and its picture for pages that cannot run it."""
-        picture = {"image/png": base64.b64encode(self.picture.value).decode()}
+        """The widget, and its figure for pages that cannot run it."""
+        picture = {"image/png": base64.b64encode(as_png(self.static())).decode()}
         return super()._repr_mimebundle_(**kwargs) | picture, {"image/png": {"width": WIDTH}}
 
     def __repr__(self) -> str:

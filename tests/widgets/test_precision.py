@@ -10,7 +10,7 @@ from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.islands import keep_in_float32
 from persimmon_lab.numerics.stress import scale_mlp, scale_residual
 from persimmon_lab.widgets import precision
-from persimmon_lab.widgets.precision import Bench, PrecisionExplorer, Settings, render, verdict
+from persimmon_lab.widgets.precision import Bench, PrecisionExplorer, Settings, as_png, render, told, verdict
 
 TEXT = "To be, or not to be"
 
@@ -60,18 +60,17 @@ def test_the_curves_are_the_comparison(model, tokenizer, settings, stress):
 
 def test_what_overflows_is_crossed_out_and_named(model, tokenizer):
     bench, settings = Bench(model, ids(tokenizer)), Settings("float16", factor=2.0**10)
-    figure = render(bench, settings, "a tiny model")
-    left, right = figure.axes
+    left, right = render(bench, settings, "a tiny model").axes
     stressed = scale_mlp(model, 2.0**10)
     sizes = compare(stressed, {"half": in_dtype(stressed, torch.float16)}, ids(tokenizer)).by_layer("half", "largest")
     beyond = [each for each in sizes["mlp.activations"].tolist() if each > 65504]
     assert beyond
     assert crossed(right) == beyond
     assert any("not finite" in name for name in lines(left))
-    caption, told = figure.texts[1].get_text().split("\n")
-    assert caption.startswith("stressed: MLP pre-activations of all layers times 1024")
-    assert told.startswith("not finite from model.layers.")
-    assert "float16 ends at 65,504" in told
+    done, became = told(bench, settings)
+    assert done.startswith("stressed: MLP pre-activations of all layers times 1024")
+    assert became.startswith("not finite from model.layers.")
+    assert "float16 ends at 65,504" in became
     assert bench.compare(settings).predictions["float16"].kl.max() == math.inf
 
 
@@ -86,10 +85,10 @@ def test_islands_bring_it_back_and_are_not_crossed_out(model, tokenizer):
 
 
 def test_bfloat16_does_not_overflow(model, tokenizer):
-    figure = render(Bench(model, ids(tokenizer)), Settings("bfloat16", factor=2.0**10), "a tiny model")
-    left, right = figure.axes
+    bench, settings = Bench(model, ids(tokenizer)), Settings("bfloat16", factor=2.0**10)
+    left, right = render(bench, settings, "a tiny model").axes
     assert not crossed(left) + crossed(right)
-    assert "mean KL" in figure.texts[1].get_text()
+    assert told(bench, settings)[1].startswith("mean KL")
     assert [text.get_text() for text in right.texts] == ["bfloat16\nends far above,\nat 3.4e38 ↑"]
 
 
@@ -142,18 +141,22 @@ def test_a_model_in_half_precision_is_explored_in_float32(model, tokenizer):
     assert verdict(bench.compare(Settings("bfloat16")), "bfloat16").startswith("mean KL")
 
 
-def test_those_who_do_not_see_the_picture_are_told(explorer):
-    assert explorer.picture.tooltip.startswith("mean KL")
+def test_it_says_in_words_what_was_done_and_what_became_of_it(explorer):
+    assert explorer.told.value.startswith("not stressed<br>mean KL")
     explorer.factor.value = 2.0**10
-    assert explorer.picture.tooltip.startswith("not finite from")
+    done, became = explorer.told.value.split("<br>")
+    assert "times 1024" in done
+    assert became.startswith("not finite from")
 
 
-def test_a_page_that_cannot_run_it_shows_its_picture(explorer):
+def test_a_page_that_cannot_run_it_shows_its_figure_and_its_words(explorer):
     data, metadata = explorer._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
-    assert base64.b64decode(data["image/png"]) == bytes(explorer.picture.value)
+    assert base64.b64decode(data["image/png"]) == as_png(explorer.static())
     assert metadata["image/png"]["width"] == 900
-    assert explorer.static().texts[0].get_text() == "a tiny model in float16, against float32: residual stream"
+    title, note = (text.get_text() for text in explorer.static().texts)
+    assert title == "a tiny model in float16, against float32: residual stream"
+    assert note == "\n".join(told(explorer.bench, explorer.settings))
 
 
 def test_its_name_is_what_it_shows(explorer):
