@@ -7,6 +7,8 @@ from collections import Counter
 
 import pytest
 import torch
+import transformers
+from transformers.models.persimmon.modeling_persimmon import PersimmonRotaryEmbedding
 
 from persimmon_lab import PersimmonConfig
 from persimmon_lab.numerics.formats import FORMATS, distinct_integers, spacing
@@ -65,6 +67,21 @@ def test_in_float32_they_are_the_models_own_to_the_bit(config, dtype, precision,
     model = rotary_tables(positions[None], dataclasses.replace(config, rope_precision=precision), CONTEXT, dtype)
     for ours, its in zip(phase_tables(phases(positions, config, rounded, half, torch.float32)), model):
         assert torch.equal(ours.to(dtype), its)
+
+
+def test_transformers_rounds_nothing_until_its_buffer_is_cast_and_then_the_frequency():
+    """Its positions and products stay float32; `.bfloat16()` rounds its buffer, and `.float()` brings nothing back."""
+    config = CONFIGS["mini"]
+    theirs = transformers.PersimmonConfig(
+        hidden_size=config.hidden_size,
+        num_attention_heads=config.num_attention_heads,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta, "partial_rotary_factor": 0.5},
+    )
+    rotary, positions = PersimmonRotaryEmbedding(theirs), torch.arange(CONTEXT)
+    for rounded in ((), ("frequency",)):
+        ours = phase_tables(phases(positions, config, rounded, dtype=torch.float32))
+        assert all(map(torch.equal, ours, rotary(torch.zeros(1), positions[None])))
+        rotary = rotary.bfloat16().float()
 
 
 @each_config
