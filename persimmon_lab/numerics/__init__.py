@@ -1,5 +1,8 @@
 """What half precision does to a model, measured.
 
-`formats` says what a number format can hold, `lockstep` and `compare` where two runs part, `islands` which modules
-float32 must keep, `stress` how to make a small model fail as a large one would.
+`formats` says what a number format can hold. `compare` says where runs in several formats part, module by module
+(`lockstep` runs them, `measures` measures, `comparison` is the result); `parity` whether two models agree, `noise`
+whether they differ by more than rounding. `islands` finds what float32 must keep, `stress` makes a small model fail as
+a large one would. `rotary` and `rotary_effect` are about rounded positions, `training` is about fine-tuning
+(`observation` and `diagnosis` say what a step did and why it failed).
 """

@@ -66,8 +66,9 @@ def compare(
             if matches(path, wanted):
                 taps.append(Tap(name, path, operation, there))
             if first_non_finite[name] is None and (at := there.first_bad) is not None:
+                value, should_be, weight = float(other[at]), float(exact[at]), _lost_weight(candidates[name], path)
                 first_non_finite[name] = NonFinite(
-                    path, operation, at, float(other[at]), float(exact[at]), there.format.largest, there.format.name
+                    path, operation, at, value, should_be, there.format.largest, there.format.name, weight
                 )
             if path == OUTPUT:
                 made[name] = predictions(exact, other, ids)
@@ -80,6 +81,11 @@ def _heads_before_positions(path: str, made: Activation, heads_first: bool) -> A
     if heads_first or not path.endswith(("q_layernorm", "k_layernorm")):
         return made
     return rearrange(made, "batch position head channel -> batch head position channel")
+
+
+def _lost_weight(model: nn.Module, path: str) -> str | None:
+    weights = model.get_submodule(path).named_parameters()
+    return next((name for name, weight in weights if not bool(weight.isfinite().all())), None)
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

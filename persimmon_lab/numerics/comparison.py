@@ -70,7 +70,10 @@ class Tap:
 
 @dataclass(frozen=True)
 class NonFinite:
-    """The first number of a candidate that is not finite: the module that made it, where, and what it should be."""
+    """The first number of a candidate that is not finite: the module that made it, where, and what it should be.
+
+    `weight` names a weight of the module that is not finite itself, where there is one: it was lost in conversion.
+    """
 
     path: str
     operation: str
@@ -79,9 +82,14 @@ class NonFinite:
     exact: float
     largest: float
     format_name: str
+    weight: str | None = None
 
     def __str__(self) -> str:
         where = f"{self.path} {list(self.index)}"
+        if self.weight is not None:
+            return (
+                f"{where}: {self.operation} gives {self.value}; its {self.weight} is not finite in {self.format_name}"
+            )
         if abs(self.exact) <= self.largest:
             return f"{where}: {self.operation} gives {self.value}, where the reference has {_number(self.exact)}"
         # What a squared ReLU was given can be read off what it should give.

@@ -178,22 +178,33 @@ def test_the_first_number_that_is_not_finite_and_what_made_it():
     assert not comparison.predictions["float16"].is_finite
 
 
-def test_other_ways_to_leave_the_numbers():
-    """A NaN where the reference is small, and a linear map whose sum is too large."""
+def test_a_sum_that_is_too_large():
     model = tiny()
     with torch.no_grad():
-        model.model.layers[0].mlp.dense_4h_to_h.bias += 70000
-    comparison = compare(model, {"half": in_dtype(model, torch.float16)}, ids())
-    assert str(comparison.first_non_finite["half"]).startswith(
-        "model.layers.0.mlp.dense_4h_to_h [0, 0, 0]: linear map is 7"
-    )
-    poisoned = in_dtype(tiny(), torch.float32)
+        model.model.layers[0].mlp.dense_4h_to_h.weight *= 30000
+    found = compare(model, {"half": in_dtype(model, torch.float16)}, ids()).first_non_finite["half"]
+    assert found.path == "model.layers.0.mlp.dense_4h_to_h"
+    assert abs(found.exact) > 65504
+    assert str(found).endswith(f"linear map is {found.exact:,.0f}; float16 ends at 65,504")
+
+
+def test_a_weight_that_was_lost_in_conversion():
+    model = tiny()
     with torch.no_grad():
-        poisoned.model.embed_tokens.weight[ids()[0, 2], 5] = math.nan
-    comparison = compare(tiny(), {"poisoned": poisoned}, ids())
-    first = comparison.first_non_finite["poisoned"]
-    assert (first.path, first.index) == ("model.embed_tokens", (0, 2, 5))
-    assert "embedding gives nan, where the reference has" in str(first)
+        model.model.layers[0].mlp.dense_4h_to_h.bias[3] = 70000
+    found = compare(model, {"half": in_dtype(model, torch.float16)}, ids()).first_non_finite["half"]
+    assert str(found) == (
+        "model.layers.0.mlp.dense_4h_to_h [0, 0, 3]: linear map gives inf; its bias is not finite in float16"
+    )
+
+
+def test_an_operation_that_fails_on_numbers_it_could_hold():
+    broken = tiny()
+    broken.model.layers[1].mlp.act = lambda x: x.sqrt()
+    found = compare(tiny(), {"broken": broken}, ids()).first_non_finite["broken"]
+    assert found.path == "model.layers.1.mlp.activations"
+    assert math.isnan(found.value)
+    assert f"squared ReLU gives nan, where the reference has {found.exact:.4g}" in str(found)
 
 
 def test_a_comparison_keeps_no_activations():
