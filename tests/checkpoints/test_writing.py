@@ -223,11 +223,13 @@ def test_wide_numbers_are_aligned(tmp_path):
     for name, tensor in tensors.items():
         assert read[name].dtype == tensor.dtype
         assert torch.equal(read[name], tensor)
-    data = (tmp_path / "file.safetensors").read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    for name, entry in json.loads(data[8 : 8 + length]).items():
-        if name != "__metadata__":
-            assert (8 + length + entry["data_offsets"][0]) % tensors[name].itemsize == 0
+    for longer in range(8):  # a header of every length
+        write_safetensors(tmp_path / "file.safetensors", tensors | {"x" * (1 + longer): values})
+        data = (tmp_path / "file.safetensors").read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        for name, tensor in tensors.items():
+            assert (8 + length + header[name]["data_offsets"][0]) % tensor.itemsize == 0
 
 
 class Rows:

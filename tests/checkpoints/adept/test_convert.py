@@ -92,6 +92,8 @@ def test_all_files_of_a_checkpoint(tmp_path):
         *(f"model-{number:05}-of-{shards:05}.safetensors" for number in range(1, shards + 1)),
     }  # fmt: skip
     assert sum(counts) == converted.nbytes
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert list(index["weight_map"]) == list(PersimmonForCausalLM(converted.config).state_dict())
     config = PersimmonConfig.from_pretrained(tmp_path / "out")
     assert config == converted.config == PersimmonConfig(
         vocab_size=704, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
@@ -215,6 +217,16 @@ def test_killed_and_run_again(tmp_path):
     convert(tmp_path / "release", tmp_path / "fresh")
     (tmp_path / "out" / ".unfinished-save").mkdir(parents=True)
     (tmp_path / "out" / ".unfinished-save" / "model.safetensors").write_bytes(b"as far as it went")
+    convert(tmp_path / "release", tmp_path / "out")
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "fresh")
+
+
+def test_killed_while_the_files_moved_to_their_places(tmp_path):
+    """The first conversion was complete, so it is finished first, and `out` is known for a checkpoint."""
+    release(tmp_path / "release")
+    convert(tmp_path / "release", tmp_path / "fresh")
+    shutil.copytree(tmp_path / "fresh", tmp_path / "out" / ".finished-save")
+    (tmp_path / "out" / ".finished-save" / "generation_config.json").rename(tmp_path / "out" / "generation_config.json")
     convert(tmp_path / "release", tmp_path / "out")
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "fresh")
 

@@ -83,6 +83,7 @@ def test_same_bits():
         other[row, 1] = torch.nextafter(other[row, 1], torch.tensor(9.0))
         assert not same_bits(InMemory(tensor), Merged(sources(other, [4, 4, 3], 0), 0))
     assert not same_bits(InMemory(tensor), InMemory(tensor.double()))
+    assert not same_bits(InMemory(tensor.half()), InMemory(tensor.half().view(torch.bfloat16)))
     assert not same_bits(InMemory(tensor), InMemory(tensor.T.contiguous()))
     assert not same_bits(InMemory(torch.tensor([0.0])), InMemory(torch.tensor([-0.0])))
     assert same_bits(InMemory(torch.tensor([torch.nan])), InMemory(torch.tensor([torch.nan])))

@@ -242,6 +242,13 @@ def test_frequencies_belong_to_their_base(dtype, width, base):
         assert base_of(frequencies) == base or base not in (10000, 25000)
 
 
+def test_a_power_that_is_a_few_steps_off():
+    """As one that a GPU took may be."""
+    frequencies = inverse_frequencies(32, 25000.0)
+    assert belong_to(frequencies * (1 + 1e-6), 25000)
+    assert not belong_to(frequencies * (1 + 1e-4), 25000)
+
+
 def test_float32_tells_bases_apart_that_bfloat16_cannot():
     for dtype, tells in ((torch.float32, True), (torch.bfloat16, False)):
         assert belong_to(inverse_frequencies(32, 25000.0).to(dtype), 25050) != tells

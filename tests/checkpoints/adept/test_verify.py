@@ -86,6 +86,16 @@ def test_logits_that_overflow(tmp_path):
         verify(converted, tmp_path / "float16")
 
 
+def test_logits_are_compared_as_well(tmp_path, monkeypatch):
+    """Were the comparison of tensors blind, the forward pass would still tell."""
+    release(tmp_path / "release")
+    converted = convert(tmp_path / "release", tmp_path / "out")
+    edit(tmp_path / "out", swap_query_and_key)
+    monkeypatch.setattr("persimmon_lab.checkpoints.adept.verify.same_bits", lambda one, other: True)
+    with pytest.raises(CheckpointError, match="out computes other logits than the tensors of .*release"):
+        verify(converted, tmp_path / "out")
+
+
 @pytest.mark.parametrize("variant", ["two tensor ranks", "tied"])
 def test_logits_a_layer_at_a_time(tmp_path, variant):
     """Those of the model with all its weights; afterwards nothing stays with the one on meta."""
