@@ -77,11 +77,11 @@ def why_activation(seen: Observation, name: str, previous: Step | None) -> Why:
             {"longest_update": previous.longest_update, "unnormalised": previous.unnormalised},
         )
     if name.endswith("mlp.activations"):
-        before = float(seen.activations[name.removesuffix("activations") + "dense_h_to_4h"])
+        before = float(seen.highest[name.removesuffix("activations") + "dense_h_to_4h"])
         if before**2 > format.largest:
             return (
                 SQUARE,
-                f"a neuron reached {before:,.0f}, and its square is {ends(format)}",
+                f"a neuron reached {before:,.1f}, and its square is {ends(format)}",
                 {"before": before, "limit": format.largest},
             )
     return RANGE, f"an output is {ends(format)}", {"limit": format.largest}

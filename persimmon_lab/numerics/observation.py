@@ -47,6 +47,7 @@ class Observation:
     eps: float
     loss_scale: float
     activations: Magnitudes
+    highest: Mapping[str, Float[Tensor, ""]]  # the largest of each module's outputs, with its sign
     loss: float
     gradients: Magnitudes  # as the backward pass made them, times the loss scale; empty where it was skipped
     gradient_norm: float
@@ -74,7 +75,7 @@ class Observation:
 
 
 class Watch:
-    """Notes, while it is open, the largest magnitude of every module's output and of every parameter's gradient.
+    """Notes, while it is open, how large every module's output and every parameter's gradient become.
 
     Single numbers, so that a large model costs no memory. A module that is called twice keeps its last call.
     """
@@ -82,6 +83,7 @@ class Watch:
     def __init__(self, model: nn.Module):
         self.model = model
         self.activations: dict[str, Tensor] = {}
+        self.highest: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
 
     def __enter__(self) -> "Watch":
@@ -97,7 +99,7 @@ class Watch:
     def _output(self, name: str):
         def note(_module, _inputs, output) -> None:
             if (made := first_tensor(output)) is not None:
-                self.activations[name] = largest(made)
+                self.activations[name], self.highest[name] = largest(made), made.detach().amax()
 
         return note
 

@@ -171,6 +171,7 @@ def observe_step(trainee: Trainee, number: int, tokens: Tokens, exact: Persimmon
         eps=recipe.eps,
         loss_scale=loss_scale,
         activations=watch.activations,
+        highest=watch.highest,
         loss=loss.item(),
         gradients={} if skipped else watch.gradients,
         gradient_norm=norm,
@@ -208,4 +209,4 @@ def ladder(runs: Iterable[Run]) -> pandas.DataFrame:
         }
         for run in runs
     ]
-    return pandas.DataFrame(rows).set_index("recipe")
+    return pandas.DataFrame(rows).set_index("recipe").astype({"failed at step": "Int64"})
