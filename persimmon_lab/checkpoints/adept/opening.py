@@ -56,31 +56,35 @@ def open_release(source: str | os.PathLike, dtype: torch.dtype | None = None) ->
     """Check all of a release that can be checked without reading its large tensors."""
     files = find_release(source)
     archives = {place: read_archive(window) for place, window in files.ranks.items()}
-    gathered = gather(archives)
-    buffers = {name for name in gathered if name.endswith(INVERSE_FREQUENCIES)}
-    merged = {name: merge(name, parts) for name, parts in gathered.items()}
-    tensors = {name: tensor for name, tensor in merged.items() if name not in buffers}
     args = [archive["args"] for archive in archives.values() if isinstance(archive.get("args"), dict)]
+    gathered = gather(archives)
     _check_copies(gathered, args)
+    merged = {name: merge(name, parts) for name, parts in gathered.items()}
+    frequencies = {name: read(merged.pop(name)) for name in sorted(merged) if name.endswith(INVERSE_FREQUENCIES)}
     ranks = tuple(1 + max(index) for index in zip(*files.ranks))
-    config, notes = read_settings(args, tensors, {name: read(merged[name]) for name in sorted(buffers)}, ranks)
-    copy = tensors.pop(HEAD, None) if config.tie_word_embeddings else None
-    if copy is not None and EMBEDDING in tensors and not same_bits(copy, tensors[EMBEDDING]):
-        raise CheckpointError(f"untie_embeddings is off, but {HEAD} and {EMBEDDING} are two different tensors")
-    needed = model_shapes(config)
-    if lists := differences(needed, tensors):
-        raise CheckpointError(f"{files.source} holds other tensors than its sizes ask for.\n  " + "\n  ".join(lists))
-    tensors = {name: Finite(name, tensors[name], dtype or tensors[name].dtype) for name in needed}
+    config, notes = read_settings(args, merged, frequencies, ranks)
     tokenizer = _read_tokenizer(files)
-    ids, more = _token_ids(tokenizer, config.vocab_size)
-    stored = tensors[EMBEDDING].dtype
-    notes += more + [
-        f"{name} is stored in {tensor.dtype}, the embedding in {stored}"
-        for name, tensor in tensors.items()
-        if tensor.dtype != stored
-    ]
-    config = replace(config, torch_dtype=str(stored).removeprefix("torch."), **ids)
+    ids, assumed = _token_ids(tokenizer, config.vocab_size)
+    tensors = {
+        name: Finite(name, tensor, dtype or tensor.dtype)
+        for name, tensor in _tensors_of_the_model(config, merged, files.source).items()
+    }
+    chosen = tensors[EMBEDDING].dtype
+    others = [name for name, tensor in tensors.items() if tensor.dtype != chosen]
+    notes += assumed + [f"{name} is stored in {tensors[name].dtype}, the embedding in {chosen}" for name in others]
+    config = replace(config, torch_dtype=str(chosen).removeprefix("torch."), **ids)
     return OpenRelease(files, config, tensors, tokenizer, notes)
+
+
+def _tensors_of_the_model(config: PersimmonConfig, merged: Mapping[str, Source], source: Path) -> dict[str, Source]:
+    """What a model of this configuration stores, in its order; raises CheckpointError unless that is what there is."""
+    needed = model_shapes(config)
+    present = {name: tensor for name, tensor in merged.items() if name != HEAD or HEAD in needed}
+    if lists := differences(needed, present):
+        raise CheckpointError(f"{source} holds other tensors than its sizes ask for.\n  " + "\n  ".join(lists))
+    if len(present) < len(merged) and not same_bits(merged[HEAD], merged[EMBEDDING]):
+        raise CheckpointError(f"untie_embeddings is off, but {HEAD} and {EMBEDDING} are two different tensors")
+    return {name: present[name] for name in needed}
 
 
 def _check_copies(gathered: Mapping[str, Sequence[Source]], args: Sequence[Mapping[str, Any]]):
