@@ -27,7 +27,7 @@ def verify(release: OpenRelease, out: str | os.PathLike, progress: Progress = un
     """Read a checkpoint back and compare it with the release it came from.
 
     All tensors are compared bit for bit, a few rows at a time. Then the checkpoint runs a forward pass with one
-    layer's weights in memory at a time, and so do the tensors of the release: the logits must be finite and equal.
+    module's weights in memory at a time, and so do the tensors of the release: the logits must be finite and equal.
     `progress` is told the number of bytes of each tensor compared.
 
     Raises CheckpointError that names the first tensor which differs, or says what is wrong with the logits.

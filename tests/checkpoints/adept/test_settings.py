@@ -146,6 +146,12 @@ def test_all_disagreements_are_listed_at_once():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("key", ["tensor_model_parallel_size", "pipeline_model_parallel_size"])
+def test_a_release_shared_out_anew_under_its_old_args(key):
+    """All layers and all of the vocabulary are there, so no rank is missing, whatever args say of their number."""
+    assert settings(ARGS | {key: 8}) == (CONFIG, [])
+
+
 def test_a_head_that_is_not_there():
     tensors = tensors_of()
     del tensors["lm_head.weight"]
