@@ -22,7 +22,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did to the numbers. Shares are of all weights."""
+    """What one step did to the numbers. Shares are of all weights that are trained."""
 
     step: int  # from 1
     loss: float  # before the update
@@ -87,9 +87,10 @@ class Watch:
         self.gradients: dict[str, Tensor] = {}
 
     def __enter__(self) -> "Watch":
-        modules, parameters = self.model.named_modules(), self.model.named_parameters()
-        self.hooks = [module.register_forward_hook(self._output(name)) for name, module in modules if name]
-        self.hooks += [p.register_post_accumulate_grad_hook(self._gradient(name)) for name, p in parameters]
+        modules = [(name, module) for name, module in self.model.named_modules() if name]
+        trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        self.hooks = [module.register_forward_hook(self._output(name)) for name, module in modules]
+        self.hooks += [weight.register_post_accumulate_grad_hook(self._gradient(name)) for name, weight in trained]
         return self
 
     def __exit__(self, *_) -> None:

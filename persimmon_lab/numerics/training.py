@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.losses import causal_lm_loss
@@ -81,14 +81,15 @@ class Run:
 
 
 class Trainee:
-    """A copy of a model and the optimiser that moves it. It runs in evaluation mode, so that nothing is random."""
+    """A copy of a model and the optimiser that moves its trainable weights. It runs in evaluation mode, so that
+    nothing is random."""
 
     def __init__(self, model: PersimmonForCausalLM, recipe: Recipe):
         self.recipe = recipe
         self.model = in_dtype(model, recipe.dtype).eval()
-        self.weights = dict(self.model.named_parameters())
+        self.weights = trainable(self.model)
         # Masters come from the model as it was given: they keep what rounding takes away.
-        self.moved = dict(in_dtype(model, torch.float32).named_parameters()) if recipe.masters else self.weights
+        self.moved = trainable(in_dtype(model, torch.float32)) if recipe.masters else self.weights
         self.optimiser = torch.optim.AdamW(self.moved.values(), lr=recipe.rate, eps=recipe.eps)
         self.scaler = torch.amp.GradScaler(model.device.type, init_scale=recipe.loss_scale, enabled=recipe.dynamic)
 
@@ -126,6 +127,11 @@ class Trainee:
         """AdamW's state by parameter; empty until a step was taken."""
         states = {name: self.optimiser.state.get(weight) for name, weight in self.moved.items()}
         return {name: Moments(state["exp_avg"], state["exp_avg_sq"]) for name, state in states.items() if state}
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that are not frozen, by name."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def fine_tune(model: PersimmonForCausalLM, batches: Batches, recipe: Recipe, twin: bool = True) -> Run:
@@ -185,7 +191,7 @@ def observe_step(trainee: Trainee, number: int, tokens: Tokens, exact: Persimmon
 
 def exact_gradients(exact: PersimmonForCausalLM, weights: Mapping[str, Tensor], tokens: Tokens) -> dict[str, Tensor]:
     """The gradients in float32 at the weights of another model, which `exact` is given."""
-    own = dict(exact.named_parameters())
+    own = trainable(exact)
     with torch.no_grad():
         for name, weight in weights.items():
             own[name].copy_(weight)

@@ -114,6 +114,19 @@ def test_dropout_plays_no_part():
     assert fine_tune(calm, BATCHES, recipe).losses == fine_tune(shaky, BATCHES, recipe).losses
 
 
+@pytest.mark.parametrize("recipe", [FLOAT32, FLOAT16_MASTERS], ids=lambda recipe: recipe.name)
+def test_frozen_weights_stay(recipe):
+    model = tiny()
+    model.model.requires_grad_(False)
+    run = fine_tune(model, BATCHES, dataclasses.replace(recipe, steps=2))
+    frozen = {name for name, w in run.model.named_parameters() if torch.equal(w, model.get_parameter(name).to(w.dtype))}
+    assert {name for name, _ in model.named_parameters()} - frozen == {"lm_head.weight"}
+    # With everything free, the head's first step is the same: AdamW knows no other weights.
+    one = dataclasses.replace(recipe, steps=1)
+    head, free = (fine_tune(m, BATCHES, one).model.lm_head.weight for m in (model, tiny()))
+    assert torch.equal(head, free)
+
+
 # Pure float16: division by zero
 
 
