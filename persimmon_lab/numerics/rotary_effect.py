@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import pandas
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from persimmon_lab.losses import at_least_float32
 from persimmon_lab.model import PersimmonDecoderLayer, Tokens
+from persimmon_lab.numerics.measures import predictions
 from persimmon_lab.numerics.rotary import Tables, phase_tables, phases
 from persimmon_lab.outputs import CausalLMOutputWithPast
 
@@ -102,22 +102,19 @@ def effect(
     for row in ids.split(1):
         reference = None
         for name, run in runs.items():
-            log_probability = at_least_float32(run(row).logits[0]).log_softmax(dim=-1)
-            reference = log_probability if reference is None else reference
-            measured.append(_measured(reference, log_probability, row[0]).assign(run=name))
+            logits = run(row).logits
+            reference = logits if reference is None else reference
+            measured.append(_measured(reference, logits, row).assign(run=name))
     return RotaryEffect(pandas.concat(measured).groupby(["run", "position"], sort=False).mean().reset_index())
 
 
 def _measured(
-    reference: Float[Tensor, "position vocab"], other: Float[Tensor, "position vocab"], ids: Int[Tensor, "position"]
+    reference: Float[Tensor, "1 position vocab"], logits: Float[Tensor, "1 position vocab"], row: Tokens
 ) -> pandas.DataFrame:
-    """The columns of RotaryEffect for one row and run; KL is of `other` from `reference`."""
-    right = rearrange(ids[1:], "position -> position 1")
-    loss = -F.pad(other[:-1].gather(-1, right)[:, 0], (0, 1), value=torch.nan)
-    columns = {
-        "kl": (reference.exp() * (reference - other)).sum(dim=-1),
-        "loss": loss,
-        "flipped": (reference.argmax(dim=-1) != other.argmax(dim=-1)),
-    }
+    """The columns of RotaryEffect for one row and run."""
+    compared = predictions(reference, logits, row)
+    following = row[0, 1:].to(logits.device)
+    loss = F.cross_entropy(at_least_float32(logits[0, :-1]), following, reduction="none")
+    columns = {"kl": compared.kl[0], "loss": F.pad(loss, (0, 1), value=torch.nan), "flipped": compared.flipped[0]}
     frame = pandas.DataFrame({name: values.double().cpu().numpy() for name, values in columns.items()})
     return frame.rename_axis("position").reset_index()
