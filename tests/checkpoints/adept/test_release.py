@@ -165,6 +165,14 @@ def test_iteration_called_release(folder):
         assert torch.equal(embedding(find_release(source)), tensors[EMBEDDING])
 
 
+def test_release_called_release(tmp_path):
+    """The word is also Megatron's for an iteration."""
+    tensors = build_release(tmp_path / "release")
+    for source in (tmp_path / "release", tmp_path, as_tar(tmp_path / "release")):
+        assert find_release(source).iteration == 1000
+        assert torch.equal(embedding(find_release(source)), tensors[EMBEDDING])
+
+
 # Not found, or not whole
 
 
