@@ -103,9 +103,9 @@ def test_kl_by_position_with_its_mean():
 
 
 def test_flipped_tokens_stand_over_their_bars():
-    tokens = ["▁The", "$x$", "\\frac", "▁cat", "▁sat"]
+    tokens = ["▁The", "$\\nosuch$", "\\frac", "▁cat", "▁sat"]
     kl = torch.tensor([1e-4, 2e-3, 1e-5, math.inf, 0.0])
-    flips = {1: ("$a", "b$"), 4: ("▁a_rather_long_token", "▁another_one")}
+    flips = {1: ("$\\nosuch", "a_long_one$"), 4: ("▁an", "▁other")}
     figure = drawn(figures.flipped_tokens(tokens, kl, flips, "Which model"))
     (axes,) = figure.axes
     low = axes.get_ylim()[0]
@@ -116,8 +116,8 @@ def test_flipped_tokens_stand_over_their_bars():
     hatched = [round(bar.get_x() + 0.4) for bars in axes.containers for bar in bars if bar.get_hatch()]
     assert hatched == [1, 4]
     assert [(text.get_text(), text.xy[0]) for text in axes.texts] == [
-        ("$a → b$", 1),
-        ("▁a_rather_long_token → ▁another_one", 4),
+        ("$\\nosuch → a_long_one$", 1),
+        ("▁an → ▁other", 4),
     ]
     assert [label.get_text() for label in axes.get_xticklabels()] == tokens
     top = axes.get_window_extent().y1

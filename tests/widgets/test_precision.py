@@ -147,6 +147,19 @@ def test_it_says_in_words_what_was_done_and_what_became_of_it(explorer):
     done, became = explorer.told.value.split("<br>")
     assert "times 1024" in done
     assert became.startswith("not finite from")
+    explorer.islands.value = True
+    assert "times 1024" in explorer.told.value
+    assert "<br>mean KL" in explorer.told.value
+    explorer.islands.value = False
+    assert "<br>not finite" in explorer.told.value
+    explorer.factor.value = 2.0
+    assert "<br>mean KL" in explorer.told.value
+
+
+def test_what_it_says_is_text(explorer, monkeypatch):
+    monkeypatch.setattr(precision, "told", lambda bench, settings: ("<script>", "a & b"))
+    explorer.draw()
+    assert explorer.told.value == "&lt;script&gt;<br>a &amp; b"
 
 
 def test_a_page_that_cannot_run_it_shows_its_figure_and_its_words(explorer):
