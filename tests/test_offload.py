@@ -110,6 +110,8 @@ def test_memory_that_loading_takes(tmp_path, report_table, device):
         "disk": bites,
         "disk, and run": 2 * bites,
     }
+    if device == "cuda":  # whose driver has buffers of its own: two shards
+        most |= {what: 40e6 for what in found if "cuda" in what}
     if device == "cpu":
         most |= {"cpu torch.float32": 1.06 * weights, "cpu torch.bfloat16": 1.06 * weights / 2}
     assert all(found[what] < limit for what, limit in most.items()), found
