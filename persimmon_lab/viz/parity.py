@@ -36,7 +36,7 @@ def parity_ladder(
         axes.text(level, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=8.5,
                   color=MUTED)  # fmt: skip
     for index, (name, run) in enumerate(errors.items()):
-        places = [(min(error, HIGHEST) or zero, rows[path]) for path, error in run.items() if path in rows]
+        places = [(min(error, HIGHEST) or zero, rows[path]) for path, error in run.items()]
         axes.plot(*zip(*places), color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=1,
                   marker=MARKERS[index], markersize=3.5, label=name)  # fmt: skip
     axes.set_xscale("log")
