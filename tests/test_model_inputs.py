@@ -5,6 +5,7 @@ import torch
 
 from persimmon_lab import PersimmonConfig, PersimmonForSequenceClassification, PersimmonModel
 from tests.models import ids, tiny
+from tests.tolerances import TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,8 @@ def test_last_hidden_state_is_the_last_of_the_hidden_states():
 
 def test_a_row_does_not_depend_on_its_neighbours(model):
     both = model(ids()).logits
-    assert torch.allclose(model(ids()[1:]).logits, both[1:], atol=1e-6)
+    # A matrix product of another height may sum in another order.
+    assert torch.allclose(model(ids()[1:]).logits, both[1:], atol=TOLERANCE[torch.float32])
 
 
 def test_an_odd_rotary_width_is_refused_at_once():
