@@ -35,6 +35,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 PATIENCE = 120  # seconds until a server, a kernel or a page counts as stuck; a busy machine is slow, not broken
 expect.set_options(timeout=PATIENCE * 1000)
 
+WRITE_INTO_CELL = """([start, source]) => {
+    const cells = window.jupyterapp.shell.currentWidget.content.widgets;
+    const cell = cells.find(cell => cell.model.sharedModel.getSource().startsWith(start));
+    cell.model.sharedModel.setSource(source);
+}"""
+
 # A browser of its own: no sandbox (CI runs as root), no traffic but to the server under test.
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -168,6 +174,10 @@ class Jupyter:
         cells = self.page.evaluate("window.jupyterapp.shell.currentWidget.model.toJSON().cells")
         said = [output for cell in cells for output in cell.get("outputs", ())]
         assert not [f"{output.ename}: {output.evalue}" for output in map(NotebookNode, said) if "ename" in output]
+
+    def write_into_cell(self, start: str, source: str) -> None:
+        """Replace the source of the first cell that begins with `start`."""
+        self.page.evaluate(WRITE_INTO_CELL, [start, source])
 
     def wait_until_idle(self) -> None:
         """Until the kernel has done all that was asked of it."""

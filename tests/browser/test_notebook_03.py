@@ -9,12 +9,6 @@ ANSWER = """def undo_rotation(rotated, positions, theta, rotary_dim):
     cos, sin = tables(positions, frequencies(rotary_dim, theta))
     return rotate(rotated, cos, -sin)"""
 
-WRITE_INTO_CELL = """([start, source]) => {
-    const cells = window.jupyterapp.shell.currentWidget.content.widgets;
-    const cell = cells.find(cell => cell.model.sharedModel.getSource().startsWith(start));
-    cell.model.sharedModel.setSource(source);
-}"""
-
 
 def test_a_readers_answer_survives_run_all(jupyter):
     page = jupyter.page
@@ -28,7 +22,7 @@ def test_a_readers_answer_survives_run_all(jupyter):
     page.locator("input[type=checkbox]").uncheck()
     expect(picture).not_to_have_attribute("src", before)
 
-    page.evaluate(WRITE_INTO_CELL, ["def undo_rotation(", ANSWER])
+    jupyter.write_into_cell("def undo_rotation(", ANSWER)
     jupyter.run_all()
     assert sum("○ not answered yet" in output for output in jupyter.outputs()) == 3
     assert sum("✓ right" in output for output in jupyter.outputs()) == 5

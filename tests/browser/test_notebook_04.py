@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from tests.browser.test_notebook_03 import WRITE_INTO_CELL
-
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "04_257_is_256.ipynb"
 ANSWER = """def two_turns(positions, table):
     cos, sin = table(torch.arange(128))[:, positions % 128]
@@ -13,7 +11,7 @@ ANSWER = """def two_turns(positions, table):
 
 def test_a_readers_repair_is_marked_and_measured(jupyter):
     jupyter.open(NOTEBOOK)
-    jupyter.page.evaluate(WRITE_INTO_CELL, ["def two_turns(", ANSWER])
+    jupyter.write_into_cell("def two_turns(", ANSWER)
     jupyter.run_all()
     outputs = jupyter.outputs()
     assert sum("○ not answered yet" in output for output in outputs) == 2

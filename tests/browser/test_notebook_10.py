@@ -6,12 +6,6 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "10_real_weights.ipynb"
 REPAIRED = """def join(name, parts):
     return merge(name, list(parts))"""
 
-WRITE_INTO_CELL = """([start, source]) => {
-    const cells = window.jupyterapp.shell.currentWidget.content.widgets;
-    const cell = cells.find(cell => cell.model.sharedModel.getSource().startsWith(start));
-    cell.model.sharedModel.setSource(source);
-}"""
-
 
 def test_a_reader_repairs_the_converter(jupyter):
     jupyter.open(NOTEBOOK)
@@ -21,7 +15,7 @@ def test_a_reader_repairs_the_converter(jupyter):
     assert "✗ not yet: model.layers.0.input_layernorm.bias: every rank holds a copy" in before
     assert before.count("✓ right") == 2  # the solutions
 
-    jupyter.page.evaluate(WRITE_INTO_CELL, ["def join(name, parts):", REPAIRED])
+    jupyter.write_into_cell("def join(name, parts):", REPAIRED)
     jupyter.run_all()
     after = "\n".join(jupyter.outputs())
     assert "✗ not yet" not in after
