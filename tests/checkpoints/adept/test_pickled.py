@@ -274,34 +274,40 @@ def test_state_of_what_is_ours_cannot_be_set(tmp_path, victim, state):
     assert stand_ins._tensor.__defaults__ is None
 
 
+def rebuilt(*arguments: bytes) -> bytes:
+    return call(name("torch._utils", "_rebuild_tensor_v2"), *arguments)
+
+
+NONSENSE = {
+    "a placeholder called": call(INERT),
+    "a text called": call(value("text")),
+    "a storage called": call(storage()),
+    "a dtype called": call(name("torch", "float32")),
+    "a text called by ours": call(
+        name("torch._tensor", "_rebuild_from_type_v2"), value("text"), value(0), value(()), value(None)
+    ),
+    "a tensor of a placeholder": rebuilt(INERT, value(0), value((1,)), value((1,))),
+    "a tensor of a tensor": tensor(0, (1,), (1,), of=tensor(0, (2,), (1,))),
+    "a tensor of a number": tensor(0, (1,), (1,), of=call(name("torch._utils", "_rebuild_parameter"), value(7))),
+    "a tensor without a shape": rebuilt(storage(), value(0)),
+    "a placeholder as a set": INERT + pickle.MARK + value(6) + pickle.ADDITEMS,
+    "a storage of no type": storage().replace(name("torch", "FloatStorage"), value("FloatStorage")),
+    "a reference to a file": pickle.MARK + value("file") + value("/etc/passwd") + pickle.TUPLE + pickle.BINPERSID,
+    "a reference of no kind": storage().replace(value("storage"), value("view")),
+    "a reference of protocol 0": pickle.PERSID + b"storage\n",
+    "a storage within another": storage().replace(
+        pickle.TUPLE + pickle.BINPERSID, value(("1", 0, 4)) + pickle.TUPLE + pickle.BINPERSID
+    ),
+    "a storage of two lengths": storage("0") + storage("0", elements=10) + pickle.TUPLE2,
+    "a storage of two types": storage("0") + storage("0", "IntStorage") + pickle.TUPLE2,
+    "a storage of less than nothing": storage(elements=-20),
+    "an empty stack": pickle.POP * 9,
+}
+
+
 @pytest.mark.usefixtures("unchecked_annotations")  # which would refuse some of these, but not for users
-@pytest.mark.parametrize(
-    "made",
-    [
-        call(INERT),
-        call(value("text")),
-        call(storage()),
-        call(name("torch", "float32")),
-        call(name("torch._tensor", "_rebuild_from_type_v2"), value("text"), value(0), value(()), value(None)),
-        call(name("torch._utils", "_rebuild_tensor_v2"), INERT, value(0), value((1,)), value((1,))),
-        call(name("torch._utils", "_rebuild_tensor_v2"), storage(), value(0)),
-        tensor(0, (1,), (1,), of=tensor(0, (2,), (1,))),
-        tensor(0, (1,), (1,), of=call(name("torch._utils", "_rebuild_parameter"), value(7))),
-        INERT + value(1) + value(2) + pickle.SETITEM + value(3) + value(4) + pickle.SETITEM + value(5) + pickle.APPEND
-        + pickle.MARK + value(6) + pickle.ADDITEMS,
-        pickle.MARK + value("storage") + value("FloatStorage") + value("0") + value("cpu") + value(20) + pickle.TUPLE
-        + pickle.BINPERSID,
-        pickle.MARK + value("file") + value("/etc/passwd") + pickle.TUPLE + pickle.BINPERSID,
-        storage().replace(value("storage"), value("view")),
-        storage()[: -len(pickle.TUPLE + pickle.BINPERSID)] + value(("1", 0, 4)) + pickle.TUPLE + pickle.BINPERSID,
-        pickle.PERSID + b"storage\n",
-        storage("0") + storage("0", elements=10) + pickle.TUPLE2,
-        storage("0") + storage("0", "IntStorage") + pickle.TUPLE2,
-        storage(elements=-20),
-        pickle.POP * 9,
-    ],
-)  # fmt: skip
-def test_calls_of_what_is_no_function(tmp_path, made):
+@pytest.mark.parametrize("made", NONSENSE.values(), ids=NONSENSE)
+def test_nonsense(tmp_path, made):
     with pytest.raises(CheckpointError, match=r"x\.pt holds a pickle that cannot be read"):
         read_made(tmp_path / "x.pt", made)
 
