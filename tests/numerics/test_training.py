@@ -10,7 +10,7 @@ import torch
 from persimmon_lab.losses import causal_lm_loss
 from persimmon_lab.numerics import diagnosis, training
 from persimmon_lab.numerics.diagnosis import LONGEST_UPDATE, diagnose
-from persimmon_lab.numerics.observation import Moments, Observation
+from persimmon_lab.numerics.observation import Moments, Observation, largest
 from persimmon_lab.numerics.stress import scale_mlp
 from persimmon_lab.numerics.training import (
     BFLOAT16,
@@ -408,6 +408,18 @@ def test_the_earliest_quantity_is_blamed():
             failure = diagnose(observation(**broken), None)
             assert (failure.quantity, failure.step, failure.mechanism) == (quantity, 4, diagnosis.RANGE)
     assert diagnose(observation(**together), None).tensor == "b"
+
+
+def test_a_skipped_step_rounds_nothing_away():
+    one = torch.ones(4)
+    still = dict(moments={"w": Moments(one, one)}, before={"w": one}, weights={"w": one})
+    assert observation(**still).summary().rounded_away == 1.0
+    assert observation(**still, skipped=True).summary().rounded_away == 0.0
+
+
+def test_magnitudes_have_no_sign_and_keep_nan():
+    assert largest(torch.tensor([-3.0, 2.0])) == 3
+    assert largest(torch.tensor([-3.0, torch.nan])).isnan()
 
 
 def test_dynamic_scaling_needs_masters():
