@@ -133,6 +133,6 @@ def _is_finite(tensor: Float[Tensor, "..."]) -> bool:
 
     The same for every format, and ten times as fast as torch's isfinite.
     """
-    unsigned = f"u{tensor.itemsize}"
-    bits, infinity = (np.frombuffer(bytes_of(each), unsigned) << 1 for each in (tensor, tensor.new_full((1,), math.inf)))
-    return bool(bits.max(initial=0) < infinity[0])
+    infinity, unsigned = tensor.new_full((1,), math.inf), f"u{tensor.itemsize}"
+    bits, limit = (np.frombuffer(bytes_of(each), unsigned) << 1 for each in (tensor, infinity))
+    return bool(bits.max(initial=0) < limit[0])
