@@ -105,6 +105,7 @@ def test_a_right_scale_keeps_adamw_in_float16_normalised(case):
         ),
         (lambda gradients: below_the_ceiling(gradients) * 0.9, "take a power of two"),
         (lambda gradients: -below_the_ceiling(gradients), "is positive"),
+        (lambda gradients: 2.0 ** -round(math.log2(gradients.quantile(0.1))), "stopped with ValueError"),  # no abs
         (lambda gradients: torch.ones(3), "returned the shape (3,); expected ()"),
         (lambda gradients: ..., "not answered yet"),
     ],

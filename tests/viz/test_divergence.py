@@ -95,6 +95,15 @@ def test_gradients_are_counted_by_powers_of_two_and_by_edges(drawn):
     assert not overlapping(figure) and inside(figure)
 
 
+def test_edges_are_named_on_the_side_that_is_lost(drawn):
+    floors, ceilings = {"gradient is 0": 2.0**-25, "second moment is 0": 2.0**-8}, {"second moment is inf": 2.0**13}
+    (axes,) = drawn(figures.gradient_sizes({"a": torch.ones(3)}, floors, ceilings)).axes
+    places = [axes.transData.transform((line.get_xdata()[0], 0))[0] for line in axes.get_lines()]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert boxes[0].x1 < places[0] < boxes[1].x0 < boxes[1].x1 < places[1] < places[2] < boxes[2].x0
+    assert axes.bbox.x0 < boxes[0].x0 and boxes[2].x1 < axes.bbox.x1
+
+
 def test_on_a_floor_a_gradient_survives_and_on_a_ceiling_it_does_not(drawn):
     figure = drawn(figures.gradient_sizes({"a": torch.tensor([1.0, 2.0])}, {"low": 1.0}, {"high": 2.0}))
     assert [text.get_text() for text in figure.axes[0].texts] == ["low\n0 below", "high\n50% above"]
