@@ -21,9 +21,9 @@ PIECE = 2**15
 class Source(Protocol):
     """A tensor that is read as it is used.
 
-    `pieces(rows)` gives all rows in order, at most `rows` at a time, on the CPU. A piece may be overwritten by the
-    next, so who wants to keep it copies it. The trap: what a source checks of its whole, such as a checksum, it can
-    only tell once all pieces are taken, so take them all.
+    `pieces(rows)` gives all rows in order, at most `rows` at a time, each piece in memory of its own on the CPU. The
+    trap: what a source checks of its whole, such as a checksum, it can only tell once all pieces are taken, so take
+    them all.
     """
 
     @property

@@ -55,17 +55,16 @@ class WeightFile:
     def pieces(
         self, name: str, rows: int, verify: bool = True, landing: Float[Tensor, "..."] | None = None
     ) -> Iterator[Float[Tensor, "..."]]:
-        """One tensor's rows in order, at most `rows` at a time, as they are stored.
+        """One tensor's rows in order, at most `rows` at a time, as they are stored; in `landing` if that is given.
 
-        Each piece is overwritten by the next, unless `landing` has room for all of them. Raises CheckpointError as
-        `read` does, the one for other bytes after the last piece.
+        Raises CheckpointError as `read` does, the one for other bytes after the last piece.
         """
-        length, checksum = self.shapes[name][0], 0
-        keep = landing is not None
-        if not keep:
-            landing = torch.empty((min(rows, length), *self.shapes[name][1:]), dtype=self.dtypes[name], device="cpu")
+        (length, *width), checksum = self.shapes[name], 0
         for start in range(0, length, rows):
-            piece = landing[start : start + rows] if keep else landing[: length - start]
+            if landing is None:
+                piece = torch.empty((min(rows, length - start), *width), dtype=self.dtypes[name], device="cpu")
+            else:
+                piece = landing[start : start + rows]
             self._fill(piece, name, start)
             if verify and name in self.checksums:
                 checksum = checksum_of(piece, checksum)

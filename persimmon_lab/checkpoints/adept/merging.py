@@ -114,7 +114,6 @@ def _aligned(left: Iterator[Tensor], right: Iterator[Tensor]) -> Iterator[tuple[
     """Pairs of pieces of equal length, from two streams of equally many rows that are cut in different places."""
     ours = theirs = torch.empty(0)
     while True:
-        # Only the one that is used up: its next piece may overwrite the last.
         ours = ours if len(ours) else next(left, ours)
         theirs = theirs if len(theirs) else next(right, theirs)
         length = min(len(ours), len(theirs))
