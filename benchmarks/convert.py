@@ -1,6 +1,6 @@
 """Memory and time of `persimmon-lab convert` on a release of several GB, beside a plain copy of the same bytes.
 
-    python benchmarks/convert.py                   # 4.2 GB made on the spot, converted and copied three times
+    python benchmarks/convert.py                   # 4.3 GB made on the spot, converted and copied three times
     python benchmarks/convert.py --repeats 1 --layers 2
 
 The release has Persimmon-8B's layers and a quarter of its vocabulary, as one file and shared out among two ranks. Each
