@@ -5,6 +5,7 @@ cures what happens inside it (a square beyond 65504), not what its output has be
 """
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,18 +19,21 @@ from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.comparison import NonFinite
 from persimmon_lab.numerics.lockstep import matches
 from persimmon_lab.numerics.measures import Predictions
+from persimmon_lab.outputs import ModelOutput
 
 CANDIDATES = ("*.layers.*.self_attn", "*.layers.*.mlp", "*layernorm", "lm_head")  # what the search may choose from
 
 
 def _cast(given: Any, dtype: torch.dtype) -> Any:
-    """Tensors of floats, also in tuples and dictionaries, in `dtype`; all else as it is."""
+    """Tensors of floats, also in tuples, dictionaries and a model's output, in `dtype`; all else as it is."""
     if isinstance(given, Tensor) and given.is_floating_point():
         return given.to(dtype)
     if isinstance(given, tuple):
         return tuple(_cast(each, dtype) for each in given)
     if isinstance(given, dict):
         return {name: _cast(each, dtype) for name, each in given.items()}
+    if isinstance(given, ModelOutput):
+        return dataclasses.replace(given, **{name: _cast(each, dtype) for name, each in given.items()})
     return given
 
 
