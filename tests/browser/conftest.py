@@ -7,6 +7,7 @@ One JupyterLab server and one browser serve the whole folder; each test gets a f
         jupyter.run_all()                                    # returns when the last cell is done; fails when one failed
         jupyter.page.get_by_role("button", name="Go").click()          # `page` is Playwright's
         assert "done" in jupyter.outputs()[-1]                # the visible text of each code cell's output
+        jupyter.write_into_cell("def answer(", "def answer(): ...")     # another source for the cell that begins so
         jupyter.screenshot("button")                          # screenshots/button.png, which git ignores
 
 `jupyter.open_voila(...)` shows the same notebook as a page of Voila, run and without its code. A notebook given by its
