@@ -3,21 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from persimmon_lab.viz import collisions as figures
 from persimmon_lab.viz.style import CATEGORICAL
-
-
-def drawn(figure):
-    """Draw a figure for real: layout and text are only worked out then."""
-    FigureCanvasAgg(figure).draw()
-    return figure
-
-
-def lines(axes):
-    return {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
+from tests.viz.drawing import drawn, lines
 
 
 def differ_without_colour(found):

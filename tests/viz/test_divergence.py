@@ -4,24 +4,13 @@ import math
 
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from persimmon_lab.viz import divergence as figures
 from persimmon_lab.viz.style import CATEGORICAL
+from tests.viz.drawing import drawn
 
 LOSSES = {"float32": [2.0, 1.5, 1.0, 0.5], "float16": [2.0, math.nan], "later": [2.0, 3.0, math.nan]}
-
-
-@pytest.fixture
-def drawn():
-    """Draw a figure for real: layout and text are only worked out then."""
-
-    def draw(figure):
-        FigureCanvasAgg(figure).draw()
-        return figure
-
-    return draw
 
 
 def overlapping(figure):
@@ -37,7 +26,7 @@ def inside(figure):
     return all(figure.bbox.contains(*corner) for text in texts for corner in text.get_window_extent().corners())
 
 
-def test_losses_stand_in_a_panel_each_over_the_reference(drawn):
+def test_losses_stand_in_a_panel_each_over_the_reference():
     figure = drawn(figures.loss_by_step(LOSSES, "float32", {"float16": "division by zero"}, "A title"))
     panels = figure.axes[: len(LOSSES)]
     for panel, (name, curve) in zip(panels, LOSSES.items(), strict=True):
@@ -51,7 +40,7 @@ def test_losses_stand_in_a_panel_each_over_the_reference(drawn):
     assert not overlapping(figure)
 
 
-def test_a_run_that_ends_in_nan_has_a_cross_where_it_was_last_seen_and_a_reason(drawn):
+def test_a_run_that_ends_in_nan_has_a_cross_where_it_was_last_seen_and_a_reason():
     figure = drawn(figures.loss_by_step(LOSSES, "float32", {"float16": "division by zero"}))
     healthy, divided, later = figure.axes[:3]
     assert [len(panel.get_lines()) for panel in (healthy, divided, later)] == [2, 3, 3]
@@ -66,7 +55,7 @@ def test_a_run_that_ends_in_nan_has_a_cross_where_it_was_last_seen_and_a_reason(
     assert grey.get_x() == 2.5 and not healthy.patches
 
 
-def test_shares_are_bars_with_their_percentage(drawn):
+def test_shares_are_bars_with_their_percentage():
     shares = {"one": {"a": 0.811, "b": 0.0}, "two": {"a": 0.011, "b": math.nan}, "three": {"a": 0.0001, "b": 1.0}}
     figure = drawn(figures.lost_shares(shares, "A title"))
     left, right = figure.axes
@@ -79,7 +68,7 @@ def test_shares_are_bars_with_their_percentage(drawn):
     assert not overlapping(figure)
 
 
-def test_gradients_are_counted_by_powers_of_two_and_by_edges(drawn):
+def test_gradients_are_counted_by_powers_of_two_and_by_edges():
     values = torch.tensor([0.0, 2.0**-30, 1.5 * 2.0**-10, -(2.0**-10), 2.0**-2, 2.0**14])
     figure = drawn(figures.gradient_sizes({"as they are": values, "scaled": values * 4},
                                           {"gone": 2.0**-25, "moment gone": 2.0**-8}, {"inf": 2.0**13}))  # fmt: skip
@@ -95,7 +84,7 @@ def test_gradients_are_counted_by_powers_of_two_and_by_edges(drawn):
     assert not overlapping(figure) and inside(figure)
 
 
-def test_edges_are_named_on_the_side_that_is_lost(drawn):
+def test_edges_are_named_on_the_side_that_is_lost():
     floors, ceilings = {"gradient is 0": 2.0**-25, "second moment is 0": 2.0**-8}, {"second moment is inf": 2.0**13}
     (axes,) = drawn(figures.gradient_sizes({"a": torch.ones(3)}, floors, ceilings)).axes
     places = [axes.transData.transform((line.get_xdata()[0], 0))[0] for line in axes.get_lines()]
@@ -104,7 +93,7 @@ def test_edges_are_named_on_the_side_that_is_lost(drawn):
     assert axes.bbox.x0 < boxes[0].x0 and boxes[2].x1 < axes.bbox.x1
 
 
-def test_on_a_floor_a_gradient_survives_and_on_a_ceiling_it_does_not(drawn):
+def test_on_a_floor_a_gradient_survives_and_on_a_ceiling_it_does_not():
     figure = drawn(figures.gradient_sizes({"a": torch.tensor([1.0, 2.0])}, {"low": 1.0}, {"high": 2.0}))
     assert [text.get_text() for text in figure.axes[0].texts] == ["low\n0 below", "high\n50% above"]
 

@@ -5,20 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from persimmon_lab.viz import formats as figures
 from persimmon_lab.viz.style import CATEGORICAL
+from tests.viz.drawing import drawn
 from tests.viz.overlaps import overlapping
 
 FORMATS = {"wide": (1e-40, 1e-37, 3e38), "wider": (5e-324, 2e-308, 1.7e308), "narrow": (6e-8, 6.1e-5, 65504.0)}
-
-
-def drawn(figure):
-    """Laid out for real: where text stands is only worked out then."""
-    FigureCanvasAgg(figure).draw()
-    return figure
 
 
 @pytest.mark.parametrize(

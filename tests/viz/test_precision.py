@@ -5,27 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from persimmon_lab.viz import precision as figures
 from persimmon_lab.viz.style import CATEGORICAL
+from tests.viz.drawing import drawn, lines
 from tests.viz.overlaps import overlapping
 
 ERRORS = {"float32": [1e-7, 2e-7, 3e-7], "float16": [5e-4, math.inf, math.inf], "bfloat16": [4e-3, 5e-3, 6e-3]}
 HALF_STEPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 LARGEST = {"squared ReLU": [9000.0, 70000.0, 65504.0], "residual stream": [10.0, 20.0, 30.0]}
 LIMITS = {"float16": 65504.0, "bfloat16": 3.39e38}
-
-
-def drawn(figure):
-    """Laid out for real: where text stands is only worked out then."""
-    FigureCanvasAgg(figure).draw()
-    return figure
-
-
-def lines(axes):
-    return {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
 
 
 def crosses(axes):

@@ -5,27 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.transforms import Bbox
 
 from persimmon_lab.viz import rotary as figures
 from persimmon_lab.viz.style import CATEGORICAL
+from tests.viz.drawing import drawn, lines
 
 PHASES = torch.tensor([[0.0, 1.0, 2.0], [0.5, 3.5, -1.0]])
 WAVELENGTHS = torch.tensor([6.28, 99.0, 44297.3])
-
-
-@pytest.fixture
-def drawn():
-    """Draw a figure for real: layout and text are only worked out then."""
-
-    def draw(figure):
-        FigureCanvasAgg(figure).draw()
-        return figure
-
-    return draw
 
 
 def hands(axes, colour):
@@ -36,10 +25,6 @@ def hands(axes, colour):
     return [np.array(segment) for collection in found for segment in collection.get_segments()]
 
 
-def lines(axes):
-    return {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [(6.28, "6.3"), (9.96, "10"), (22.3, "22"), (993.5, "990"), (44297.3, "44,000")],
@@ -48,7 +33,7 @@ def test_two_digits(value, text):
     assert figures.as_count(value) == text
 
 
-def test_clocks_point_where_the_phase_is(drawn):
+def test_clocks_point_where_the_phase_is():
     figure = drawn(figures.clocks(PHASES, [0, 7], WAVELENGTHS))
     (axes,) = figure.axes
     for (start, end), (row, column), phase in zip(hands(axes, CATEGORICAL[0]), np.ndindex(2, 3), PHASES.flatten()):
@@ -61,7 +46,7 @@ def test_clocks_point_where_the_phase_is(drawn):
     assert texts == ["position 0", "position 7", "pair 0\n6.3", "pair 1\n99", "pair 2\n44,000"]
 
 
-def test_the_wavelengths_that_fit_the_trained_length_are_counted(drawn):
+def test_the_wavelengths_that_fit_the_trained_length_are_counted():
     figure = drawn(figures.frequency_by_position(torch.rand(50, 3), WAVELENGTHS, trained_length=99))
     left, right = figure.axes[:2]
     assert left.get_title(loc="left") == "2 of 3 pairs complete a turn"
@@ -70,7 +55,7 @@ def test_the_wavelengths_that_fit_the_trained_length_are_counted(drawn):
     assert list(left.collections[-1].get_offsets()[:, 0]) == pytest.approx(WAVELENGTHS.tolist())
 
 
-def test_the_map_shows_the_cosine_centred_on_zero(drawn):
+def test_the_map_shows_the_cosine_centred_on_zero():
     phases = torch.linspace(0, 9, 60).reshape(20, 3)
     figure = drawn(figures.frequency_by_position(phases, WAVELENGTHS, trained_length=99))
     (image,) = figure.axes[1].get_images()
@@ -78,7 +63,7 @@ def test_the_map_shows_the_cosine_centred_on_zero(drawn):
     assert image.get_clim() == (-1, 1)
 
 
-def test_scores_by_offset_differ_in_colour_and_in_dashes(drawn):
+def test_scores_by_offset_differ_in_colour_and_in_dashes():
     offsets = torch.arange(5)
     curves = {"one": torch.arange(5.0), "two": -torch.arange(5.0)}
     (axes,) = drawn(figures.score_by_offset(offsets, curves, "A title")).axes
@@ -92,7 +77,7 @@ def test_scores_by_offset_differ_in_colour_and_in_dashes(drawn):
     assert axes.get_title(loc="left") == "A title"
 
 
-def test_scaling_is_drawn_relative_to_training(drawn):
+def test_scaling_is_drawn_relative_to_training():
     trained = torch.tensor([1.0, 0.1, 0.01])
     figure = figures.scaling_compared({"none": trained, "linear": trained / 4}, trained_length=100, length=400)
     left, right = drawn(figure).axes
@@ -105,7 +90,7 @@ def test_scaling_is_drawn_relative_to_training(drawn):
     assert band.get_y() + band.get_height() == pytest.approx(1.0)
 
 
-def test_the_two_parts_of_a_score_and_their_sum(drawn):
+def test_the_two_parts_of_a_score_and_their_sum():
     generator = torch.Generator().manual_seed(0)
     rotated, passed = torch.randn(2, 3, 3, generator=generator)
     rotated[0, 2] = 1000.0  # a key after its query: must be hidden, also from the colour scale
@@ -122,7 +107,7 @@ def test_the_two_parts_of_a_score_and_their_sum(drawn):
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "$b", "$\\nosuch$"]
 
 
-def test_voices_stand_in_groups_that_differ_without_colour(drawn):
+def test_voices_stand_in_groups_that_differ_without_colour():
     heads = {"one": torch.tensor([3.0, 2.0, 1.0, 0.5]), "two": torch.tensor([0.1, 0.2, 0.3, 0.4])}
     (axes,) = drawn(figures.voices(heads, WAVELENGTHS)).axes
     for bars, (name, heard) in zip(axes.containers, heads.items(), strict=True):
@@ -134,7 +119,7 @@ def test_voices_stand_in_groups_that_differ_without_colour(drawn):
 
 
 @pytest.mark.parametrize("pairs", [1, 8, 24, 32])
-def test_the_explorer_draws_every_clock_and_every_curve(drawn, pairs):
+def test_the_explorer_draws_every_clock_and_every_curve(pairs):
     phases, wavelengths, offsets = torch.arange(float(pairs)), torch.arange(1.0, pairs + 1), torch.arange(9)
     curves = {"bfloat16": torch.zeros(9), "float32": torch.ones(9)}
     figure = drawn(figures.explorer(phases, wavelengths, offsets, curves, phases + 1, "A title"))
@@ -149,7 +134,7 @@ def test_the_explorer_draws_every_clock_and_every_curve(drawn, pairs):
 
 
 @pytest.mark.parametrize("pairs", [8, 32])
-def test_the_explorer_writes_no_label_over_a_clock_or_another_label(drawn, pairs):
+def test_the_explorer_writes_no_label_over_a_clock_or_another_label(pairs):
     wavelengths = torch.full((pairs,), 110000.0)
     figure = drawn(figures.explorer(torch.zeros(pairs), wavelengths, torch.arange(9), {"a": torch.zeros(9)}, None, "T"))
     above, below = figure.axes
