@@ -23,6 +23,7 @@ from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
+TRAINED_IN = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the switches of Megatron's command line
 END_OF_TEXT_ID = 71013  # of `|ENDOFTEXT|` in the tokenizer of Persimmon-8B
 
 
@@ -72,6 +73,12 @@ def open_release(source: str | os.PathLike, dtype: torch.dtype | None = None) ->
     chosen = tensors[EMBEDDING].dtype
     others = [name for name, tensor in tensors.items() if tensor.dtype != chosen]
     notes += assumed + [f"{name} is stored in {tensors[name].dtype}, the embedding in {chosen}" for name in others]
+    stored = merged[EMBEDDING].dtype
+    notes += [
+        f"args say {switch}, but the embedding is stored in {stored}: tensors are converted as they are stored"
+        for switch, trained_in in TRAINED_IN.items()
+        if args and args[0].get(switch) and trained_in != stored
+    ]
     config = replace(config, torch_dtype=str(chosen).removeprefix("torch."), **ids)
     return OpenRelease(files, config, tensors, tokenizer, notes)
 

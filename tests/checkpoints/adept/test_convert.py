@@ -150,6 +150,18 @@ def test_a_few_tensors_in_another_dtype_are_kept_and_told(tmp_path):
     assert converted.notes == ["model.final_layernorm.bias is stored in torch.float32, the embedding in torch.bfloat16"]
 
 
+@pytest.mark.parametrize(("dtype", "told"), [(torch.float16, 1), (torch.bfloat16, 0)])
+def test_args_that_name_another_dtype_than_the_tensors_have(tmp_path, dtype, told):
+    def say(checkpoint, stage, rank):
+        checkpoint["args"].bf16, checkpoint["args"].fp16 = True, False
+
+    whole = release(tmp_path / "release", dtype=dtype, edit=say, args=SILENT, **WITH_TOKENIZER)
+    converted = convert(tmp_path / "release", tmp_path / "out", dtype=torch.float32)
+    same_tensors(stored(tmp_path / "out"), {name: tensor.float() for name, tensor in whole.items()})
+    note = "args say bf16, but the embedding is stored in torch.float16: tensors are converted as they are stored"
+    assert converted.notes == [note] * told
+
+
 # Where it may be written
 
 
