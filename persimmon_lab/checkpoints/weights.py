@@ -44,10 +44,11 @@ class WeightFile:
         target = torch.empty(self.shapes[name], dtype=dtype, device=device)
         as_it_is = target.is_cpu and dtype == self.dtypes[name]
         rows = rows_of(self.shapes[name], BITE)
+        # One bite for the whole tensor: one each would leave holes between the tensors that stay.
+        bite = (min(rows, self.shapes[name][0]), *self.shapes[name][1:])
+        landing = target if as_it_is else torch.empty(bite, dtype=self.dtypes[name], device="cpu")
         # The pieces come first, so that zip also asks for the one after the last, which checks the sum.
-        for piece, into in zip(
-            self.pieces(name, rows, verify, landing=target if as_it_is else None), target.split(rows)
-        ):
+        for piece, into in zip(self.pieces(name, rows, verify, landing), target.split(rows)):
             if not as_it_is:
                 copy(piece, into)
         return target
@@ -55,16 +56,18 @@ class WeightFile:
     def pieces(
         self, name: str, rows: int, verify: bool = True, landing: Float[Tensor, "..."] | None = None
     ) -> Iterator[Float[Tensor, "..."]]:
-        """One tensor's rows in order, at most `rows` at a time, as they are stored; in `landing` if that is given.
+        """One tensor's rows in order, at most `rows` at a time, as they are stored.
 
-        Raises CheckpointError as `read` does, the one for other bytes after the last piece.
+        Each piece has memory of its own, or that of `landing`, which has room for all rows or for one piece; then the
+        next overwrites it. Raises CheckpointError as `read` does, the one for other bytes after the last piece.
         """
         (length, *width), checksum = self.shapes[name], 0
         for start in range(0, length, rows):
+            count = min(rows, length - start)
             if landing is None:
-                piece = torch.empty((min(rows, length - start), *width), dtype=self.dtypes[name], device="cpu")
+                piece = torch.empty((count, *width), dtype=self.dtypes[name], device="cpu")
             else:
-                piece = landing[start : start + rows]
+                piece = landing[start : start + count] if len(landing) == length else landing[:count]
             self._fill(piece, name, start)
             if verify and name in self.checksums:
                 checksum = checksum_of(piece, checksum)
