@@ -134,8 +134,6 @@ def _check_islands(answer: Callable[..., list[str]]) -> None:
             result = compare(model, {"mixed": keep_in_float32(model, torch.float16, paths)}, ids)
         except ValueError as error:
             raise Wrong(f"{error}; an island is a module with the weights that it computes with") from error
-        except RuntimeError as error:
-            raise Wrong(f"with {list(paths)} in float32 the model does not run: {error}") from error
         if result.first_non_finite["mixed"]:
             raise Wrong(f"with {list(paths)} in float32, {result.first_non_finite['mixed']}")
         if not close(made := result.predictions["mixed"]):

@@ -45,9 +45,10 @@ def _contains(path: str, inner: str) -> bool:
 def outermost(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """The paths of the modules with weights that match a pattern, in order, without those inside another match.
 
-    Raises ValueError for a pattern that no such module matches.
+    A list of modules is none: nothing goes into it or comes out. Raises ValueError for a pattern that matches nothing.
     """
-    paths = [path for path, module in model.named_modules() if path and next(module.parameters(), None) is not None]
+    modules = [(path, module) for path, module in model.named_modules() if not isinstance(module, nn.ModuleList)]
+    paths = [path for path, module in modules if path and next(module.parameters(), None) is not None]
     wanted = list(patterns)
     for pattern in wanted:
         if not any(matches(path, [pattern]) for path in paths):

@@ -79,6 +79,8 @@ def test_an_island_in_an_island_is_one_island():
 
 
 def test_patterns_and_models_that_make_no_island():
+    with pytest.raises(ValueError, match="no module with weights matches 'model.layers'"):
+        outermost(tiny(), ["model.layers"])  # a list, which is never called
     with pytest.raises(ValueError, match=r"no module with weights matches '\*.mlpp'"):
         keep_in_float32(tiny(), torch.float16, ["*.mlp", "*.mlpp"])
     with pytest.raises(ValueError, match=r"no module with weights matches '\*.activations'"):
