@@ -26,8 +26,7 @@ class PersimmonPreTrainedModel(Pretrained, nn.Module):
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device of the first weight that is not kept elsewhere (those are on meta)."""
-        devices = [parameter.device for parameter in self.parameters()]
-        return next((device for device in devices if device.type != "meta"), devices[0])
+        return next((weight.device for weight in self.parameters() if not weight.is_meta), torch.device("meta"))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -73,9 +73,9 @@ class Pretrained:
         """Load a checkpoint folder or a hub id, ready for inference (`eval()`).
 
         `torch_dtype` (`dtype` is the same) is float32 when None, the stored one when "auto". Tensors are read one by
-        one, converted and put on `device` (the CPU by default): the peak of memory is the weights and a few per cent,
-        and next to nothing here when they go elsewhere. A mapping from modules to devices is what
-        `persimmon_lab.offload` uses; alone it makes no model that runs.
+        one, converted and put on `device` (the CPU by default): the peak of memory is the weights and at most a tenth
+        more (benchmarks/load.py), and a few bites of a tensor here when they go elsewhere. A mapping from modules to
+        devices is what `persimmon_lab.offload` uses; alone it makes no model that runs.
 
         `attn_implementation` ("sdpa" unless it says "eager") and `overrides` (such as `num_labels=3`) replace fields of
         the configuration.
