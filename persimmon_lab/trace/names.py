@@ -1,0 +1,81 @@
+"""What an activation is called: the path of the module that makes it, or `PATH:input` for what the module is given."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+INPUT = ":input"
+Activation = Float[Tensor, "..."]
+
+
+def matches(path: str, patterns: Iterable[str] | None) -> bool:
+    """Whether a path, or its tail from a dot on, matches one of the patterns as file names do; None matches everything.
+
+    "mlp" and "layers.3.mlp" match `model.layers.3.mlp`, "*.mlp.*" what is inside it. The trap: * goes across dots.
+    """
+    if patterns is None:
+        return True
+    return any(fnmatchcase(path, pattern) or fnmatchcase(path, f"*.{pattern}") for pattern in patterns)
+
+
+def first_tensor(made: Any) -> Activation | None:
+    """What a module made: its output, or the first of a tuple; None where that is no tensor of floats."""
+    first = made[0] if isinstance(made, tuple) and made else made
+    return first if isinstance(first, Tensor) and first.is_floating_point() else None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where an activation can be seen: what a module makes, or what it is given."""
+
+    path: str
+    module: nn.Module
+    is_input: bool
+
+    @property
+    def name(self) -> str:
+        return self.path + INPUT if self.is_input else self.path
+
+
+def sites(model: nn.Module, patterns: Iterable[str] | None) -> list[Site]:
+    """The places that match, in the model's order, a module's input before its output; None gives every output.
+
+    A pattern that ends in ":input" matches inputs. A list of modules has neither. Raises ValueError for a pattern that
+    matches nothing.
+    """
+    modules = [(path, module) for path, module in model.named_modules() if path and _runs(module)]
+    if patterns is None:
+        return [Site(path, module, is_input=False) for path, module in modules]
+    if isinstance(patterns, str):
+        raise TypeError(f"a list of patterns is expected and {patterns!r} was given; write [{patterns!r}]")
+    wanted = list(patterns)
+    for pattern in wanted:
+        if not any(matches(path, [pattern.removesuffix(INPUT)]) for path, _ in modules):
+            raise ValueError(_nothing_matches(pattern, [path for path, _ in modules]))
+    inputs = [pattern.removesuffix(INPUT) for pattern in wanted if pattern.endswith(INPUT)]
+    outputs = [pattern for pattern in wanted if not pattern.endswith(INPUT)]
+    return [
+        Site(path, module, is_input)
+        for path, module in modules
+        for is_input, chosen in ((True, inputs), (False, outputs))
+        if matches(path, chosen)
+    ]
+
+
+def _runs(module: nn.Module) -> bool:
+    return not isinstance(module, nn.ModuleList | nn.ModuleDict)
+
+
+def _nothing_matches(pattern: str, paths: list[str]) -> str:
+    """The error for a pattern without a match, with names of as many parts that look like it."""
+    wanted = pattern.removesuffix(INPUT)
+    parts = wanted.count(".") + 1
+    tails = list(dict.fromkeys([*(".".join(path.split(".")[-parts:]) for path in paths), *paths]))
+    near = difflib.get_close_matches(wanted, tails, n=3)
+    known = f"did you mean {' or '.join(map(repr, near))}?" if near else f"names look like {paths[-1]!r}"
+    return f"no module matches {pattern!r}; {known} A pattern is a whole path, or its end after a dot"
