@@ -69,8 +69,8 @@ def test_sparsity_is_drawn_by_text_and_the_strongest_are_stacked():
         name: pytest.approx(share.tolist()) for name, share in silent.items()
     }
     assert found["chat"].get_marker() != found["code"].get_marker()
-    tops = [[bar.get_y() + bar.get_height() for bar in bars] for bars in right.containers]
-    assert np.array(tops).T == pytest.approx(mass.double().numpy())
+    for bars, top in zip(right.containers, mass.T, strict=True):
+        assert [bar.get_y() + bar.get_height() for bar in bars] == pytest.approx(top.tolist())
     assert [bars.get_label() for bars in right.containers] == ["strongest 1%", "next, to 5%", "next, to 10%"]
     assert len({bars[0].get_hatch() for bars in right.containers}) == 3
     assert [text.get_text() for text in right.texts] == ["30%", "80%"]
