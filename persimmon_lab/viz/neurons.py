@@ -113,7 +113,7 @@ def sparsity_by_layer(
 
 
 def against_the_ceiling(
-    before: Sequence[Float[Tensor, "number"]],
+    before: Float[Tensor, "layer number"],
     highest_possible: Float[Tensor, "layer"],
     ceiling: float,
     title: str = "",

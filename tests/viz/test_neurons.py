@@ -78,10 +78,10 @@ def test_sparsity_is_drawn_by_text_and_the_strongest_are_stacked():
 
 
 def test_histograms_stand_before_the_ceiling_with_what_was_and_what_could_be():
-    before = [torch.tensor([-3.0, -1.0, 0.0, 2.0]), torch.cat((torch.full((30,), 0.5), torch.tensor([100.0])))]
+    before = torch.tensor([[-3.0, -1.0, 0.0, 2.0, 2.0], [0.5, 0.5, 0.01, 0.5, 100.0]])
     figure = drawn(figures.against_the_ceiling(before, torch.tensor([4.0, 180.0]), 256.0, "A title"))
     (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["layer 0: 75% silent", "layer 1: 0% silent"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["layer 0: 60% silent", "layer 1: 0% silent"]
     points = {tuple(map(float, line.get_xydata()[0])) for line in axes.get_lines() if len(line.get_xydata()) == 1}
     assert points == {(2, 0), (4, 0), (100, 1), (180, 1)}
     for layer, values in enumerate(before):
@@ -96,7 +96,7 @@ def test_histograms_stand_before_the_ceiling_with_what_was_and_what_could_be():
 
 
 def test_a_layer_in_which_nothing_is_awake_still_has_its_row():
-    figure = drawn(figures.against_the_ceiling([torch.tensor([-1.0, -2.0])], torch.tensor([4.0]), 256.0))
+    figure = drawn(figures.against_the_ceiling(torch.tensor([[-1.0, -2.0]]), torch.tensor([4.0]), 256.0))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["layer 0: 100% silent"]
 
 
