@@ -19,8 +19,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from persimmon_lab.numerics.comparison import OUTPUT, Comparison, NonFinite, Tap, operation_of
-from persimmon_lab.numerics.lockstep import Activation, lockstep, matches
+from persimmon_lab.numerics.lockstep import lockstep
 from persimmon_lab.numerics.measures import distance, predictions
+from persimmon_lab.trace.names import Activation, matches
 
 
 def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.comparison import NonFinite
-from persimmon_lab.numerics.lockstep import matches
 from persimmon_lab.numerics.measures import Predictions
 from persimmon_lab.outputs import ModelOutput
+from persimmon_lab.trace.names import matches
 
 CANDIDATES = ("*.layers.*.self_attn", "*.layers.*.mlp", "*layernorm", "lm_head")  # what the search may choose from
 

@@ -8,24 +8,18 @@ That turns a forward pass into a generator, and generators can be walked side by
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
+
+from persimmon_lab.trace.names import Activation, first_tensor, matches
 
 THREAD = "forward pass"
-Activation = Float[Tensor, "..."]
 
 
 class _Abandoned(BaseException):
     """Raised in a waiting forward pass that nobody listens to any more; no `except Exception` stops it."""
-
-
-def matches(path: str, patterns: Iterable[str] | None) -> bool:
-    """Whether a module's path matches one of the patterns, as file names do ("*.mlp.*"); None matches everything."""
-    return patterns is None or any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def shared_paths(models: Sequence[nn.Module], only: Iterable[str] | None = None) -> list[str]:
@@ -33,12 +27,6 @@ def shared_paths(models: Sequence[nn.Module], only: Iterable[str] | None = None)
     shared = set.intersection(*({path for path, _ in model.named_modules()} for model in models))
     wanted = None if only is None else list(only)
     return [path for path, _ in models[0].named_modules() if path and path in shared and matches(path, wanted)]
-
-
-def first_tensor(output: Any) -> Activation | None:
-    """What a module made: its output, or the first of a tuple; None where that is no tensor of floats."""
-    first = output[0] if isinstance(output, tuple) and output else output
-    return first if isinstance(first, Tensor) and first.is_floating_point() else None
 
 
 def activations(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from persimmon_lab.numerics.lockstep import first_tensor
+from persimmon_lab.trace.names import first_tensor
 
 Magnitudes = Mapping[str, Float[Tensor, ""]]  # largest magnitudes by name, in the order of computing
 

@@ -23,6 +23,11 @@ def matches(path: str, patterns: Iterable[str] | None) -> bool:
     return any(fnmatchcase(path, pattern) or fnmatchcase(path, f"*.{pattern}") for pattern in patterns)
 
 
+def pattern_list(patterns: Iterable[str] | None) -> list[str] | None:
+    """Patterns that can be read twice; one by itself is a list of one."""
+    return None if patterns is None else [patterns] if isinstance(patterns, str) else list(patterns)
+
+
 def first_tensor(made: Any) -> Activation | None:
     """What a module made: its output, or the first of a tuple; None where that is no tensor of floats."""
     first = made[0] if isinstance(made, tuple) and made else made
@@ -51,9 +56,7 @@ def sites(model: nn.Module, patterns: Iterable[str] | None) -> list[Site]:
     modules = [(path, module) for path, module in model.named_modules() if path and _runs(module)]
     if patterns is None:
         return [Site(path, module, is_input=False) for path, module in modules]
-    if isinstance(patterns, str):
-        raise TypeError(f"a list of patterns is expected and {patterns!r} was given; write [{patterns!r}]")
-    wanted = list(patterns)
+    wanted = pattern_list(patterns)
     for pattern in wanted:
         if not any(matches(path, [pattern.removesuffix(INPUT)]) for path, _ in modules):
             raise ValueError(_nothing_matches(pattern, [path for path, _ in modules]))

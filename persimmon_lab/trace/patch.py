@@ -1,38 +1,52 @@
 """Activations in: functions that replace what modules make, for as long as a `with` block lasts."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
+from functools import partial
 
 from torch import Tensor, nn
 
 from persimmon_lab.trace.eager import eager_attention, needs_eager
-from persimmon_lab.trace.names import Site, first_tensor, sites
+from persimmon_lab.trace.hooks import hooked
+from persimmon_lab.trace.names import Activation, sites
 
 Replacement = Callable[[Tensor], Tensor]
 
 
 @contextmanager
 def patch(model: nn.Module, functions: Mapping[str, Replacement]) -> Iterator[None]:
-    """Within the block, every activation that a pattern names goes through its function, which returns the new one."""
+    """Within the block, every activation that a pattern matches goes through its function: tensor in, tensor out.
+
+    Names and patterns are those of `capture`: "layers.3" replaces the residual stream after layer 3, "mlp" what each
+    MLP adds to it, "layers.3:input" what the layer is given. The function gets a copy, so it may write into it, and
+    returns a tensor of the same shape, dtype and device. Several functions for one activation act in their order in
+    `functions`, those of an inner block after those of an outer one. Captures come last: they see what the model goes
+    on with. During generation a function sees each pass: the whole prompt, then one new position at a time.
+
+    `scores` and `pattern` use eager attention within the block. Everything is as it was afterwards, also after an
+    error. A backward pass that recomputes (gradient checkpointing) has to be inside the block as well.
+
+    Raises ValueError for a pattern that matches nothing and, when the model runs, for a result of another shape, dtype
+    or device; TypeError for one that is no tensor.
+
+    The trap: an input is what one module is given. `layers.3:input` changes the stream for all that follows;
+    `post_attention_layernorm:input` only what the norm reads, while the sum after the MLP goes on with the old stream.
+    """
     chosen = [(site, function) for pattern, function in functions.items() for site in sites(model, [pattern])]
-    with ExitStack() as stack:
-        stack.enter_context(eager_attention(model, needs_eager(model, [site for site, _ in chosen])))
-        for site, function in chosen:
-            stack.callback(_hook(site, function).remove)
+    passing = [(site, partial(_replaced, site.name, function)) for site, function in chosen]
+    with eager_attention(model, needs_eager(model, [site for site, _ in chosen])), hooked(passing):
         yield
 
 
-def _hook(site: Site, function: Replacement):
-    def output(_module: nn.Module, _given: Any, made: Any) -> Any:
-        if (tensor := first_tensor(made)) is None:
-            return made
-        new = function(tensor.clone())
-        return (new, *made[1:]) if isinstance(made, tuple) else new
-
-    def given(_module: nn.Module, positional: tuple, named: dict) -> tuple[tuple, dict]:
-        return (function(positional[0].clone()), *positional[1:]), named
-
-    if site.is_input:
-        return site.module.register_forward_pre_hook(given, with_kwargs=True)
-    return site.module.register_forward_hook(output)
+def _replaced(name: str, function: Replacement, before: Activation | None) -> Activation:
+    if before is None:
+        raise TypeError(f"{name} is no tensor of floats, so there is nothing to patch; name a module inside it")
+    after = function(before.clone())
+    if not isinstance(after, Tensor):
+        raise TypeError(f"the function for {name} returned {type(after).__name__}; return the tensor to go on with")
+    for what in ("shape", "dtype", "device"):
+        wanted, got = getattr(before, what), getattr(after, what)
+        if wanted != got:
+            wanted, got = (tuple(each) if what == "shape" else each for each in (wanted, got))
+            raise ValueError(f"the function for {name} returned {what} {got}; the model goes on with {what} {wanted}")
+    return after
