@@ -29,7 +29,7 @@ def capture(
     heads: Sequence[int] | None = None,
     positions: Sequence[int] | None = None,
     gradient_of: Callable[[Any], Tensor] | None = None,
-    limit_bytes: float | None = None,
+    limit_bytes: int | float | None = None,
     **forward_arguments: Any,
 ) -> Trace:
     """Run the model once, on `ids` and whatever else its forward takes, and keep what the matched modules make.
@@ -69,7 +69,7 @@ def capture(
 
         recorder = _Recorder(model, slices, limit, follow if gradient_of is not None else None)
         with recorder.attached(chosen):
-            model(ids, **arguments)
+            model(*([] if ids is None else [ids]), **arguments)
         trace = recorder.steps[0]
         for pattern in patterns or ():
             if not any(matches(name, [pattern]) for name in trace):
@@ -88,7 +88,7 @@ def capturing(
     only: Iterable[str] | None = None,
     heads: Sequence[int] | None = None,
     positions: Sequence[int] | None = None,
-    limit_bytes: float | None = None,
+    limit_bytes: int | float | None = None,
 ) -> Iterator[list[Trace]]:
     """Within the block, every forward pass of the model appends a Trace to the list: `capture` for `model.generate`.
 
@@ -112,7 +112,7 @@ class _Recorder:
         self,
         model: nn.Module,
         slices: Slices,
-        limit: float,
+        limit: int | float,
         follow: Callable[[str, Activation], None] | None = None,
     ):
         self.model, self.slices, self.limit, self.follow = model, slices, limit, follow

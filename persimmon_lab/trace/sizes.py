@@ -46,7 +46,8 @@ def bytes_of(
     forward_arguments: Mapping[str, Any],
 ) -> dict[str, int]:
     """`kept_bytes` of places that were looked up already."""
-    inputs = forward_arguments.get("inputs_embeds") if ids is None else ids
+    given = (ids, forward_arguments.get("input_ids"), forward_arguments.get("inputs_embeds"))
+    inputs = next((each for each in given if each is not None), None)
     if not isinstance(model, PersimmonPreTrainedModel) or inputs is None:
         return {}
     lengths = axis_sizes(model.config, *inputs.shape[:2], _length(forward_arguments.get("past_key_values")))
@@ -79,7 +80,7 @@ def device_of(model: nn.Module) -> torch.device:
     return next((each.device for each in model.parameters() if not each.is_meta), torch.device("cpu"))
 
 
-def refuse_more_than(limit: float, sizes: Mapping[str, int]) -> None:
+def refuse_more_than(limit: int | float, sizes: Mapping[str, int]) -> None:
     """Raises MemoryError, with what to do about it, where the sizes add up to more than the limit."""
     total = sum(sizes.values())
     if total <= limit:
@@ -93,7 +94,7 @@ def refuse_more_than(limit: float, sizes: Mapping[str, int]) -> None:
     )
 
 
-def in_words(size: float) -> str:
+def in_words(size: int | float) -> str:
     """1536 -> "1.5 kB"."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
