@@ -1,13 +1,28 @@
-"""Where attention looks: one head large, or every head small."""
+"""Where attention looks: one head large, every head small, or arcs over the text."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from persimmon_lab.viz.style import SEQUENTIAL, figure_grid, new_figure
+from persimmon_lab.viz.style import CATEGORICAL, INK, MUTED, SEQUENTIAL, figure_grid, new_figure
+
+WIDEST = 9.0  # inches; a notebook's column
+PER_TOKEN = 0.24  # inches that a token's name takes
+ARC = np.linspace(0, np.pi, 48)
+# Token names may hold a dollar sign, which is no formula.
+NAMES = {"fontsize": 8.5, "family": "monospace", "parse_math": False}
+
+
+def names_apart(tokens: Sequence[str], inches: float) -> range:
+    """Which tokens to name so that names do not touch: every one, or every second, fifth, tenth, …"""
+    room = max(1, inches / (0.6 * PER_TOKEN))
+    steps = (step * scale for scale in (1, 10, 100, 1000) for step in (1, 2, 5))
+    return range(0, len(tokens), next(step for step in steps if len(tokens) / step <= room))
 
 
 def attention_head(
@@ -15,14 +30,16 @@ def attention_head(
 ) -> Figure:
     """One head's pattern: row = the token that looks, column = where it looks, dark = strongly.
 
-    `highlight` outlines one row.
+    `highlight` outlines one row. A long text keeps to the page: its cells become small and only some tokens are named.
     """
-    size = 0.9 + 0.24 * len(tokens)
+    size = min(0.9 + PER_TOKEN * len(tokens), WIDEST - 0.9)
     figure, axes = new_figure(size + 0.9, size)
-    image = axes.imshow(pattern.float().cpu().numpy(), cmap=SEQUENTIAL, vmin=0, vmax=1)
-    axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8.5, family="monospace")
-    axes.set_yticks(range(len(tokens)), tokens, fontsize=8.5, family="monospace")
-    axes.tick_params(length=0)
+    image = axes.imshow(pattern.float().cpu().numpy(), cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest")
+    named = names_apart(tokens, size - 0.9)
+    names = [tokens[index] if len(named) == len(tokens) else f"{index} {tokens[index]}" for index in named]
+    axes.set_xticks(named, names, rotation=90, **NAMES)
+    axes.set_yticks(named, names, **NAMES)
+    axes.tick_params(length=0 if len(named) == len(tokens) else 2)
     axes.set_xlabel("looked at (key)")
     axes.set_ylabel("looking (query)")
     axes.set_title(title, loc="left")
@@ -39,9 +56,13 @@ def attention_grid(
     title: str = "",
     marks: Mapping[tuple[int, int], str] | None = None,
 ) -> Figure:
-    """Every head as a thumbnail, layers downwards, heads across; `marks` frames and names some of them."""
+    """Every head as a thumbnail, layers downwards, heads across; `marks` frames and names some of them.
+
+    More than nine heads, as the 8B model has, get smaller cells, so that the figure keeps to the page.
+    """
     layers, heads = patterns.shape[:2]
-    figure, axes = figure_grid(layers, heads, cell_width=0.95, cell_height=0.95)
+    size = min(0.95, WIDEST / heads)
+    figure, axes = figure_grid(layers, heads, cell_width=size, cell_height=size)
     for layer in range(layers):
         for head in range(heads):
             cell = axes[layer][head]
@@ -62,4 +83,78 @@ def attention_grid(
             if layer == layers - 1:
                 cell.set_xlabel(f"head {head}", fontsize=8.5)
     figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def draw_arcs(
+    axes: Axes,
+    pattern: Float[Tensor, "query key"],
+    tokens: Sequence[str],
+    inches: float,
+    query: int | None = None,
+    threshold: float = 0.05,
+) -> None:
+    """Tokens in a row, `inches` wide, and a link for each attention of at least `threshold`, or of one `query` alone.
+
+    An arc ends in a dot at the token looked at; a ring is a token that looks at itself. Thick and dark is much.
+    """
+    weights = pattern.detach().double().cpu().numpy()
+    looking = range(len(tokens)) if query is None else [query]
+    # The strong ones last, so that they stand on top.
+    links = sorted(
+        (weights[q, k], q, k) for q in looking for k in range(q + 1) if weights[q, k] >= max(threshold, 1e-9)
+    )
+    arcs = [(weight, q, k) for weight, q, k in links if q != k]
+    height = lambda distance: (distance / max(len(tokens) - 1, 1)) ** 0.6  # noqa: E731
+    points = [
+        np.stack([(q + k) / 2 + (q - k) / 2 * np.cos(ARC), height(q - k) * np.sin(ARC)], axis=-1) for _, q, k in arcs
+    ]
+    strength = np.array([weight for weight, _, _ in arcs])
+    colours = [(*_rgb(CATEGORICAL[0]), 0.15 + 0.75 * weight) for weight in strength]
+    axes.add_collection(LineCollection(points, colors=colours, linewidths=0.6 + 3.4 * strength, capstyle="round"))
+    axes.scatter([k for _, _, k in arcs], np.zeros(len(arcs)), s=6 + 40 * strength, color=colours, zorder=3)
+    own = [(weight, q) for weight, q, k in links if q == k]
+    axes.scatter([q for _, q in own], np.full(len(own), 0.035), s=[10 + 50 * weight for weight, _ in own],
+                 facecolors="none", edgecolors=[(*_rgb(CATEGORICAL[0]), 0.25 + 0.75 * weight) for weight, _ in own],
+                 linewidths=[0.6 + 1.6 * weight for weight, _ in own], zorder=3)  # fmt: skip
+    named = names_apart(tokens, inches)
+    axes.set_xticks(named, [tokens[index] for index in named], rotation=90, **NAMES)
+    if query is not None:
+        axes.axvline(query, ymax=0.04, color=INK, linewidth=2)
+        for index, name in zip(named, axes.get_xticklabels()):
+            name.set_fontweight("bold" if index == query else "normal")
+            name.set_color(INK if weights[query, index] >= threshold or index == query else MUTED)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+        for weight, _, k in links[-6:]:
+            axes.annotate(f"{100 * weight:.0f}%", (k, 0), (0, 9), textcoords="offset points", ha="center",
+                          fontsize=8.5, color=INK, bbox=box)  # fmt: skip
+    axes.set_xlim(-0.7, len(tokens) - 0.3)
+    tallest = max([height(q - k) for _, q, k in arcs], default=0.2)
+    axes.set_ylim(-0.02, 1.04 * max(tallest, 0.2))
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+
+
+def _rgb(colour: str) -> tuple[float, ...]:
+    return tuple(int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+
+
+def attention_arcs(
+    pattern: Float[Tensor, "query key"],
+    tokens: Sequence[str],
+    title: str = "",
+    query: int | None = None,
+    threshold: float = 0.05,
+) -> Figure:
+    """One head's links as arcs over the text, from the token that looks back to what it looks at.
+
+    Shows attention of at least `threshold`; thick and dark is much, a dot marks the token looked at, a ring one that
+    looks at itself. With `query`, the links of that token alone, the strongest with their percentages.
+    """
+    width = min(max(4.0, 0.5 + 0.32 * len(tokens)), WIDEST)
+    figure, axes = new_figure(width, 3.2)
+    draw_arcs(axes, pattern, tokens, width - 0.4, query, threshold)
+    axes.set_title(title, loc="left")
     return figure
