@@ -55,7 +55,7 @@ class Slices:
                 indices = torch.tensor([index % kept.shape[place] for index in wanted], device=kept.device)
                 kept = kept.index_select(place, indices.long())
         # A view, such as the value within the fused projection, would keep all that it is a view of.
-        return kept if _owns_its_memory(kept) else kept.clone(memory_format=torch.contiguous_format)
+        return kept if _owns_its_memory(kept) else kept.clone()
 
 
 def _owns_its_memory(tensor: Tensor) -> bool:
