@@ -86,12 +86,12 @@ def bound_by_layer(
     """
     figure, axes = new_figure(9.0, 3.4)
     layers = np.arange(len(bounds))
-    axes.bar(layers, numbers(seen), 0.56, color=BLUE, label="largest score on the text", zorder=2)
+    axes.bar(layers, numbers(seen), 0.56, color=BLUE, label="seen in a text", zorder=2)
     axes.hlines(numbers(bounds), layers - 0.38, layers + 0.38, color=INK, linewidth=2.4, label="bound", zorder=3)
     axes.scatter(layers, numbers(reachable), marker="D", s=34, facecolor="white", edgecolor=ORANGE, linewidth=1.8,
-                 label="largest that a search reaches", zorder=4)  # fmt: skip
+                 label="reached by a search", zorder=4)  # fmt: skip
     axes.axhline(plain, color=MUTED, linestyle=LINE_STYLES[2], linewidth=1.6, zorder=1,
-                 label=f"bound with weight 1, bias 0: {plain:.2f}")  # fmt: skip
+                 label=f"bound of weight 1, bias 0: {plain:.2f}")  # fmt: skip
     for layer, (bound, largest) in enumerate(zip(bounds.tolist(), seen.tolist())):
         axes.text(layer, 0.4, f"{largest / bound:.0%}", ha="center", va="bottom", color="white", fontsize=9, zorder=5)
     axes.set_xticks(layers)
