@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,7 +21,7 @@ NAMES = {"fontsize": 8.5, "family": "monospace", "parse_math": False}
 
 def names_apart(tokens: Sequence[str], inches: float) -> range:
     """Which tokens to name so that names do not touch: every one, or every second, fifth, tenth, …"""
-    room = max(1, inches / (0.6 * PER_TOKEN))
+    room = max(1, inches / (0.55 * PER_TOKEN))
     steps = (step * scale for scale in (1, 10, 100, 1000) for step in (1, 2, 5))
     return range(0, len(tokens), next(step for step in steps if len(tokens) / step <= room))
 
@@ -92,53 +93,51 @@ def draw_arcs(
     tokens: Sequence[str],
     inches: float,
     query: int | None = None,
+    key: int | None = None,
     threshold: float = 0.05,
 ) -> None:
-    """Tokens in a row, `inches` wide, and a link for each attention of at least `threshold`, or of one `query` alone.
+    """Tokens in a row, `inches` wide, and a link for each attention of at least `threshold`.
 
-    An arc ends in a dot at the token looked at; a ring is a token that looks at itself. Thick and dark is much.
+    With `query` only the links from that token, with `key` only those to that one. An arc ends in a dot at the token
+    looked at; a ring is a token that looks at itself. Thick and dark is much.
     """
     weights = pattern.detach().double().cpu().numpy()
-    looking = range(len(tokens)) if query is None else [query]
+    shown = np.tril(weights >= max(threshold, 1e-9))
+    for axis, token in enumerate((query, key)):
+        if token is not None:
+            shown &= np.expand_dims(np.arange(len(tokens)) == token, 1 - axis)
     # The strong ones last, so that they stand on top.
-    links = sorted(
-        (weights[q, k], q, k) for q in looking for k in range(q + 1) if weights[q, k] >= max(threshold, 1e-9)
-    )
-    arcs = [(weight, q, k) for weight, q, k in links if q != k]
-    height = lambda distance: (distance / max(len(tokens) - 1, 1)) ** 0.6  # noqa: E731
-    points = [
-        np.stack([(q + k) / 2 + (q - k) / 2 * np.cos(ARC), height(q - k) * np.sin(ARC)], axis=-1) for _, q, k in arcs
-    ]
-    strength = np.array([weight for weight, _, _ in arcs])
-    colours = [(*_rgb(CATEGORICAL[0]), 0.15 + 0.75 * weight) for weight in strength]
-    axes.add_collection(LineCollection(points, colors=colours, linewidths=0.6 + 3.4 * strength, capstyle="round"))
-    axes.scatter([k for _, _, k in arcs], np.zeros(len(arcs)), s=6 + 40 * strength, color=colours, zorder=3)
-    own = [(weight, q) for weight, q, k in links if q == k]
-    axes.scatter([q for _, q in own], np.full(len(own), 0.035), s=[10 + 50 * weight for weight, _ in own],
-                 facecolors="none", edgecolors=[(*_rgb(CATEGORICAL[0]), 0.25 + 0.75 * weight) for weight, _ in own],
-                 linewidths=[0.6 + 1.6 * weight for weight, _ in own], zorder=3)  # fmt: skip
+    links = sorted((weights[link], *link) for link in zip(*np.nonzero(shown)))
+    arcs = np.array([link for link in links if link[1] != link[2]]).T if links else np.empty((3, 0))
+    strength, start, end = arcs if arcs.size else np.empty((3, 0))
+    heights = ((start - end) / max(len(tokens) - 1, 1)) ** 0.6
+    x = np.outer((start + end) / 2, np.ones_like(ARC)) + np.outer((start - end) / 2, np.cos(ARC))
+    colours = [to_rgba(CATEGORICAL[0], 0.15 + 0.75 * weight) for weight in strength]
+    axes.add_collection(LineCollection(np.stack([x, np.outer(heights, np.sin(ARC))], axis=-1), colors=colours,
+                                       linewidths=0.6 + 3.4 * strength, capstyle="round"))  # fmt: skip
+    axes.scatter(end, np.zeros_like(end), s=6 + 40 * strength, color=colours, zorder=3)
+    own = np.array([(weight, q) for weight, q, k in links if q == k] or np.empty((0, 2)))
+    axes.scatter(own[:, 1], np.full(len(own), 0.035), s=10 + 50 * own[:, 0], facecolors="none",
+                 edgecolors=[to_rgba(CATEGORICAL[0], 0.25 + 0.75 * weight) for weight in own[:, 0]],
+                 linewidths=0.6 + 1.6 * own[:, 0], zorder=3)  # fmt: skip
     named = names_apart(tokens, inches)
     axes.set_xticks(named, [tokens[index] for index in named], rotation=90, **NAMES)
-    if query is not None:
-        axes.axvline(query, ymax=0.04, color=INK, linewidth=2)
+    one = query if query is not None else key
+    if one is not None:
+        axes.axvline(one, ymax=0.04, color=INK, linewidth=2)
+        far_ends = {k if query is not None else q: weight for weight, q, k in links}
         for index, name in zip(named, axes.get_xticklabels()):
-            name.set_fontweight("bold" if index == query else "normal")
-            name.set_color(INK if weights[query, index] >= threshold or index == query else MUTED)
+            name.set_fontweight("bold" if index == one else "normal")
+            name.set_color(INK if index in far_ends or index == one else MUTED)
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
-        for weight, _, k in links[-6:]:
-            axes.annotate(f"{100 * weight:.0f}%", (k, 0), (0, 9), textcoords="offset points", ha="center",
+        for index, weight in list(far_ends.items())[-6:]:
+            axes.annotate(f"{100 * weight:.0f}%", (index, 0), (0, 9), textcoords="offset points", ha="center",
                           fontsize=8.5, color=INK, bbox=box)  # fmt: skip
     axes.set_xlim(-0.7, len(tokens) - 0.3)
-    tallest = max([height(q - k) for _, q, k in arcs], default=0.2)
-    axes.set_ylim(-0.02, 1.04 * max(tallest, 0.2))
+    axes.set_ylim(-0.02, 1.04 * max(heights.max(initial=0), 0.2))
     axes.set_yticks([])
     axes.tick_params(length=0)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_visible(False)
-
-
-def _rgb(colour: str) -> tuple[float, ...]:
-    return tuple(int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    axes.spines[["left", "bottom"]].set_visible(False)
 
 
 def attention_arcs(
@@ -155,6 +154,6 @@ def attention_arcs(
     """
     width = min(max(4.0, 0.5 + 0.32 * len(tokens)), WIDEST)
     figure, axes = new_figure(width, 3.2)
-    draw_arcs(axes, pattern, tokens, width - 0.4, query, threshold)
+    draw_arcs(axes, pattern, tokens, width - 0.4, query, threshold=threshold)
     axes.set_title(title, loc="left")
     return figure

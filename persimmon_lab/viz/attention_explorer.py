@@ -20,12 +20,16 @@ def explorer(
     pattern: Float[Tensor, "query key"],
     tokens: Sequence[str],
     chosen: tuple[int, int],
-    query: int,
+    token: int,
+    direction: str = "from",
     threshold: float = 0.05,
     marks: Mapping[tuple[int, int], str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Thumbnails on the left, the chosen head's frame thick and those of the marked ones thin; arcs on the right."""
+    """Thumbnails on the left, the chosen head's frame thick and those of the marked ones thin; arcs on the right.
+
+    The arcs are those "from" the token, or those "to" it.
+    """
     marks = marks or {}
     layers, heads = thumbnails.shape[:2]
     with rc_context(RULES):
@@ -53,7 +57,8 @@ def explorer(
     left.set_xlabel("head")
     left.set_ylabel("layer")
     left.spines[:].set_visible(False)
-    draw_arcs(right, pattern, tokens, 5.0, query, threshold)
+    end = {"query" if direction == "from" else "key": token}
+    draw_arcs(right, pattern, tokens, 5.0, **end, threshold=threshold)
     right.set_title(title, loc="left")
     named = [f"{layer}·{head} {name}" for (layer, head), name in sorted(marks.items())]
     if named:

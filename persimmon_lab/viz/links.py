@@ -63,8 +63,8 @@ def link_html(link: Link, chosen: bool) -> str:
     return (
         f'<tr style="background-color: transparent; font-weight: {"bold" if chosen else "normal"}">'
         + cell(token_html(link.label, link.position) + (" ◂" if chosen else ""), "left")
-        + cell(f'<div style="{bar}"></div>', "left", width="30%")
-        + cell(percent(link.attention), "right")
+        + cell(f'<div style="{bar}"></div>', "left", width="22%")
+        + cell(escaped(percent(link.attention)), "right")
         + "".join(
             cell(number.replace("-", "−"), "right") for number in (f"{link.rotated:+.2f}", f"{link.passed:+.2f}", score)
         )

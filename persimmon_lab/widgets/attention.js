@@ -23,7 +23,9 @@ const FRAME = `
         aria-label="Tokens: arrow keys show what each looks at, Enter keeps one, Shift and Enter sets the other end"></div>
     </div></section>
     <section class="matrix"><canvas role="img"></canvas><p class="told"></p></section>
-    <section class="details" aria-live="polite" aria-label="The chosen token"></section>
+    <section class="chosen"><div class="details" role="region" aria-live="polite" aria-label="The chosen token"></div>
+      <p class="hint">Hover or arrow keys look, click or Enter keeps a token; with Shift, it becomes the other end of
+        the link.</p></section>
   </div>`;
 
 const VIEWS = { pattern: "attention", score: "score", rotated: "rotated part", passed: "passed part" };
@@ -69,6 +71,8 @@ function prepared(canvas, width, height) {
   context.imageSmoothingEnabled = false;
   return context;
 }
+
+const shortened = (name) => (name.length > 8 ? `${name.slice(0, 7)}…` : name);
 
 // One focusable thing of many: the others are reached by arrow keys.
 function rove(items, next) {
@@ -133,20 +137,23 @@ function render({ model, el }) {
     if (content.type === "whole") return begin({ ...content, id: content.reading }, new Int8Array(data[0]));
     if (content.type === "failed") return;
     asked[content.type].open = false;
-    if (content.reading !== reading.id) return draw();
+    if (content.reading !== reading.id) return; // of another text: the whole of that one is on its way
     if (answers.size > KEPT) answers.clear();
-    if (content.type === "row") answers.set(content.key, { ...content, values: new Float32Array(data[0]) });
-    if (content.type === "head") {
-      const { size } = content;
-      answers.set(content.key, { ...content, picture: picture(new Int8Array(data[0]), size, size) });
-    }
-    if (content.type === "heads") {
+    const { type, key, size } = content;
+    if (type === "row") {
+      const values = new Float32Array(data[0]);
+      answers.set(key, { ...content, values, attention: content.view === "pattern" ? values : new Float32Array(data[1]) });
+      drawText();
+    } else if (type === "head") {
+      answers.set(key, { ...content, picture: picture(new Int8Array(data[0]), size, size) });
+      drawMatrix();
+    } else {
       const strips = new Int8Array(data[1]);
       const rows = reading.layers * reading.heads;
-      const width = strips.length / rows;
-      answers.set(content.key, { ...content, scores: new Float32Array(data[0]), strips: picture(strips, width, rows) });
+      const scores = new Float32Array(data[0]);
+      answers.set(key, { ...content, scores, strips: picture(strips, strips.length / rows, rows) });
+      drawHeads();
     }
-    draw();
   });
 
   function begin(content, bytes) {
@@ -249,7 +256,11 @@ function render({ model, el }) {
       button.title = name;
     });
     rove(buttons, buttons[chosen]);
-    part(".meaning").textContent = answer ? `${byLayer ? "In each cell: " : "Number: "}${answer.meaning}` : "";
+    const seen = get("direction") === "from" ? "where the chosen token looks" : "who looks at the chosen token";
+    part(".meaning").textContent = byLayer ? `Below each head: ${seen}` : (answer?.meaning ?? "");
+  }
+
+  function drawMarks() {
     const marks = Object.entries(get("marks")).map(([place, name]) => {
       const [layer, head] = place.split(",").map(Number);
       const button = make("button", { type: "button" }, `${layer}·${head} ${name}`);
@@ -259,8 +270,11 @@ function render({ model, el }) {
     part(".marks").replaceChildren(...marks);
   }
 
-  const told = (value, unit) =>
-    unit === "%" ? `${(100 * value).toFixed(1)} %` : unit === "bits" ? `${value.toFixed(2)} bits` : value.toFixed(2);
+  const told = (value, unit, digits = 2) => {
+    if (unit === "%") return `${(100 * value).toFixed(1)} %`;
+    if (unit === "bits") return `${value.toFixed(2)} bits`;
+    return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+  };
 
   function drawText() {
     const row = needRow();
@@ -268,20 +282,22 @@ function render({ model, el }) {
     rove(spans, spans[Math.min(token, spans.length - 1)]);
     if (!row) return;
     const scale = row.view === "pattern" ? 1 : row.limit || 1;
+    const isPattern = row.view === "pattern";
     const links = [];
     const cut = get("threshold") / 100;
     spans.forEach((span, index) => {
       const visible = direction === "from" ? index <= token : index >= token;
       const share = visible ? row.values[index] / scale : 0;
-      const size = row.view === "pattern" ? Math.sqrt(Math.abs(share)) : Math.abs(share);
+      const size = isPattern ? Math.sqrt(share) : Math.abs(share);
       const colour = size < 0.02 ? "" : rgba(share < 0 ? VERMILLION : BLUE, (STRONGEST * Math.min(1, size)).toFixed(3));
       if (span.style.backgroundColor !== colour) span.style.backgroundColor = colour;
-      const linked = visible && Math.abs(share) >= cut && share !== 0;
-      const value = row.view === "pattern" ? told(share, "%") : `${share < 0 ? "−" : "+"}${told(Math.abs(row.values[index]))}`;
-      if (linked) {
+      const value = isPattern ? told(share, "%") : told(row.values[index]);
+      // Links are those of the attention in every view; a view of scores shows what they are made of.
+      if (visible && row.attention[index] > 0 && row.attention[index] >= cut) {
         links.push([index, share]);
-        span.dataset.share = row.view === "pattern" ? Math.round(100 * share) : value;
+        span.dataset.share = isPattern ? Math.round(100 * share) : told(row.values[index], "", 1);
       } else delete span.dataset.share;
+      span.classList.toggle("negative", visible && share < 0);
       span.classList.toggle("chosen", index === token);
       span.classList.toggle("other", index === other);
       span.classList.toggle("hidden", !visible);
@@ -305,7 +321,7 @@ function render({ model, el }) {
       context.beginPath();
       context.moveTo(x, y);
       if (y === toY) {
-        const lift = Math.min(26, 8 + Math.abs(x - toX) / 8);
+        const lift = Math.min(40, 10 + Math.abs(x - toX) / 8);
         context.bezierCurveTo(x, y - lift, toX, y - lift, toX, toY - 1);
       } else {
         const lift = 22;
@@ -340,7 +356,7 @@ function render({ model, el }) {
       context.font = `${Math.min(10, cell)}px monospace`;
       context.textBaseline = "middle";
       for (let index = 0; index < size; index += 1) {
-        const name = reading.tokens[index][0].slice(0, 9);
+        const name = shortened(reading.tokens[index][0]);
         context.globalAlpha = index === query ? 1 : 0.65;
         context.textAlign = "right";
         context.fillText(name, edge - 4, (index + 0.5) * cell);
@@ -355,7 +371,9 @@ function render({ model, el }) {
     canvas.geometry = { edge, cell, size, block };
     const name = `layer ${get("layer")} head ${get("head")}`;
     canvas.setAttribute("aria-label", `${VIEWS[get("view")]} of ${name}: a row for each looking token`);
-    part(".told").textContent = block === 1 ? "row looks at column" : `row looks at column, ${block} tokens a cell`;
+    const blocks = block === 1 ? "" : `, ${block} tokens a cell`;
+    const colours = get("view") === "pattern" ? "" : `; blue +, orange −, full at ±${answer.limit.toFixed(1)}`;
+    part(".told").textContent = `row looks at column${blocks}${colours}`;
   }
 
   const place = (event) => {
@@ -477,8 +495,12 @@ function render({ model, el }) {
   show("text", (value) => {
     if (document.activeElement !== textarea) textarea.value = value;
   });
-  for (const name of ["layer", "head", "token", "other", "view", "direction", "threshold", "order", "marks"])
+  for (const name of ["layer", "head", "token", "other", "view", "direction", "threshold", "order"])
     model.on(`change:${name}`, draw);
+  show("marks", () => {
+    drawMarks();
+    draw();
+  });
   const observer = new ResizeObserver(() => reading.id >= 0 && drawText());
   observer.observe(page);
   model.send({ type: "whole" });

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anywidget
-import torch
 import traitlets
-from einops import rearrange
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -88,20 +86,18 @@ class AttentionExplorer(anywidget.AnyWidget):
         self.on_msg(self._answer)
 
     def static(self) -> Figure:
-        """The present choice as one figure, for pages without a kernel: what `token` looks at in the chosen head."""
-        pattern, token = self.reading.matrix(self.layer, self.head, "pattern"), self.token
-        if self.direction == "to":
-            others = torch.arange(len(pattern)) != token
-            pattern = pattern.masked_fill(rearrange(others, "key -> 1 key"), 0.0)
+        """The present choice as one figure, for pages without a kernel: the chosen head's links of the token."""
+        labels = self.reading.labels
         return explorer(
             self.reading.thumbnails,
-            pattern,
-            self.reading.labels,
+            self.reading.matrix(self.layer, self.head, "pattern"),
+            labels,
             (self.layer, self.head),
-            token,
+            self.token,
+            self.direction,
             self.threshold / 100,
             self.named,
-            self._heading(),
+            f"{self._heading()}: {labels[self.token]} {VERBS[self.direction]}",
         )
 
     def __repr__(self) -> str:

@@ -47,18 +47,25 @@ def answer_whole(reading: Reading) -> Answer:
 
 
 def answer_row(reading: Reading, layer: int, head: int, view: str, token: int, direction: str) -> Answer:
-    """What one head's token sees, or who sees it; `limit` is what a score's colour is relative to."""
-    limit = 1.0 if view == "pattern" else reading.largest(layer, head)
-    return {"limit": limit}, [reading.row(layer, head, view, token, direction).float()]
+    """What one head's token sees, or who sees it; in the views of scores the attention as well.
+
+    `limit` is what a score's colour is relative to.
+    """
+    views = ("pattern",) if view == "pattern" else (view, "pattern")
+    rows = [reading.row(layer, head, each, token, direction) for each in views]
+    return {"limit": colour_limit(reading, layer, head, view)}, rows
 
 
 def answer_head(reading: Reading, layer: int, head: int, view: str) -> Answer:
     """One head's picture; a cell stands for `block` x `block` positions."""
-    pattern = view == "pattern"
     picture = in_blocks(reading.matrix(layer, head, view), PICTURE)
-    limit = 1.0 if pattern else reading.largest(layer, head)
-    block = -(-reading.shape[2] // PICTURE)
-    return {"size": len(picture), "block": block}, [in_bytes(picture, limit, FAINT if pattern else 1.0)]
+    limit, block = colour_limit(reading, layer, head, view), -(-reading.shape[2] // PICTURE)
+    content = {"size": len(picture), "block": block, "limit": limit}
+    return content, [in_bytes(picture, limit, FAINT if view == "pattern" else 1.0)]
+
+
+def colour_limit(reading: Reading, layer: int, head: int, view: str) -> float:
+    return 1.0 if view == "pattern" else reading.largest(layer, head)
 
 
 def answer_heads(reading: Reading, token: int, other: int, direction: str, order: str) -> Answer:
