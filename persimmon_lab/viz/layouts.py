@@ -63,14 +63,14 @@ def fused_layouts(layouts: Sequence[str], lengths: Mapping[str, int], title: str
     total = prod(lengths.values())
     for row, layout in enumerate(layouts):
         named = {name: lengths[name] for name in parts(layout)}
-        draw_fused(axes, 0, row, total, 0.4, named)
+        draw_fused(axes, 0.0, float(row), float(total), 0.4, named)
         axes.text(0, row - 0.07, layout, fontsize=10, family="monospace", va="bottom", color=INK)
         step = total / len(stripes(named))
         for place, stripe in enumerate(stripes(named)):
             whose = f"{KINDS[stripe[THREE]][0]}{stripe['head']}"
             axes.text((place + 0.5) * step, row + 0.47, whose, fontsize=8, ha="center", va="top", color=INK)
     for kind in KINDS:
-        draw_block(axes, 0, -9, 1, 1, kind)  # outside, for the legend
+        draw_block(axes, 0.0, -9.0, 1.0, 1.0, kind)  # outside, for the legend
     axes.legend(axes.patches[-3:], KINDS, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
     axes.set_xlim(-1, total + 1)
     axes.set_ylim(len(layouts) - 0.2, -0.5)

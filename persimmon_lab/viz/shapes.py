@@ -13,7 +13,7 @@ from persimmon_lab.viz.layouts import COLOURS, PLAIN, draw_block, draw_fused, pa
 from persimmon_lab.viz.style import INK, MUTED, RULES
 
 WIDTH = 9.0  # inches, as are all lengths here: a notebook's column
-STREAM_X, BRANCH_X, TEXT_X = 0.72, 3.42, 5.5  # middle of the residual stream, of the branch; where the text begins
+STREAM_X, BRANCH_X, TEXT_X = 0.7, 3.3, 5.3  # middle of the residual stream, of the branch; where the text begins
 WIDEST, NARROWEST, TALLEST = 3.7, 0.04, 0.36  # a drawn tensor, by its last axis and its axis before
 PITCH, TOP, BOTTOM = 0.76, 0.62, 0.1  # from row to row, and above and below them
 GAP, TILE_GAP, MANY = 0.2, 0.03, 16  # between tensors side by side, and between the heads of one; heads drawn at most
@@ -137,20 +137,29 @@ def shape_flow(rows: Sequence[Sequence[Stop]], title: str = "") -> Figure:
 
 def _places(rows: Sequence[Sequence[Stop]]) -> dict[str, _Place]:
     stops = [stop for row in rows for stop in row]
-    across = WIDEST / max(stop.sizes[-1] for stop in stops)
+    across = min(_scale(row) for row in rows)
     down = TALLEST / max(stop.sizes[-2] for stop in stops)
     places = {}
     for index, row in enumerate(rows):
         y, made = TOP + PITCH * (index + 0.5), []
         for stop in row:
-            tiles = min(MANY, stop.sizes[-3]) if len(stop.sizes) > 3 else 1
             width, height = max(stop.sizes[-1] * across, NARROWEST), max(stop.sizes[-2] * down, NARROWEST)
-            made.append(_Place(index, STREAM_X, y, width, height, tiles))
+            made.append(_Place(index, STREAM_X, y, width, height, _tiles(stop)))
         left = BRANCH_X - (sum(place.width for place in made) + GAP * (len(row) - 1)) / 2
         for stop, place in zip(row, made):
             places[stop.name] = place if stop.on_stream else replace(place, x=left + place.width / 2)
             left += place.width + GAP
     return places
+
+
+def _tiles(stop: Stop) -> int:
+    return min(MANY, stop.sizes[-3]) if len(stop.sizes) > 3 else 1
+
+
+def _scale(row: Sequence[Stop]) -> float:
+    """Inches for one step along the last axis that let a row fill the branch."""
+    gaps = GAP * (len(row) - 1) + TILE_GAP * sum(_tiles(stop) - 1 for stop in row)
+    return (WIDEST - gaps) / sum(_tiles(stop) * stop.sizes[-1] for stop in row)
 
 
 def _draw_arrow(axes: Axes, start: _Place, end: _Place, from_stream: bool, to_stream: bool) -> None:
