@@ -503,8 +503,14 @@ function render({ model, el }) {
   });
   const observer = new ResizeObserver(() => reading.id >= 0 && drawText());
   observer.observe(page);
+  // What is written on canvases has the colour of the theme in which it was drawn.
+  const theme = new MutationObserver(draw);
+  theme.observe(document.body, { attributeFilter: ["data-jp-theme-name", "data-jp-theme-light"] });
   model.send({ type: "whole" });
-  return () => observer.disconnect();
+  return () => {
+    observer.disconnect();
+    theme.disconnect();
+  };
 }
 
 export default { render };

@@ -18,6 +18,7 @@ from persimmon_lab.generation.prompts import context_limit
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.capture import capture
+from persimmon_lab.trace.heads import score_parts
 from persimmon_lab.viz.tokens import Token
 from persimmon_lab.widgets.generation import describe_prompt
 
@@ -38,18 +39,11 @@ def label(token: Token) -> str:
     return text or ("␣" if token.text else token.piece)
 
 
-def score_parts(
+def scores(
     query: Float[Tensor, "*leading query channel"], key: Float[Tensor, "*leading key channel"], rotary_dim: int
 ) -> dict[str, Float[Tensor, "*leading query key"]]:
-    """query · key / sqrt(channel), and what the rotated and the passed channels add to it: rotated + passed = score."""
-
-    def part(channels: slice) -> Tensor:
-        products = einsum(
-            query[..., channels], key[..., channels], "... query channel, ... key channel -> ... query key"
-        )
-        return products / math.sqrt(query.shape[-1])
-
-    rotated, passed = part(slice(rotary_dim)), part(slice(rotary_dim, None))
+    """The score before the mask under the name of its view, and the two parts that it is the sum of."""
+    rotated, passed = score_parts(query, key, rotary_dim)
     return {"score": rotated + passed, "rotated": rotated, "passed": passed}
 
 
@@ -82,7 +76,7 @@ class Reading:
 
     def matrix(self, layer: int, head: int, view: str) -> Float[Tensor, "query key"]:
         """One head's pattern, score or part of its score, with 0 where a query may not look."""
-        parts = score_parts(self.query[layer, head], self.key[layer, head], self.rotary_dim)
+        parts = scores(self.query[layer, head], self.key[layer, head], self.rotary_dim)
         if view == "pattern":
             return (parts["score"] - rearrange(self.log_sums[layer, head], "query -> query 1")).exp().tril()
         return parts[view].tril()
@@ -98,7 +92,7 @@ class Reading:
             query, key, log_sums, visible = self.query[..., one, :], self.key, self.log_sums[..., one], slice(token + 1)
         else:
             query, key, log_sums, visible = self.query, self.key[..., one, :], self.log_sums, slice(token, None)
-        values = score_parts(query, key, self.rotary_dim)["score" if view == "pattern" else view]
+        values = scores(query, key, self.rotary_dim)["score" if view == "pattern" else view]
         values = rearrange(values, "layer head query key -> layer head (query key)")
         if view == "pattern":
             values = (values - log_sums).exp()
@@ -187,7 +181,7 @@ def read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) 
     weights = torch.stack(list(kinds.values()))
     log_sums, means, thumbnails = [], [], []
     for head_query, head_key in zip(*(rearrange(each, "layer head ... -> (layer head) ...") for each in (query, key))):
-        score = score_parts(head_query, head_key, model.config.rotary_dim)["score"].masked_fill(future, -math.inf)
+        score = scores(head_query, head_key, model.config.rotary_dim)["score"].masked_fill(future, -math.inf)
         log_sums.append(score.logsumexp(dim=-1))
         pattern = (score - rearrange(log_sums[-1], "query -> query 1")).exp()
         means.append(einsum(pattern, weights, "query key, kind query key -> kind"))
