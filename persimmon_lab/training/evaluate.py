@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.trace.heads import stripe_scores
 from persimmon_lab.training.batches import Stream
 from persimmon_lab.training.ngram import NGram
 from persimmon_lab.training.trainer import held_out_loss, next_token_loss
@@ -78,11 +79,8 @@ def copying_loss(model: nn.Module, rows: Tensor) -> tuple[float, float]:
 @torch.no_grad()
 def induction_scores(model: nn.Module, rows: Tensor) -> Float[Tensor, "layer head"]:
     """How much of each head's attention goes, in the second half, to the token after the earlier copy (Olsson 2022)."""
-    period = rows.shape[1] // 2
     patterns = model(rows, output_attentions=True, use_cache=False).attentions
-    # The query at position q saw its own token at q - period; what followed stands at q - period + 1.
-    stripes = [pattern.diagonal(offset=1 - period, dim1=-2, dim2=-1)[..., 1:] for pattern in patterns]
-    return torch.stack([stripe.float().mean(dim=(0, -1)) for stripe in stripes])
+    return stripe_scores(torch.stack(list(patterns)), rows.shape[1] // 2)["induction"]
 
 
 def samples(
