@@ -109,7 +109,8 @@ def resampled_outputs(
 ) -> dict[Target, Float[Tensor, "row position channel"]]:
     """What heads and modules make of another row at the same position: as it is usually, but of the wrong text.
 
-    All targets take from the same row. Fits these rows only, whole or cut at their end. Raises ValueError for a single row.
+    All targets take from the same row. Fits these rows only, whole or cut at their end. Raises ValueError for a single
+    row.
     """
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} row has no other to take from; give two or more")
