@@ -114,11 +114,12 @@ def a_recording():
 
 
 def test_the_strongest_contexts_of_a_neuron():
-    contexts = neurons.strongest_contexts(a_recording(), 0, 1, count=3, window=2)
+    contexts = neurons.strongest_contexts(a_recording(), 0, 1, count=4, window=2)
     assert contexts == [
         (5.0, "two", "s\n", " king", ""),
         (3.0, "one", "", " the", " king"),  # of two equals the first
         (3.0, "two", "s", "\n", " king"),
+        (2.0, "one", " king", " the", ""),  # the next text is another one
     ]
     assert len(neurons.strongest_contexts(a_recording(), 0, 1)) == 5  # two tokens at which it is silent
     assert neurons.strongest_contexts(a_recording(), 0, 0) == []

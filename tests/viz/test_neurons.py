@@ -41,12 +41,12 @@ def marks(axes, colour):
 
 
 def test_the_raster_marks_exactly_who_is_awake_in_the_order_of_waking():
-    figure = drawn(figures.raster(ACTIVATIONS, ["a", "$b", "<c>"], "A title"))
+    figure = drawn(figures.raster(ACTIVATIONS, ["a", "$\\nosuch$", "<c>"], "A title"))
     (axes,) = figure.axes
     # Neuron 1 wakes first and most often, 4 at the same token, then 0, then 3; neuron 2 never does.
     assert marks(axes, ORANGE) == {(0, 0), (1, 0), (2, 1), (3, 2)}
     assert marks(axes, BLUE) == {(0, 1), (0, 2)}
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "$b", "<c>"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "$\\nosuch$", "<c>"]
     assert axes.yaxis_inverted()
     assert axes.get_xlabel().startswith("the 4 of 5 neurons that wake at all")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
