@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from persimmon_lab.checks.exercise import Exercise, Verdict, Wrong, attempt, verdict
+from persimmon_lab.checks.rotary import rotate
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.mini import load_mini
 from persimmon_lab.numerics.bounds import largest_score_found, score_bound
@@ -91,6 +92,7 @@ def _check_reach(answer: Callable[..., Float[Tensor, "two channel"]]) -> None:
 
 TIGHTER = 0.99  # of Cauchy and Schwarz's bound, at most
 LAYERS = (2, 6)  # of the shipped model
+MEETING = 3  # the offset at which the biases of the random norms point the same way
 
 
 def _norm(weight: Float[Tensor, "channel"], bias: Float[Tensor, "channel"]) -> nn.LayerNorm:
@@ -105,10 +107,12 @@ def tight_cases() -> Iterator[tuple[str, nn.LayerNorm, nn.LayerNorm, Tensor, Ten
     for channels in (8, 16):
         config = PersimmonConfig.tiny(hidden_size=channels, num_attention_heads=1)
         cos, sin = rotary_tables(rearrange(torch.arange(24), "p -> 1 p"), config, 24, torch.float32)
-        weights, biases = (
-            1 + 0.3 * torch.randn(2, channels, generator=generator),
-            torch.randn(2, channels, generator=generator),
-        )
+        weights = 1 + 0.3 * torch.randn(2, channels, generator=generator)
+        key_bias = 1.5 * torch.randn(channels, generator=generator)
+        # Turned back, so that offset 0 is not where the two biases meet: a bound for offset 0 alone must fail.
+        as_head = rearrange(key_bias, "channel -> 1 1 1 channel")
+        query_bias = rotate(as_head, torch.tensor([MEETING]), config.rope_theta, config.rotary_dim, sign=-1)
+        biases = (rearrange(query_bias, "1 1 1 channel -> channel"), key_bias)
         norms = (_norm(weight, bias) for weight, bias in zip(weights, biases))
         yield f"random norms of {channels} channels", *norms, cos[0], sin[0]
     model, _ = load_mini()
