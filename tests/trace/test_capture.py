@@ -207,7 +207,11 @@ def test_a_part_that_runs_by_itself_is_not_a_pass():
     with capturing(model, only=["mlp"]) as steps:
         model.model.layers[0].mlp(torch.zeros(1, 2, 64))
         model.model(ids())
-    assert steps == []
+        assert steps == []
+        model(ids())
+        model.model.layers[0].mlp(torch.zeros(1, 2, 64))
+    assert len(steps) == 1
+    assert steps[0]["layers.0.mlp"].shape == (2, 9, 64)
 
 
 def test_the_body_and_the_classification_head():
@@ -262,8 +266,9 @@ def test_of_a_module_that_runs_twice_the_last_run_is_kept():
     layers[1].mlp = layers[0].mlp
     inputs = []
     layers[0].mlp.register_forward_pre_hook(lambda _module, given: inputs.append(given[0]))
-    trace = capture(model, ids(), only=["layers.0.mlp:input"])
+    trace = capture(model, ids(), only=["layers.0.mlp:input", "layers.0"])
     assert torch.equal(trace["layers.0.mlp:input"], inputs[1])
+    assert trace.names == ["model.layers.0", "model.layers.0.mlp:input"]
 
 
 def test_what_is_kept_is_not_changed_by_the_next_run():
