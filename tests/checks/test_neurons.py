@@ -190,7 +190,10 @@ def test_matrices_that_choose_well_are_right_and_told_how_well(answer):
     [
         (lambda weight, **_: weight, "its rank is 256; asked for is 64"),
         (lambda weight, bias, inputs, rank: cut_spectrum(weight, bias, inputs, rank + 1), "its rank is 65"),
-        (lambda weight, **_: torch.zeros_like(weight), "of the activation on a new text"),  # the biases alone
+        (
+            lambda weight, **_: torch.zeros_like(weight),
+            "in layer 1 the fifth of the neurons that it chooses carries 25%",
+        ),  # biases
         (lambda weight, bias, inputs, rank: -cut_spectrum(weight, bias, inputs, rank), "A choice at random"),
         (lambda weight, bias, inputs, rank: cut_spectrum(weight, bias, inputs, 16), "60% are asked for"),
         (lambda weight, **_: weight.T, "returned the shape (256, 1024); expected (1024, 256)"),
