@@ -140,7 +140,7 @@ def test_the_scatter_puts_every_head_once_and_names_some():
     figure = drawn(figures.ablation_scatter(SCORES, EFFECTS, groups, {(0, 2): (12, 0), (1, 0): (0, 10)}, "A title"))
     (axes,) = figure.axes
     rest, previous, induction = axes.collections
-    assert previous.get_offsets().tolist() == pytest.approx([[0.999, 1.637]])
+    assert np.asarray(previous.get_offsets()) == pytest.approx(np.array([[0.999, 1.637]]))
     assert np.asarray(induction.get_offsets()) == pytest.approx(np.array([[0.874, -0.25], [0.03, 0.3]]))
     assert len(rest.get_offsets()) == 3
     assert {text.get_text(): text.xy for text in axes.texts} == {
