@@ -74,7 +74,7 @@ count_cuts = Exercise(
     reference=count,
     cases=scored_texts,
     axes=(),
-    praise="the same walk as Viterbi, with + in place of max; a word of 12 letters has a hundred cuts, a page 10^1000",
+    praise="the same walk as Viterbi, with + in place of max; a word of 12 letters has a hundred cuts, a page 10^400",
     mistakes={
         "this is always 1: it follows one cut instead of adding up all of them": count_greedily,
         "this counts the pieces that occur (arcs), not the ways to put them together (paths)": count_arcs,
@@ -219,9 +219,9 @@ MUCH_BETTER = 0.95  # of the bits that single characters need
 
 
 def make_vocabulary(answer: Callable[[str, int], Scores], text: str) -> Verdict:
-    """Marks a function (text, size) to {piece: log-probability}. Any vocabulary of at most `size` pieces will do whose
-    probabilities sum to 1 at most and that needs clearly fewer bits for the text than its characters, each drawn by
-    itself, would. Says how many."""
+    """Marks a function (text, size) to {piece: log-probability}. Any vocabulary of at most `size` pieces will do that
+    occur twice, whose probabilities sum to 1 at most, and that needs clearly fewer bits for the text than its
+    characters, each drawn by itself, would. Says how many."""
     bits: list[float] = []
     outcome = verdict(lambda answer: bits.append(_check_vocabulary(answer, text)), answer, "")
     if not outcome:
@@ -256,6 +256,9 @@ def _check_vocabulary(answer: Callable[[str, int], Scores], text: str) -> float:
     missing = sorted(set(text) - set("".join(piece for piece in scores if len(piece) == 1)))
     if missing:
         raise Wrong(f"without {missing[0]!r} as a piece some texts of these characters cannot be cut at all")
+    once = sorted(piece for piece in scores if len(piece) > 1 and text.count(piece) < 2)
+    if once:
+        raise Wrong(f"the piece {once[0]!r} does not occur twice: that is learning the text by heart")
     total = math.fsum(math.exp(score) for score in scores.values())
     if total > 1 + 1e-6:
         raise Wrong(f"its probabilities sum to {total:.3f}; nothing is cheaper than it is likely: at most 1")

@@ -15,7 +15,7 @@ from persimmon_lab.viz.tokens import BAR, CHIP, SURPRISE, escaped, mark, percent
 
 COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167))  # Okabe and Ito's blue, orange, green, purple
 OPACITY = 0.24
-GAP = "border-radius: 4px; margin: 0 1px; padding: 1px 2px"
+GAP = "display: inline-block; line-height: 1.5; border-radius: 4px; margin: 0 1px; padding: 1px 2px"
 BYTE = "font-family: monospace; font-size: 80%; border: 1px dashed; border-radius: 4px; padding: 0 2px; margin: 0 1px"
 SPACE = "\u2581"  # sentencepiece's visible space
 LINE = "\u21b5"
@@ -89,7 +89,7 @@ def piece_html(piece: Piece, style: str | None = None) -> str:
     facts = [piece.name.replace("\n", LINE), f"id {piece.token_id}"]
     if piece.kind == "byte":
         facts.append(f"byte {piece.byte + 1} of {piece.of_bytes} of {piece.character!r}")
-        inner = f'<span class="byte" style="{BYTE}">{piece.data.hex().upper()}</span>'
+        inner = f'<span class="hex" style="{BYTE}">{piece.data.hex().upper()}</span>'
         inner = (mark(piece.character) if piece.byte == 0 and piece.character.isprintable() else "") + inner
     elif piece.kind == "special":
         facts.append("special token")
@@ -108,7 +108,7 @@ def cut_html(cut: Cut, chosen: bool) -> str:
     """A table row: the pieces, each a box, the log-probability, a bar as long as the share of all ways, and it."""
     cell = "padding: 2px 4px; border: none; text-align"
     boxes = "".join(
-        f'<span style="{GAP}; display: inline-block; background-color: {colour(index)}">{name_html(name)}</span>'
+        f'<span style="{GAP}; background-color: {colour(index)}">{name_html(name)}</span>'
         for index, name in enumerate(cut.pieces)
     )
     bar = f"width: {100 * cut.share:.1f}%; min-width: 1px; height: 9px; background-color: {rgba(BAR, 0.9)}"

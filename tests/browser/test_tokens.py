@@ -49,7 +49,7 @@ def use(page) -> None:
     assert names(page)[:5] == ["|ENDOFTEXT|", "▁", "<0xE6>", "<0x9F>", "<0xBF>"]
     assert names(page).count("|ENDOFTEXT|") == 1
     assert page.locator(".pieces b").count() == 0
-    page.locator(".byte").nth(1).click()
+    page.locator(".piece.byte").nth(1).click()
     expect(details).to_contain_text("2 of 3 of \u67ff")
     page.get_by_label("read special tokens").check()
     expect(page.locator(".counts")).to_contain_text("(2 special)")
@@ -80,7 +80,7 @@ def test_two_views_and_a_long_text(jupyter, page):
         expect(view).to_have_count(int(jupyter.outputs()[-1]))
     page.get_by_label("Text to cut into pieces").nth(1).fill("two views")
     for view in counts:
-        expect(view).to_have_text(["|ENDOFTEXT|", "␣two", "␣view", "s"])
+        expect(view).to_have_text(["|ENDOFTEXT|", "␣two", "␣", "view", "s"])
 
 
 def test_the_inspector_in_a_dark_theme(jupyter, page):

@@ -184,7 +184,7 @@ def test_an_answer_that_is_no_answer(check):
 def of_words(text, size):
     """Each character, and each word with its space, as often as they are."""
     counts = dict.fromkeys(set(text), 1.0)
-    for word in set(text.split(" ")) - {""}:
+    for word in {word for word in text.split(" ") if text.count(word + " ") > 1} - {""}:
         counts[word + " "] = counts.get(word + " ", 0) + text.count(word + " ")
     total = sum(counts.values())
     return {piece: math.log(count / total) for piece, count in list(counts.items())[:size]}
@@ -209,6 +209,7 @@ def test_a_vocabulary_of_words_is_right_and_told_its_bits():
         (lambda text, size: {piece: score + 0.5 for piece, score in of_words(text, size).items()}, "sum to 1.649"),
         (lambda text, size: {p: s for p, s in of_words(text, size).items() if p != "w"}, "without 'w' as a piece"),
         (lambda text, size: of_words(text, size) | {"x" * n: -50.0 for n in range(1, 90)}, "were allowed"),
+        (lambda text, size: {**of_words(text, size - 1), text: -40.0}, "does not occur twice"),
         (lambda text, size: list(of_words(text, size)), "expected a dict"),
         (lambda text, size: of_words(text, size) | {"": -3.0}, "expected a dict"),
     ],
