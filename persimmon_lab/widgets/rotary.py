@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import html
 import io
 import math
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.rotary import apply_rotary, rotary_tables
+from persimmon_lab.rotary import apply_rotary, dynamic_theta, rotary_tables
 from persimmon_lab.viz.rotary import explorer
 
 OFFSETS = 128  # how far back the curve of scores looks
@@ -44,12 +45,55 @@ def scores_of_equal_vectors(
     return torch.where(offsets <= position, scores, math.nan)
 
 
-def render(position: int, config: PersimmonConfig) -> Figure:
-    """What the explorer shows: the clocks at one position and the scores of its query, for an input that ends there."""
+def told(position: int, config: PersimmonConfig) -> tuple[str, ...]:
+    """What the settings do to this position, in sentences."""
+    rotated, length, trained = config.rotary_dim, position + 1, config.max_position_embeddings
+    sentences = [
+        f"{rotated} of a head's {config.head_dim} channels rotate, {config.head_dim - rotated} pass; "
+        f"theta is {config.rope_theta:,.0f}."
+    ]
+    kind, factor = (config.rope_scaling or {}).get("type"), (config.rope_scaling or {}).get("factor")
+    if kind == "linear":
+        sentences.append(f"Linear scaling by {factor:g}: position {position:,} is read as {position / factor:,.6g}.")
+    elif kind == "dynamic" and length <= trained:
+        sentences.append(
+            f"Dynamic scaling by {factor:g}: an input of {length:,} is within the {trained:,} positions of training, "
+            "so theta stays."
+        )
+    elif kind == "dynamic":
+        theta = dynamic_theta(config.rope_theta, rotated, factor, length, trained)
+        sentences.append(
+            f"Dynamic scaling by {factor:g}: an input of {length:,} is beyond the {trained:,} positions of training, "
+            f"so theta becomes {theta:,.0f}."
+        )
+    if config.rope_precision == "adept":
+        # The scaled position is what is rounded.
+        exact = position / factor if kind == "linear" else position
+        held = float(torch.tensor(exact, dtype=torch.float32).bfloat16())
+        sentences.append(f"bfloat16 holds {exact:,.6g} as {held:,.6g}; dashed hands are where exact ones stand.")
+    return tuple(sentences)
+
+
+def render(position: int, config: PersimmonConfig, note: str = "") -> Figure:
+    """What the explorer shows: the clocks at one position and the scores of its query, for an input that ends there.
+
+    `note` is written above the scores.
+    """
+    figure = _render(position, config)
+    if note:
+        scores = figure.axes[1]
+        scores.set_ylim(-0.5, 1.6)
+        scores.text(0.012, 0.97, note, va="top", fontsize=9, transform=scores.transAxes)
+    return figure
+
+
+def _render(position: int, config: PersimmonConfig) -> Figure:
     exact, length = dataclasses.replace(config, rope_precision="float32"), position + 1
     offsets = torch.arange(OFFSETS + 1)
     wavelengths = 2 * math.pi / clock_angles(1, exact, length)
-    title = f"Position {position:,}: {config.rotary_dim // 2} clocks, and the positions that each takes for one turn"
+    pairs = config.rotary_dim // 2
+    clocks = f"{pairs} clock{'s' if pairs > 1 else ''}"
+    title = f"Position {position:,}: {clocks}, and the positions that each takes for one turn"
     curves = {"float32": scores_of_equal_vectors(position, offsets, exact)}
     if config.rope_precision == "float32":
         return explorer(clock_angles(position, exact, length), wavelengths, offsets, curves, title=title)
@@ -82,7 +126,7 @@ class RotaryExplorer(ipywidgets.VBox):
             description="theta",
         )
         self.rotated_part = ipywidgets.ToggleButtons(
-            options=sorted(part for part, width in widths.items() if width > 2 and width % 2 == 0),
+            options=sorted(part for part, width in widths.items() if width and width % 2 == 0),
             value=config.partial_rotary_factor,
             description="rotated part",
             style={"button_width": "52px"},
@@ -101,11 +145,12 @@ class RotaryExplorer(ipywidgets.VBox):
             config.rope_precision == "adept", description="phases in bfloat16, as Adept's code has them", indent=False
         )
         self.picture = ipywidgets.Image(format="png", layout={"max_width": f"{WIDTH}px"})
+        self.told = ipywidgets.HTML()
         controls = (self.position, self.theta, self.rotated_part, self.scaling, self.factor, self.bfloat16)
         for control in controls:
             control.observe(self.draw, "value")
             control.layout.width = "auto"
-        super().__init__((ipywidgets.GridBox(controls, layout=CONTROLS), self.picture))
+        super().__init__((ipywidgets.GridBox(controls, layout=CONTROLS), self.picture, self.told))
         self.draw()
 
     @property
@@ -120,14 +165,29 @@ class RotaryExplorer(ipywidgets.VBox):
             rope_precision="adept" if self.bfloat16.value else "float32",
         )
 
+    def static(self) -> Figure:
+        """The present choice as one figure, for pages without a kernel. ValueError where no model can have it."""
+        return render(self.position.value, self.config, "\n".join(told(self.position.value, self.config)))
+
     def draw(self, _change: object = None) -> None:
+        """Show the present choice; one that no model can have leaves the picture and is told instead."""
         self.factor.disabled = self.scaling.value == "none"
-        self.picture.value = as_png(render(self.position.value, self.config))
+        try:
+            config = self.config
+        except ValueError as error:
+            self.told.value = f"<b>This cannot be drawn</b>: {html.escape(str(error))}"
+            return
+        self.picture.value = as_png(render(self.position.value, config))
+        self.told.value = "<br>".join(map(html.escape, told(self.position.value, config)))
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
         """The widget, and its picture for pages that cannot run it."""
-        picture = {"image/png": base64.b64encode(self.picture.value).decode()}
-        return super()._repr_mimebundle_(**kwargs) | picture, {"image/png": {"width": WIDTH}}
+        try:
+            picture = as_png(self.static())
+        except ValueError:
+            picture = self.picture.value
+        encoded = {"image/png": base64.b64encode(picture).decode()}
+        return super()._repr_mimebundle_(**kwargs) | encoded, {"image/png": {"width": WIDTH}}
 
     def __repr__(self) -> str:
         return f"RotaryExplorer(position={self.position.value}, theta={self.theta.value:.0f})"

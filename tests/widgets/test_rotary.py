@@ -2,13 +2,24 @@
 
 import base64
 import dataclasses
+import html
+import math
 
 import pytest
 import torch
 
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.rotary import inverse_frequencies
-from persimmon_lab.widgets.rotary import RotaryExplorer, clock_angles, render, scores_of_equal_vectors
+from persimmon_lab.widgets.rotary import (
+    RotaryExplorer,
+    as_png,
+    clock_angles,
+    render,
+    scores_of_equal_vectors,
+    told,
+)
+from tests.viz.drawing import drawn
+from tests.viz.overlaps import overlapping
 
 CONFIG = PersimmonConfig.tiny(hidden_size=128, max_position_embeddings=512)  # heads of 32, 16 of them rotate
 ADEPT = dataclasses.replace(CONFIG, rope_precision="adept")
@@ -130,13 +141,90 @@ def test_a_page_that_cannot_run_it_shows_its_picture():
     explorer = RotaryExplorer(CONFIG)
     data, metadata = explorer._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
-    assert base64.b64decode(data["image/png"]) == bytes(explorer.picture.value)
+    assert base64.b64decode(data["image/png"]) == as_png(explorer.static())
+    assert [text.get_text() for text in explorer.static().axes[1].texts] == ["\n".join(told(300, CONFIG))]
     assert metadata["image/png"]["width"] == 900
 
 
 def test_only_widths_that_can_rotate_are_offered():
     narrow = PersimmonConfig.tiny(hidden_size=24, partial_rotary_factor=1.0)  # heads of 6 channels
     assert RotaryExplorer(narrow).rotated_part.options == (0.75, 1.0)
+    with_two = RotaryExplorer(PersimmonConfig.tiny(hidden_size=32))  # heads of 8
+    assert with_two.rotated_part.options == (0.25, 0.5, 0.75, 1.0)
+
+
+def test_one_pair_is_one_clock():
+    narrow = PersimmonConfig.tiny(hidden_size=16)  # heads of 4 channels, 2 of them rotate
+    explorer = RotaryExplorer(narrow, position=5)
+    assert explorer.rotated_part.value == 0.5
+    assert explorer.static().texts[0].get_text().startswith("Position 5: 1 clock, and")
+    assert bytes(explorer.picture.value).startswith(b"\x89PNG")
+    assert clock_angles(5, narrow, 6).tolist() == pytest.approx([5 - 2 * math.pi])
+    expected = 0.5 * torch.cos(OFFSETS[:6].double()) + 0.5
+    assert torch.allclose(scores_of_equal_vectors(5, OFFSETS[:6], narrow).double(), expected, atol=1e-5)
+
+
+def test_what_no_model_can_have_is_told_and_leaves_the_picture():
+    explorer = RotaryExplorer(PersimmonConfig.tiny(hidden_size=16), position=5)
+    before = bytes(explorer.picture.value)
+    explorer.scaling.value = "dynamic"
+    assert bytes(explorer.picture.value) == before
+    assert "dynamic rope_scaling needs a rotary width above 2" in explorer.told.value
+    data, _ = explorer._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]) == before
+    with pytest.raises(ValueError, match="rotary width above 2"):
+        explorer.static()
+    explorer.rotated_part.value = 1.0
+    assert bytes(explorer.picture.value) != before
+    assert "4 of a head&#x27;s 4 channels rotate, 0 pass" in explorer.told.value
+
+
+@pytest.mark.parametrize(
+    ("fields", "position", "sentences"),
+    [
+        ({}, 300, []),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 4.0}},
+            301,
+            ["Linear scaling by 4: position 301 is read as 75.25."],
+        ),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 4.0}},
+            511,
+            ["Dynamic scaling by 4: an input of 512 is within the 512 positions of training, so theta stays."],
+        ),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 4.0}},
+            2047,
+            # 25000 * (4 * 2048 / 512 - 3) ** (16 / 14)
+            [
+                "Dynamic scaling by 4: an input of 2,048 is beyond the 512 positions of training, "
+                "so theta becomes 468,833."
+            ],
+        ),
+        (
+            {"rope_precision": "adept"},
+            1001,
+            ["bfloat16 holds 1,001 as 1,000; dashed hands are where exact ones stand."],
+        ),
+        (
+            {"rope_precision": "adept", "rope_scaling": {"type": "linear", "factor": 4.0}},
+            1301,
+            [
+                "Linear scaling by 4: position 1,301 is read as 325.25.",
+                "bfloat16 holds 325.25 as 326; dashed hands are where exact ones stand.",
+            ],
+        ),
+    ],
+)
+def test_the_settings_are_explained(fields, position, sentences):
+    config = dataclasses.replace(CONFIG, **fields)
+    first = "16 of a head's 32 channels rotate, 16 pass; theta is 25,000."
+    assert told(position, config) == (first, *sentences)
+    figure = drawn(render(position, config, "\n".join(told(position, config))))
+    assert overlapping(figure) == []
+    explorer = RotaryExplorer(config, position=position)
+    assert [html.unescape(each) for each in explorer.told.value.split("<br>")] == [first, *sentences]
 
 
 def test_a_clock_at_rest_and_the_far_end_of_the_slider():
