@@ -63,7 +63,7 @@ def test_the_inspector_in_jupyterlab(jupyter, page):
     area = page.get_by_label("Text to cut into pieces")
     area.fill("human: Do persimmons grow in Hannah's unbelievably small garden?\n\nadept: \u67ff")
     expect(page.locator(".counts")).to_contain_text("(1 special)")
-    page.get_by_text("␣Ha", exact=True).click()
+    page.locator(".pieces").get_by_text("␣Ha", exact=True).click()
     expect(page.locator(".details")).to_contain_text("ways to cut it")
     jupyter.screenshot("token-inspector")
     area.press("End")
