@@ -158,3 +158,31 @@ def test_two_layouts_of_one_axis():
 def test_a_layout_without_head_and_three_is_an_error():
     with pytest.raises(ValueError, match=r"'\(head channel\)' should name head and three"):
         fused_layouts(["(head channel)"], {"head": 2, "three": 3, "channel": 5})
+
+
+def test_a_sum_is_marked_where_something_is_added():
+    """A stream that is only handed on has one source, and no plus."""
+    stream = ("position", "hidden")
+    rows = [[Stop(name, stream, (9, 64), sources, on_stream=True)] for name, sources in (("a", ()), ("b", ("a",)))]
+    assert "+" not in [text.get_text() for text in drawn(shape_flow(rows)).axes[0].texts]
+
+
+def test_side_by_side_with_other_shapes_both_are_said():
+    row = [Stop("part.one", ("position", "hidden"), (9, 64)), Stop("part.two", ("position", "mlp"), (9, 128))]
+    texts = [text.get_text() for text in drawn(shape_flow([row])).axes[0].texts]
+    assert "part.one, two" in texts
+    assert "position 9 · hidden 64, position 9 · mlp 128" in texts
+
+
+def test_the_names_of_kinds_stand_clear_of_the_arrows():
+    figure = drawn(shape_flow(stops(8, 28, 32)))
+    axes = figure.axes[0]
+    heads = boxes(figure, 2)
+    for place, kind in enumerate(("query", "key", "value")):
+        (text,) = [each for each in axes.texts if each.get_text() == kind]
+        left, right = heads[8 * place], heads[8 * place + 7]
+        middle = axes.transData.transform(((left.get_x() + right.get_x() + right.get_width()) / 2, 0))[0]
+        box = text.get_window_extent()
+        assert not box.x0 <= middle <= box.x1, kind
+        assert axes.transData.transform((left.get_x(), 0))[0] - 1 <= box.x0
+        assert box.x1 <= axes.transData.transform((right.get_x() + right.get_width(), 0))[0] + 1
