@@ -103,7 +103,9 @@ def test_the_figure_shows_the_heads_numbers(bench, model):
 
 def test_the_axis_of_scores_does_not_move_with_the_slider(bench):
     limits = [
-        render(bench, Settings(0, 0, each, norm), "").axes[0].get_xlim() for each in GAINS[::7] for norm in (0, 1)
+        render(bench, Settings(0, 0, each, norm), "").axes[0].get_xlim()
+        for each in GAINS[::7]
+        for norm in (True, False)
     ]
     assert len(set(limits)) == 1
 
