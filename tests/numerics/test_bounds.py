@@ -150,3 +150,21 @@ def test_dtype_and_gradients_of_the_weights_do_not_matter():
     half = float(longest_output(made.weight.bfloat16(), made.bias.bfloat16()))
     assert half == pytest.approx(float(longest_output(made.weight, made.bias)), rel=2e-2)
     assert not longest_output(made.weight, made.bias).requires_grad
+
+
+def test_the_bound_of_a_layer_is_that_of_its_two_norms():
+    config = PersimmonConfig.tiny()
+    attention = PersimmonModel(config, generator=torch.Generator().manual_seed(0)).layers[0].self_attn
+    attention.q_layernorm, attention.k_layernorm = norm(config.head_dim, 1), norm(config.head_dim, 2, bias=3.0)
+    lengths = [float(longest_output(each.weight, each.bias)) for each in (attention.q_layernorm, attention.k_layernorm)]
+    assert lengths[1] > 1.5 * lengths[0]
+    assert layer_bound(attention) == pytest.approx(lengths[0] * lengths[1] / math.sqrt(config.head_dim))
+
+
+def test_the_best_of_all_starts_is_kept():
+    """Without a bias a query and its negative do as well; with a small one, a start may end on the wrong side."""
+    query_norm, key_norm = norm(8, 1, bias=0.2), norm(8, 2, bias=0.2)
+    cos, sin = tables(PersimmonConfig.tiny(hidden_size=8, num_attention_heads=1), torch.arange(20))
+    alone, together = (largest_score_found(query_norm, key_norm, cos, sin, starts) for starts in (1, 8))
+    assert bool((together >= alone - 1e-9).all())
+    assert bool((together > alone + 0.01).any())
