@@ -75,7 +75,7 @@ def _complaints(
     for complaint, *parameters in ((MEAN, ones, zeros), (WEIGHTS, weight, zeros), (BIAS, weight, bias)):
         if not commutes(*parameters):
             yield complaint
-    if not agree(normed(x, 2 * weight, zeros), 2 * weighted) or agree(weighted, plain):
+    if not agree(normed(x, 2 * weight, zeros), 2 * weighted):
         yield UNWEIGHTED
     passed = slice(rotary_dim, None)
     if not agree(weighted[..., passed], (plain * weight)[..., passed]):

@@ -155,8 +155,8 @@ class GainExplorer(ipywidgets.VBox):
             options=[(f"× {gain:.3g}", gain) for gain in GAINS], value=start.gain, description="gain"
         )
         self.norm = ipywidgets.Checkbox(start.norm, description="with the norm on queries and keys", indent=False)
-        self.layer = ipywidgets.IntSlider(min(start.layer, layers - 1), 0, layers - 1, description="layer")
-        self.head = ipywidgets.IntSlider(min(start.head, heads - 1), 0, heads - 1, description="head")
+        self.layer = ipywidgets.IntSlider(start.layer, 0, layers - 1, description="layer")
+        self.head = ipywidgets.IntSlider(start.head, 0, heads - 1, description="head")
         self.picture = ipywidgets.Image(format="png", layout={"max_width": f"{WIDTH}px"})
         self.told = ipywidgets.HTML()
         controls = (self.gain, self.norm, self.layer, self.head)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from persimmon_lab.checks import bounds as checks
-from persimmon_lab.numerics.bounds import longest_output
+from persimmon_lab.numerics.bounds import largest_score_found, longest_output
 
 # largest_score
 
@@ -159,6 +159,10 @@ def test_the_cases_have_a_best_offset_that_is_not_zero():
     """A bound for offset 0 alone must be refuted."""
     verdict = checks.tight_bound(at_offset_zero)
     assert "is not a bound" in repr(verdict)
+    assert "(random norms of 8 channels)" in repr(verdict)
+    _, query_norm, key_norm, cos, sin = next(checks.tight_cases())
+    found = largest_score_found(query_norm, key_norm, cos, sin)
+    assert found[0] < 0.9 * found[checks.MEETING]
 
 
 @pytest.mark.parametrize("check", [checks.largest_score, checks.reach_the_bound, checks.tight_bound])

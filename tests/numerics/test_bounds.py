@@ -126,6 +126,8 @@ def test_the_search_is_the_same_every_time():
     made = norm(8, 1)
     cos, sin = tables(PersimmonConfig.tiny(hidden_size=8, num_attention_heads=1), torch.arange(4))
     assert torch.equal(largest_score_found(made, made, cos, sin), largest_score_found(made, made, cos, sin))
+    one, other = (largest_score_found(made, made, cos, sin, starts=1, seed=seed) for seed in (0, 1))
+    assert not torch.equal(one, other)
 
 
 def test_the_shipped_models_scores_stay_inside_their_bounds():

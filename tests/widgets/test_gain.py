@@ -97,6 +97,8 @@ def test_the_figure_shows_the_heads_numbers(bench, model):
     for name, norm in (("with the norm", True), ("without the norm", False)):
         expected = [bench.entropy(Settings(1, 3, each, norm)) for each in GAINS]
         assert list(lines(below)[name].get_ydata()) == pytest.approx(expected)
+    (mark,) = [line for line in below.get_lines() if line.get_marker() == "o"]
+    assert mark.get_ydata()[0] == pytest.approx(bench.entropy(settings))
     shown = torch.tensor(right.get_images()[0].get_array().data)
     assert torch.allclose(shown, scores.softmax(dim=-1).double(), atol=1e-6)
 
@@ -111,12 +113,14 @@ def test_the_axis_of_scores_does_not_move_with_the_slider(bench):
 
 
 def test_what_is_told_is_what_is_shown(bench):
-    sentence = told(bench, Settings(0, 2, 2.0, norm=False))
-    largest = bench.scores(Settings(0, 2, 2.0, norm=False))[bench.visible].abs().max()
+    settings = Settings(0, 2, 2.0, norm=False)
+    sentence = told(bench, settings)
+    largest = bench.scores(settings)[bench.visible].abs().max()
     assert sentence.startswith("Layer 0, head 2, queries and keys × 2, without the norm: ")
     assert f"largest score {largest:,.1f} (bound with the norm {bench.bounds[0]:.1f})" in sentence
-    pattern = bench.scores(Settings(0, 2, 2.0, norm=False)).softmax(dim=-1)
-    assert f"on average {float(pattern[1:].amax(dim=-1).mean()):.0%} of" in sentence
+    for each in (settings, Settings(0, 2, GAINS[0], norm=False)):
+        pattern = bench.scores(each).softmax(dim=-1)  # of queries with a choice: the first has none
+        assert f"on average {float(pattern[1:].amax(dim=-1).mean()):.0%} of" in told(bench, each)
     assert ", with the norm: " in told(bench, Settings(0, 2, 2.0))
 
 
