@@ -120,6 +120,11 @@ def test_a_character_outside_the_vocabulary_is_one_arc_and_several_ids():
     assert (arc.start, arc.end) == (2, 3)
 
 
+def test_a_character_that_only_longer_pieces_have_may_be_unknown_too():
+    lattice = toy(("ab", -1.0), ("bc", -2.0)).lattice("abc")
+    assert [cut.pieces for cut in lattice.n_best(9)] == [["ab", "c"], ["a", "bc"], ["a", "b", "c"]]
+
+
 def test_special_tokens_are_spelt_out_and_a_newline_always_is_one_piece():
     assert "|ENDOFTEXT|" not in LARGE.pieces
     assert not {"<s>", "</s>", "<unk>", "<0x0A>"} & set(LARGE.pieces)

@@ -31,6 +31,7 @@ def shown(axes) -> dict[tuple[int, int], object]:
 def test_every_piece_is_an_arc_and_the_best_stand_above():
     (axes,) = drawn(figures.lattice("abc", ARCS, best={1, 4})).axes
     arcs = shown(axes)
+    assert len(axes.get_lines()) == len(ARCS)
     assert set(arcs) == {(start, end) for start, end, _ in ARCS}
     for index, (start, end, _) in enumerate(ARCS):
         line = arcs[start, end]

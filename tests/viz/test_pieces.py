@@ -130,6 +130,8 @@ def test_a_page_shows_the_inspected_piece_and_says_what_it_leaves_out():
     assert viz.details_html(HA, STRETCH) in page
     assert "<b>2</b> tokens" in page
     assert [("outline" in each) for each in re.findall('class="piece.*?title', page)] == [True, False]
+    last = viz.page_html([HA, BYTE], "", 1)
+    assert [("outline" in each) for each in re.findall('class="piece.*?title', last)] == [False, True]
     long = viz.page_html([HA] * 5, "", most=3)
     assert long.count('class="piece') == 3
     assert "… and 2 more" in long

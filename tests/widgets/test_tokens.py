@@ -101,6 +101,8 @@ def test_the_share_of_the_best_cut_and_the_least_certain_piece():
     reading = read("the king gave seven golden rings to Hannah")
     assert "the best of 3.2 × 10⁷ cuts has 50.7 % of the probability" in reading.counts()
     assert reading.pieces[reading.least_certain()].name == "▁Ha"
+    twice = read("the king gave seven golden rings to Hannah|ENDOFTEXT|Hannah", parse_special=True)
+    assert "the best of 5.9 × 10⁸ cuts has 27.2 % of the probability" in twice.counts()
     assert read("").least_certain() == 0  # the token before the text
     assert Reading("", PersimmonTokenizer(FOLDER / "tokenizer.model", add_bos_token=False), SMALL_UNIGRAM).pieces == []
 
@@ -135,7 +137,16 @@ def applied(spans: list[str], message: dict) -> list[str]:
 def test_only_the_pieces_that_changed_are_sent(sent):
     inspector = TokenInspector("the king gave seven golden rings to Hannah")
     spans, version = applied([], sent[0]), sent[0]["version"]
-    changes = ["the king gave six golden rings to Hannah", "the king", "", "a 柿\n b", "the king and a 柿\n b"]
+    changes = [
+        "the king gave six golden rings to Hannah",
+        "the king",
+        "",
+        "a 柿\n b",
+        "the king and a 柿\n b",
+        "the the the",
+        "the the the the the",
+    ]
+    changes += ["the the", "the the the"]
     for text in changes:
         inspector.text = text
         message = sent.pop()
