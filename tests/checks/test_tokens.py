@@ -226,3 +226,9 @@ def test_the_cases_are_not_all_easy():
     assert all(count_by_the_first_piece(**case) > 1 for case in cases[1:-1])
     assert without_logs(**cases[-1]) == -math.inf
     assert any("\u2581" in case["text"] for case in cases)
+
+
+def test_a_text_costs_all_its_cuts_together():
+    bits = checks.bits_of("abcaab", checks.TOY)
+    assert bits == pytest.approx(-forward("abcaab", checks.TOY) / math.log(2))
+    assert bits < -forward("abcaab", checks.TOY, max) / math.log(2) - 0.1
