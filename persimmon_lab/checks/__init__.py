@@ -3,6 +3,30 @@
 `checks.rotary.undo_rotation(answer)` shows "✓ right", "✗ not yet" with what is likely wrong, or "○ not answered yet".
 """
 
-from persimmon_lab.checks import collisions, conversion, precision, rotary, tour
+from persimmon_lab.checks import (
+    attention,
+    bounds,
+    collisions,
+    conversion,
+    heads,
+    neurons,
+    precision,
+    rotary,
+    shapes,
+    tokens,
+    tour,
+)
 
-__all__ = ["collisions", "conversion", "precision", "rotary", "tour"]
+__all__ = [
+    "attention",
+    "bounds",
+    "collisions",
+    "conversion",
+    "heads",
+    "neurons",
+    "precision",
+    "rotary",
+    "shapes",
+    "tokens",
+    "tour",
+]
