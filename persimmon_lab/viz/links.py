@@ -52,7 +52,7 @@ HEADINGS = (("", 1), ("attention", 2), ("rotated", 1), ("passed", 1), ("score", 
 
 
 def cell(content: str, align: str, span: int = 1) -> str:
-    style = f"padding: 1px 4px; border: none; white-space: nowrap; text-align: {align}"
+    style = f"padding: 1px 3px; border: none; white-space: nowrap; text-align: {align}"
     return f'<td colspan="{span}" style="{style}">{content}</td>'
 
 
@@ -63,7 +63,7 @@ def link_html(link: Link, chosen: bool) -> str:
     return (
         f'<tr style="background-color: transparent; font-weight: {"bold" if chosen else "normal"}">'
         + cell(token_html(link.label, link.position) + (" ◂" if chosen else ""), "left")
-        + cell(f'<div style="width: 60px"><div style="{bar}"></div></div>', "left")
+        + cell(f'<div style="width: 30px"><div style="{bar}"></div></div>', "left")
         + cell(escaped(percent(link.attention)), "right")
         + "".join(
             cell(number.replace("-", "−"), "right") for number in (f"{link.rotated:+.2f}", f"{link.passed:+.2f}", score)

@@ -135,7 +135,10 @@ function render({ model, el }) {
   model.on("msg:custom", (content, buffers) => {
     const data = buffers.map((view) => view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
     if (content.type === "whole") return begin({ ...content, id: content.reading }, new Int8Array(data[0]));
-    if (content.type === "failed") return;
+    if (content.type === "failed") {
+      if (asked[content.of]) asked[content.of].open = false;
+      return;
+    }
     asked[content.type].open = false;
     if (content.reading !== reading.id) return; // of another text: the whole of that one is on its way
     if (answers.size > KEPT) answers.clear();

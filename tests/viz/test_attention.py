@@ -119,6 +119,7 @@ def test_the_explorer_s_picture_frames_heads_and_shows_one_token_s_links():
         np.testing.assert_allclose(image.get_array(), small[layer, head].sqrt(), rtol=1e-6)
         x, _, bottom, top = image.get_extent()
         assert (int(x), int(top), int(bottom)) == (head, layer, layer)
+        assert bottom > top  # the first query is on top, as the axis points down
     widths = {(int(frame.get_y()), int(frame.get_x())): frame.get_linewidth() for frame in left.patches}
     assert widths == {(0, 0): 0.5, (0, 1): 1.4, (0, 2): 0.5, (1, 0): 0.5, (1, 1): 0.5, (1, 2): 2.6}
     assert [arc[:2] for arc in arcs(right)] == [(3, 0), (3, 1)]

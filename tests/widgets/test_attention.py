@@ -89,8 +89,9 @@ def test_rows_are_those_of_the_matrix(reading, view):
 
 
 def test_the_colours_of_a_head_s_scores_have_one_limit(reading):
-    largest = max(reading.matrix(4, 4, view).abs().max() for view in ("score", "rotated", "passed"))
-    assert reading.largest(4, 4) == pytest.approx(float(largest))
+    for layer, head in np.ndindex(8, 8):
+        largest = max(reading.matrix(layer, head, view).abs().max() for view in ("score", "rotated", "passed"))
+        assert reading.largest(layer, head) == pytest.approx(float(largest))
 
 
 def test_entropy_is_in_bits(reading):
@@ -146,10 +147,11 @@ def test_the_split_follows_the_rotated_part_of_the_model(tokenizer, factor):
 
 
 def test_the_strongest_link_is_neither_to_the_first_token_nor_to_itself(reading):
-    matrix = reading.matrix(6, 3, "pattern")
-    query, key = reading.strongest_link(6, 3)
-    assert 0 < key < query
-    assert matrix[query, key] == max(matrix[q, k] for q in range(28) for k in range(1, q))
+    for layer, head in np.ndindex(8, 8):
+        matrix = reading.matrix(layer, head, "pattern")
+        query, key = reading.strongest_link(layer, head)
+        assert 0 < key < query
+        assert matrix[query, key] == max(matrix[q, k] for q in range(28) for k in range(1, q))
 
 
 # Pictures in bytes
@@ -229,6 +231,9 @@ def test_a_head_s_picture_is_its_matrix(reading):
     }
     assert (picture - 127 * reading.matrix(3, 7, "rotated") / limit).abs().max() <= 0.51
     assert (picture < 0).any()
+    content, (picture,) = answer(reading, {"type": "head", "layer": 3, "head": 7, "view": "pattern"})
+    assert content["limit"] == 1.0
+    assert (picture - 127 * reading.matrix(3, 7, "pattern").sqrt()).abs().max() <= 0.51
 
 
 def test_heads_are_scored_by_the_link_that_is_asked_for(reading):
