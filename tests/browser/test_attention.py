@@ -229,11 +229,16 @@ def test_it_stands_in_a_page_of_every_width_and_in_the_dark(jupyter):
         jupyter.screenshot(name, clip=edges)
 
     def nothing_sticks_out():
-        inside = explorer.bounding_box()
-        for part in explorer.locator(":is(.heads, .page, .matrix, .chosen):is(section)").all():
-            box = part.bounding_box()
-            assert box["x"] >= inside["x"] and box["x"] + box["width"] <= inside["x"] + inside["width"] + 1
-            assert part.evaluate("part => part.scrollWidth - part.clientWidth") <= 1
+        # Waits, as JupyterLab lays out its panels a little after the window has changed.
+        page.wait_for_function("""() => {
+            const explorer = document.querySelector(".persimmon-attention");
+            const inside = explorer.getBoundingClientRect();
+            return [...explorer.querySelectorAll("section")].every((part) => {
+                const box = part.getBoundingClientRect();
+                const fits = box.left >= inside.left && box.right <= inside.right + 1;
+                return fits && part.scrollWidth - part.clientWidth <= 1;
+            });
+        }""")
 
     for width in (500, 700, 1000):
         page.set_viewport_size({"width": width + 400, "height": 1000})
