@@ -80,7 +80,8 @@ def residual_norms(models: Mapping[str, Mapping[str, Float[Tensor, "place"]]], t
 def gradient_flow(norms: Mapping[str, Sequence[float]], title: str = "", every: int = 10) -> Figure:
     """The gradient of each part by step: dark = long, logarithmic; a cell is the median of `every` steps.
 
-    `norms` goes from the input to the output, drawn upwards, as gradients come down. First, darkest and last cell show numbers.
+    `norms` goes from the input to the output, drawn upwards, as gradients come down. The first, the darkest and the
+    last cell of a row show their numbers.
     """
     table = np.array([list(series) for series in norms.values()])
     windows = range(0, table.shape[1], every)
