@@ -16,6 +16,7 @@ from persimmon_lab.checks import (
     shapes,
     tokens,
     tour,
+    whole,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "shapes",
     "tokens",
     "tour",
+    "whole",
 ]
