@@ -1,0 +1,310 @@
+// Draws a window on the logit lens: only columns that can be seen exist. Asks Python for the columns and cells that it
+// lacks, keeps what it has, and knows nothing of models. Tokens reach the page as text; HTML comes escaped from Python.
+
+const FRAME = `
+  <label class="ask"><span>text</span><textarea rows="2" spellcheck="false"></textarea></label>
+  <div class="error" role="alert"></div>
+  <div class="tools">
+    <div class="choice after" role="radiogroup" aria-label="Where in a layer the residual stream is read"></div>
+    <span class="legend">shade: probability of the best token <i class="shade"></i>
+      <i class="frame">frame</i> it is the token that follows</span>
+  </div>
+  <div class="panes">
+    <section class="grid">
+      <div class="names" aria-hidden="true"></div>
+      <div class="scroll"><div class="strip" role="group" aria-label="Best tokens by layer and position: arrow keys
+        show a cell, Enter keeps it"></div></div>
+    </section>
+    <section class="chosen"><div class="details" role="region" aria-live="polite" aria-label="The chosen cell"></div>
+    </section>
+  </div>
+  <p class="hint">Hover or arrow keys look, click or Enter keeps a cell. Home and End go to the text's ends.</p>`;
+
+const PLACES = { attention: "after attention", mlp: "after MLP" };
+const BLUE = "30, 136, 200";
+const STRONGEST = 0.72; // opacity: text on it stays readable in both themes
+const NARROWEST = 54; // CSS pixels of a column
+const WIDEST = 92;
+const PATIENCE = 400; // ms without a key until a changed text is read
+const FORGOTTEN = 3000; // ms until an unanswered question is asked again
+const KEPT = 2000; // answers
+const SIGNS = { " ": "␣", "▁": "␣", "\n": "↵", "<0x0A>": "↵", "\t": "⇥", "<0x09>": "⇥" };
+let views = 0;
+
+const make = (name, attributes = {}, text = "") => {
+  const element = Object.assign(document.createElement(name), { textContent: text });
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+};
+const clamp = (value, most) => Math.max(0, Math.min(value, most));
+const visible = (piece) => piece.replace(/[ ▁\n\t]|<0x0[9A]>/g, (hidden) => SIGNS[hidden]);
+
+// A piece with its signs faint, so that words stand out.
+function write(element, piece) {
+  const parts = visible(piece).split(/([␣↵⇥])/).filter(Boolean);
+  element.replaceChildren(...parts.map((part) => (/[␣↵⇥]/.test(part) ? make("span", { class: "sign" }, part) : part)));
+}
+
+function render({ model, el }) {
+  el.classList.add("persimmon-lens");
+  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  el.innerHTML = FRAME;
+  const part = (name) => el.querySelector(name);
+  const [panes, scroll, strip, textarea] = [".panes", ".scroll", ".strip", "textarea"].map(part);
+  const get = (name) => model.get(name);
+  const set = (changes) => {
+    for (const [name, value] of Object.entries(changes)) model.set(name, value);
+    model.save_changes();
+  };
+
+  let reading = { id: -1, text: "", tokens: [], streams: [], chunk: 1 };
+  let preview = null; // the cell under the pointer or the focus
+  let width = NARROWEST;
+  const columns = new Map(); // the elements of a position
+  const answers = new Map();
+  const asked = new Map(); // when a question was asked that has no answer yet
+
+  // An answer, or null and the question is on its way. Cells one at a time: a pointer crosses many.
+  function need(type, question) {
+    const key = JSON.stringify([type, reading.id, question]);
+    if (answers.has(key)) return answers.get(key);
+    const slot = type === "cell" ? type : key;
+    if (reading.id >= 0 && !(performance.now() - asked.get(slot) < FORGOTTEN)) {
+      asked.set(slot, performance.now());
+      model.send({ type, key, ...question });
+    }
+    return null;
+  }
+
+  model.on("msg:custom", (content) => {
+    if (content.type === "whole") return content.failed ? null : begin(content);
+    asked.delete(content.type === "cell" ? "cell" : content.key);
+    if (content.failed || content.reading !== reading.id) return;
+    if (answers.size > KEPT) answers.clear();
+    answers.set(content.key, content);
+    draw();
+  });
+
+  function begin(content) {
+    reading = { ...content, id: content.reading };
+    preview = null;
+    answers.clear();
+    asked.clear();
+    columns.clear();
+    strip.replaceChildren();
+    el.style.setProperty("--row", reading.streams.length > 16 ? "22px" : "28px");
+    el.style.setProperty("--count", reading.streams.length + 2);
+    const names = ["follows", ...[...reading.streams].reverse(), "read"];
+    part(".names").replaceChildren(...names.map((name) => make("div", {}, name)));
+    if (document.activeElement !== textarea || get("text") === content.text) textarea.value = get("text");
+    measure();
+    reveal(get("position"));
+    draw();
+  }
+
+  function measure() {
+    const [room, count] = [scroll.clientWidth, reading.tokens.length];
+    const fitting = Math.max(1, Math.floor(room / NARROWEST));
+    width = count <= fitting ? Math.min(WIDEST, room / count) : room / fitting;
+    strip.style.width = `${width * count}px`;
+    for (const [position, column] of columns) place(column, position);
+  }
+  const place = (column, position) => {
+    column.style.left = `${position * width}px`;
+    column.style.width = `${width}px`;
+  };
+
+  // Scroll as little as needed for a position to be seen whole, with its neighbour where there is room.
+  function reveal(position) {
+    const [left, right] = [(position - 1) * width, (position + 2) * width];
+    if (left < scroll.scrollLeft) scroll.scrollLeft = left;
+    else if (right > scroll.scrollLeft + scroll.clientWidth) scroll.scrollLeft = right - scroll.clientWidth;
+  }
+
+  const kept = () => ({
+    stream: clamp(get("stream"), reading.streams.length - 1),
+    position: clamp(get("position"), reading.tokens.length - 1),
+  });
+  const shown = () => preview ?? kept();
+
+  function draw() {
+    if (reading.id < 0) return;
+    panes.classList.toggle("stale", textarea.value !== reading.text || get("error") !== "");
+    updatePlaces();
+    drawColumns();
+    const { stream, position } = shown();
+    const cell = need("cell", { after: get("after"), stream, position });
+    const details = part(".details");
+    if (cell && details.shown !== cell) {
+      details.innerHTML = cell.html;
+      details.shown = cell;
+    }
+    details.classList.toggle("late", !cell);
+    [...part(".names").children].forEach((name, row) =>
+      name.classList.toggle("here", row === reading.streams.length - stream),
+    );
+  }
+
+  function drawColumns() {
+    const first = clamp(Math.floor(scroll.scrollLeft / width) - 1, reading.tokens.length - 1);
+    const last = clamp(Math.ceil((scroll.scrollLeft + scroll.clientWidth) / width), reading.tokens.length - 1);
+    for (const [position, column] of columns) {
+      if ((position >= first && position <= last) || column.contains(document.activeElement)) continue;
+      column.remove();
+      columns.delete(position);
+    }
+    for (let position = first; position <= last; position += 1)
+      if (!columns.has(position)) columns.set(position, makeColumn(position));
+    for (const [position, column] of columns) fill(column, position);
+  }
+
+  function makeColumn(position) {
+    const column = make("div", { class: "column" });
+    place(column, position);
+    const following = make("div", { class: "following" });
+    if (position + 1 < reading.tokens.length) write(following, reading.tokens[position + 1]);
+    const cells = reading.streams.map((_, stream) =>
+      Object.assign(make("div", { class: "cell", role: "button", tabindex: -1 }), { at: { stream, position } }),
+    );
+    const read = make("div", { class: "read", title: visible(reading.tokens[position]) });
+    const name = make("span");
+    write(name, reading.tokens[position]);
+    read.append(name, make("small", {}, position));
+    column.append(following, ...[...cells].reverse(), read);
+    // In the order of the text, whichever came first, for whoever reads the page without seeing it.
+    const next = [...columns.keys()].filter((each) => each > position);
+    strip.insertBefore(column, next.length ? columns.get(Math.min(...next)) : null);
+    return Object.assign(column, { cells });
+  }
+
+  function fill(column, position) {
+    const first = Math.floor(position / reading.chunk) * reading.chunk;
+    const answer = need("window", { after: get("after"), first });
+    const [look, keep] = [shown(), kept()];
+    column.classList.toggle("here", position === look.position);
+    column.cells.forEach((cell, stream) => {
+      const [piece, share, follows] = answer ? answer.cells[stream][position - first] : ["", 0, 0];
+      const key = answer ? `${piece} ${share} ${follows}` : "";
+      if (cell.key !== key) {
+        cell.key = key;
+        write(cell, piece);
+        cell.style.backgroundColor = `rgba(${BLUE}, ${(STRONGEST * share).toFixed(3)})`;
+        cell.classList.toggle("follows", Boolean(follows));
+        const name = `${reading.streams[stream]}, token ${position}`;
+        const said = `: ${visible(piece)} ${(100 * share).toFixed(1)} %${follows ? ", which follows" : ""}`;
+        cell.setAttribute("aria-label", answer ? name + said : name);
+      }
+      const is = (there) => there.stream === stream && there.position === position;
+      cell.classList.toggle("looked", is(look));
+      cell.classList.toggle("chosen", is(keep));
+      cell.setAttribute("aria-pressed", is(keep));
+      cell.tabIndex = is(look) ? 0 : -1;
+    });
+  }
+
+  const at = (event) => event.target.closest?.(".cell")?.at;
+  const look = (there) => {
+    preview = there;
+    draw();
+  };
+  const keep = (there) => {
+    preview = null;
+    set(there);
+    draw();
+  };
+  const focus = ({ stream, position }) => columns.get(position)?.cells[stream].focus({ preventScroll: true });
+  strip.addEventListener("pointerover", (event) => at(event) && look(at(event)));
+  strip.addEventListener("pointerleave", () => look(null));
+  strip.addEventListener("click", (event) => {
+    if (!at(event)) return;
+    keep(at(event));
+    focus(at(event));
+  });
+  strip.addEventListener("focusout", (event) => strip.contains(event.relatedTarget) || look(null));
+  strip.addEventListener("keydown", (event) => {
+    const there = at(event);
+    if (!there) return;
+    const { stream, position } = there;
+    const page = Math.max(1, Math.floor(scroll.clientWidth / width) - 1);
+    const moves = {
+      ArrowLeft: [stream, position - 1],
+      ArrowRight: [stream, position + 1],
+      ArrowUp: [stream + 1, position],
+      ArrowDown: [stream - 1, position],
+      PageUp: [stream, position - page],
+      PageDown: [stream, position + page],
+      Home: [stream, 0],
+      End: [stream, Infinity],
+    };
+    if (event.key in moves) {
+      const [row, column] = moves[event.key];
+      preview = { stream: clamp(row, reading.streams.length - 1), position: clamp(column, reading.tokens.length - 1) };
+      reveal(preview.position);
+      const next = preview;
+      draw();
+      focus(next);
+    } else if (event.key === "Enter" || event.key === " ") keep(there);
+    else if (event.key === "Escape") {
+      reveal(kept().position);
+      look(null);
+      focus(kept());
+    } else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  scroll.addEventListener("scroll", () => draw());
+
+  // A change of text is read when the typing stops.
+  let waiting;
+  const submit = () => {
+    clearTimeout(waiting);
+    if (textarea.value !== get("text")) set({ text: textarea.value });
+  };
+  textarea.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(submit, PATIENCE);
+    draw();
+  });
+  textarea.addEventListener("change", submit);
+  el.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab's shortcuts are not meant
+
+  const group = `persimmon-lens-${(views += 1)}`;
+  for (const [value, text] of Object.entries(PLACES)) {
+    const label = make("label");
+    const input = make("input", { type: "radio", name: group, value });
+    input.addEventListener("change", () => set({ after: value }));
+    label.append(input, make("span", {}, text));
+    part(".after").append(label);
+  }
+  function updatePlaces() {
+    for (const input of part(".after").querySelectorAll("input")) input.checked = input.value === get("after");
+  }
+
+  const show = (name, apply) => {
+    const update = () => apply(get(name));
+    model.on(`change:${name}`, update);
+    update();
+  };
+  show("error", (message) => {
+    part(".error").textContent = message;
+    draw();
+  });
+  show("text", (value) => {
+    if (document.activeElement !== textarea) textarea.value = value;
+  });
+  for (const name of ["stream", "after"]) model.on(`change:${name}`, draw);
+  model.on("change:position", () => {
+    if (reading.id >= 0) reveal(kept().position);
+    draw();
+  });
+  const observer = new ResizeObserver(() => {
+    if (reading.id < 0) return;
+    measure();
+    draw();
+  });
+  observer.observe(scroll);
+  model.send({ type: "whole" });
+  return () => observer.disconnect();
+}
+
+export default { render };
