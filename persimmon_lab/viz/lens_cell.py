@@ -8,7 +8,7 @@ from persimmon_lab.viz.lens import stream_names, visible
 from persimmon_lab.viz.tokens import BAR, SURPRISE, alternative_html, escaped, percent, piece_html, rgba
 
 CURVE = (260, 84)  # pixels of the plot; names of layers and ranks stand below it
-LEFT, TOP, BELOW = 34, 8, 34
+LEFT, TOP, BELOW = 42.0, 8.0, 34.0
 NAMED = 10  # layers at most that have room for their name and their rank
 
 
@@ -89,13 +89,13 @@ def curve_svg(piece: str, probabilities: Sequence[float], ranks: Sequence[int], 
     )
     dots = "".join(
         f'<circle class="at" cx="{x:.1f}" cy="{y:.1f}" r="{5 if index == chosen else 2.6}" '
-        f'fill="{rgba(SURPRISE if index == chosen else BAR, 1)}" '
+        f'fill="{rgba(SURPRISE if index == chosen else BAR, 1.0)}" '
         f'stroke="currentColor" stroke-width="{1.5 if index == chosen else 0}"/>'
         for index, (x, y) in enumerate(points)
     )
     below = "".join(
-        word(x, TOP + height + 14, names[index], opacity=1 if index == chosen else 0.7)
-        + word(x, TOP + height + 28, short_rank(ranks[index]), opacity=1 if index == chosen else 0.7,
+        word(x, TOP + height + 14, names[index], opacity=1.0 if index == chosen else 0.7)
+        + word(x, TOP + height + 28, short_rank(ranks[index]), opacity=1.0 if index == chosen else 0.7,
                weight="bold" if index == chosen else "normal")
         for index, (x, _) in enumerate(points)
         if index % every == 0
@@ -107,8 +107,8 @@ def curve_svg(piece: str, probabilities: Sequence[float], ranks: Sequence[int], 
         f'style="display: block; width: 100%; max-width: 360px" '
         f'viewBox="0 0 {LEFT + width + 14} {TOP + height + BELOW}">{lines}'
         f'<polygon points="{area}" fill="{rgba(BAR, 0.18)}"/>'
-        f'<polyline points="{path}" fill="none" stroke="{rgba(BAR, 1)}" stroke-width="2"/>{dots}{below}'
-        f"{word(0, TOP + height + 28, 'rank', 'start')}</svg>"
+        f'<polyline points="{path}" fill="none" stroke="{rgba(BAR, 1.0)}" stroke-width="2"/>{dots}{below}'
+        f"{word(0.0, TOP + height + 28, 'rank', 'start')}</svg>"
     )
 
 

@@ -18,7 +18,8 @@ const FRAME = `
     <section class="chosen"><div class="details" role="region" aria-live="polite" aria-label="The chosen cell"></div>
     </section>
   </div>
-  <p class="hint">Hover or arrow keys look, click or Enter keeps a cell. Home and End go to the text's ends.</p>`;
+  <p class="hint"><span class="window"></span> · Hover or arrow keys look, click or Enter keeps a cell. Home and End go
+    to the text's ends.</p>`;
 
 const PLACES = { attention: "after attention", mlp: "after MLP" };
 const BLUE = "30, 136, 200";
@@ -36,6 +37,7 @@ const make = (name, attributes = {}, text = "") => {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   return element;
 };
+const rowHeight = (rows) => (rows > 20 ? "20px" : rows > 10 ? "27px" : "34px");
 const clamp = (value, most) => Math.max(0, Math.min(value, most));
 const visible = (piece) => piece.replace(/[ ▁\n\t]|<0x0[9A]>/g, (hidden) => SIGNS[hidden]);
 
@@ -92,7 +94,7 @@ function render({ model, el }) {
     asked.clear();
     columns.clear();
     strip.replaceChildren();
-    el.style.setProperty("--row", reading.streams.length > 16 ? "22px" : "28px");
+    el.style.setProperty("--row", rowHeight(reading.streams.length));
     el.style.setProperty("--count", reading.streams.length + 2);
     const names = ["follows", ...[...reading.streams].reverse(), "read"];
     part(".names").replaceChildren(...names.map((name) => make("div", {}, name)));
@@ -156,6 +158,9 @@ function render({ model, el }) {
     for (let position = first; position <= last; position += 1)
       if (!columns.has(position)) columns.set(position, makeColumn(position));
     for (const [position, column] of columns) fill(column, position);
+    const [left, right] = [scroll.scrollLeft / width, (scroll.scrollLeft + scroll.clientWidth) / width];
+    const [from, to] = [Math.ceil(left - 0.1), Math.floor(right + 0.1) - 1]; // those that are seen whole
+    part(".window").textContent = `Tokens ${from} … ${Math.max(from, to)} of ${reading.tokens.length}`;
   }
 
   function makeColumn(position) {
@@ -213,8 +218,15 @@ function render({ model, el }) {
     draw();
   };
   const focus = ({ stream, position }) => columns.get(position)?.cells[stream].focus({ preventScroll: true });
-  strip.addEventListener("pointerover", (event) => at(event) && look(at(event)));
-  strip.addEventListener("pointerleave", () => look(null));
+  // Cells that scroll under a pointer at rest are not looked at.
+  let pointer = "";
+  const moved = ({ clientX, clientY }) => pointer !== (pointer = `${clientX} ${clientY}`);
+  const same = (one, other) => one.stream === other.stream && one.position === other.position;
+  strip.addEventListener("pointermove", (event) => {
+    const there = at(event);
+    if (moved(event) && there && !same(there, shown())) look(there);
+  });
+  strip.addEventListener("pointerleave", (event) => moved(event) && look(null));
   strip.addEventListener("click", (event) => {
     if (!at(event)) return;
     keep(at(event));
