@@ -166,3 +166,12 @@ def test_accuracy_counts_the_copied_symbols_alone():
 
     assert copying_accuracy(Repeats(), CopyTask(6, 2, 2, 9).rows(50, seeded(9))) == 1
     assert copying_accuracy(Repeats(), CopyTask(6, 3, 3, 9, distinct=True).rows(50, seeded(9))) == 0
+
+    class FailsAtTheEnd(Repeats):
+        def forward(self, ids, use_cache):
+            output = super().forward(ids, use_cache)
+            output.logits[:, -2] = F.one_hot(torch.tensor(START), 7).float()  # what speaks of the last symbol
+            return output
+
+    # Of 9 symbols 2 are new and 1 begins the copy, so 6 are asked for.
+    assert copying_accuracy(FailsAtTheEnd(), CopyTask(6, 2, 2, 9).rows(50, seeded(9))) == pytest.approx(5 / 6)
