@@ -161,6 +161,7 @@ def test_the_pane_tells_the_numbers():
     rows = [words(row).replace(" ", "") for row in re.findall(r"<tr.*?</tr>", page)]
     assert rows == ["1␣gave50.0%", "2␣of◂25.0%"]
     assert re.findall(r"font-weight: (\w+)\">", page)[:2] == ["normal", "bold"]
+    assert "follows ␣of: rank 12 of 4,096, 12.5 %" in words(cell_html(cell(stream=1), 4096))
     end = words(cell_html(cell(following=None), 4096))
     assert "The text ends here" in end and "rank" not in end and "◂" not in end
 
