@@ -77,7 +77,7 @@ def shuffled_copies(rows: Rows, seed: int) -> Rows:
 
 def _period(rows: Rows) -> int:
     period = rows.shape[1] // 2
-    if rows.shape[1] % 2 or not torch.equal(rows[:, :period], rows[:, period:]):
+    if not torch.equal(rows[:, :period], rows[:, period:]):
         raise ValueError(
             f"the second half of these rows of {rows.shape[1]} tokens is not their first half again; make them with "
             "training.evaluate.repeated_rows, or say a phrase twice and nothing more"

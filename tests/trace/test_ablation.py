@@ -132,6 +132,26 @@ def test_what_is_replaced_by_itself_changes_nothing(model, rows):
     assert torch.equal(same, logits(model, rows))
 
 
+def test_outputs_of_whole_rows_fit_rows_cut_at_their_end(model, rows):
+    targets = [(0, 1), "layers.1.self_attn"]
+    with ablate(model, targets, own_outputs(model, rows, targets)):
+        same = token_losses(model, rows)  # reads all but the last token
+    torch.testing.assert_close(same, token_losses(model, rows))
+
+
+def test_a_sweep_keeps_to_its_batch(model, rows):
+    seen = []
+
+    def measure(model, batch):
+        seen.append(len(batch))
+        return torch.zeros(len(batch))
+
+    assert sweep(model, rows, all_heads(model), measure, rows_at_once=7, progress=False).shape == (8, 3)
+    assert seen == [6, 6, 6, 6]
+    sweep(model, rows, [(0, 0), (0, 1)], measure, rows_at_once=1, progress=False)
+    assert seen[4:] == [3, 3]
+
+
 def test_everything_is_restored_also_after_an_error(model, rows):
     before, count = logits(model, rows), hooks(model)
     with pytest.raises(RuntimeError, match="on purpose"), ablate(model, [(0, 0), "layers.1.mlp"]):

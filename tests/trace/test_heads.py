@@ -113,6 +113,11 @@ def test_heads_stand_out_above_the_highest_null_of_any_head():
     assert DETECTION.standing_out() == [(1, 0), (0, 0)]
 
 
+def test_heads_are_named_where_layers_and_heads_differ_in_number():
+    wide = Detection("induction", torch.tensor([[0.0, 0.0, 0.9, 0.0], [0.0, 0.5, 0.0, 0.0]]), torch.zeros(3, 2, 4))
+    assert wide.standing_out() == [(0, 2), (1, 1)]
+
+
 def test_z_and_percentile_by_hand():
     values = [0.0, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.3]
     mean = sum(values) / 8
