@@ -336,3 +336,10 @@ def test_its_name_has_no_address(explorer):
     assert repr(explorer) == "LensExplorer(28 tokens, 8 layers, after mlp, layer 5, token 21)"
     explorer.stream, explorer.after = 0, "attention"
     assert repr(explorer) == "LensExplorer(28 tokens, 8 layers, after attention, embedding, token 21)"
+
+
+def test_its_picture_follows_where_the_stream_is_read(explorer, shares):
+    explorer.position, explorer.after = 21, "attention"
+    image = drawn(explorer.static()).axes[0].images[0]
+    best = shares["attention"][:, 12:28].amax(dim=-1)
+    torch.testing.assert_close(torch.as_tensor(image.get_array().data).double(), best, atol=1e-5, rtol=1e-4)
