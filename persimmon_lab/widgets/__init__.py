@@ -2,6 +2,7 @@
 
 from persimmon_lab.widgets.attention import AttentionExplorer
 from persimmon_lab.widgets.gain import GainExplorer
+from persimmon_lab.widgets.lens import LensExplorer
 from persimmon_lab.widgets.memory import MemoryCalculator
 from persimmon_lab.widgets.playground import GenerationPlayground
 from persimmon_lab.widgets.precision import PrecisionExplorer
@@ -12,6 +13,7 @@ __all__ = [
     "AttentionExplorer",
     "GainExplorer",
     "GenerationPlayground",
+    "LensExplorer",
     "MemoryCalculator",
     "PrecisionExplorer",
     "RotaryExplorer",
