@@ -117,7 +117,7 @@ def cut_html(cut: Cut, chosen: bool) -> str:
         f'<td style="{cell}: left; font-family: monospace">{boxes}{" ◂" if chosen else ""}</td>'
         f'<td style="{cell}: right; white-space: nowrap">{signed(cut.score)}</td>'
         f'<td style="{cell}: left; width: 22%"><div style="{bar}"></div></td>'
-        f'<td style="{cell}: right; white-space: nowrap">{percent(cut.share)}</td></tr>'
+        f'<td style="{cell}: right; white-space: nowrap">{escaped(percent(cut.share))}</td></tr>'
     )
 
 
@@ -136,7 +136,7 @@ def facts_of(piece: Piece, used: float | None) -> list[tuple[str, str]]:
     said = "of the unknown character, once" if piece.kind == "byte" else rare
     facts.append(("log-probability", f"{signed(piece.score)} \u2002{said}"))
     if used is not None:
-        facts.append(("used by", f"{percent(used)} of all cuts"))
+        facts.append(("used by", f"{escaped(percent(used))} of all cuts"))
     return facts
 
 
@@ -186,7 +186,7 @@ def counts_html(text: str, pieces: Sequence[Piece], ways: int, share: float) -> 
     if ordinary:
         covered = size - sum(len(piece.data) for piece in pieces if piece.kind == "special" and piece.start < piece.end)
         parts.append(f"<b>{covered / ordinary:.2f}</b> bytes per token")
-        parts.append(f"the best of {number(ways)} cuts has {percent(share)} of the probability")
+        parts.append(f"the best of {number(ways)} cuts has {escaped(percent(share))} of the probability")
     return " · ".join(parts)
 
 

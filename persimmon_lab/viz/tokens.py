@@ -111,7 +111,7 @@ def legend_html() -> str:
 def details_html(token: Token, vocab_size: int) -> str:
     """Probability, rank and entropy of one chosen token, and a table of the most probable ones with bars."""
     facts = (
-        ("probability", percent(token.probability)),
+        ("probability", escaped(percent(token.probability))),
         ("rank", f"{token.rank:,} of {vocab_size:,}"),
         ("entropy", f"{token.entropy_bits:.2f} of {math.log2(vocab_size):.1f} bits"),
     )
@@ -138,7 +138,7 @@ def alternative_html(rank: int, piece: str, probability: float, chosen: bool) ->
         f'<td style="{cell}: right"><span style="opacity: 0.6">{rank:,}</span></td>'
         f'<td style="{cell}: left">{piece_html(piece)}{" ◂" if chosen else ""}</td>'
         f'<td style="{cell}: left; width: 40%"><div style="{bar}"></div></td>'
-        f'<td style="{cell}: right">{percent(probability)}</td></tr>'
+        f'<td style="{cell}: right">{escaped(percent(probability))}</td></tr>'
     )
 
 

@@ -155,3 +155,9 @@ def test_a_page_looks_into_the_most_surprising_token_unless_told_which():
     assert [row[1] for row in rows(viz.page_html([], tokens, 100, inspect=0))] == ["one ◂"]
     assert viz.token_html(tokens[1], outlined=True) in viz.page_html([], tokens, 100)
     assert rows(viz.page_html([Token("a", "a")], [], 100)) == []
+
+
+def test_a_probability_that_is_nearly_none_is_no_tag():
+    token = chosen(probability=0.00002, alternatives=(("a", 0.99999),))
+    assert "&lt; 0.01 %" in viz.details_html(token, 4096)
+    assert re.search(r"< \d|> \d", viz.details_html(token, 4096)) is None
