@@ -1,4 +1,4 @@
-"""What the exercises in the notebooks are marked with, one module per notebook.
+"""What the exercises in the notebooks are marked with, one module or two for each notebook.
 
 `checks.rotary.undo_rotation(answer)` shows "✓ right", "✗ not yet" with what is likely wrong, or "○ not answered yet".
 """
@@ -8,10 +8,13 @@ from persimmon_lab.checks import (
     bounds,
     collisions,
     conversion,
+    copying,
     heads,
     lens,
+    naming,
     neurons,
     precision,
+    prediction,
     rotary,
     shapes,
     tokens,
@@ -24,10 +27,13 @@ __all__ = [
     "bounds",
     "collisions",
     "conversion",
+    "copying",
     "heads",
     "lens",
+    "naming",
     "neurons",
     "precision",
+    "prediction",
     "rotary",
     "shapes",
     "tokens",

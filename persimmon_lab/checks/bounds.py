@@ -9,14 +9,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from persimmon_lab.checks.attention import EPSILON
 from persimmon_lab.checks.exercise import Exercise, Verdict, Wrong, attempt, verdict
 from persimmon_lab.checks.rotary import rotate
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.mini import load_mini
 from persimmon_lab.numerics.bounds import largest_score_found, score_bound
 from persimmon_lab.rotary import rotary_tables
-
-EPSILON = 1e-5  # Persimmon's layer_norm_eps
 
 # Easy: largest_score
 

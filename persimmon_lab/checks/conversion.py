@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persimmon_lab.checkpoints.adept.layout import shared_dimension
-from persimmon_lab.checks.exercise import Exercise, Verdict, Wrong, agree, attempt, verdict
+from persimmon_lab.checks.exercise import Exercise, Verdict, Wrong, agree, attempt, numbers, verdict
 
 Fused = Float[Tensor, "fused hidden"]
 Parts = Float[Tensor, "rank *part"]
@@ -17,24 +17,19 @@ Parts = Float[Tensor, "rank *part"]
 # Easy: query_of
 
 
-def query_of_head(fused: Fused, num_heads: int, head: int, which: int = 0) -> Float[Tensor, "channel hidden"]:
+def query_of_head(
+    fused: Fused, num_heads: int, head: int, which: int = 0, rows: str = "(head three channel)"
+) -> Float[Tensor, "channel hidden"]:
     """One head's rows out of the fused projection: its query (0), key (1) or value (2)."""
-    return rearrange(fused, "(head three channel) hidden -> three head channel hidden", three=3, head=num_heads)[
-        which, head
-    ]
+    apart = rearrange(fused, f"{rows} hidden -> three head channel hidden", three=3, head=num_heads)
+    return apart[which, head]
 
 
 def query_cases() -> Iterator[dict]:
-    generator = torch.Generator().manual_seed(0)
+    draw = numbers(0)
     for num_heads, channels, hidden, head in ((4, 2, 8, 3), (8, 32, 16, 1), (3, 4, 12, 2)):
-        fused = torch.randn(3 * num_heads * channels, hidden, generator=generator)
+        fused = draw(3 * num_heads * channels, hidden)
         yield {"fused": fused, "num_heads": num_heads, "head": head}
-
-
-def query_in_thirds(fused: Fused, num_heads: int, head: int) -> Float[Tensor, "channel hidden"]:
-    return rearrange(fused, "(three head channel) hidden -> three head channel hidden", three=3, head=num_heads)[
-        0, head
-    ]
 
 
 query_of = Exercise(
@@ -44,16 +39,14 @@ query_of = Exercise(
     praise="each head keeps its query, key and value together, so that a rank can hold whole heads",
     mistakes={
         "this reads the rows as (three head channel): all queries first. Megatron interleaves them head by head: "
-        "(head three channel)": query_in_thirds,
+        "(head three channel)": lambda **case: query_of_head(**case, rows="(three head channel)"),
         "these are the rows of the head's key; its query comes first": lambda **case: query_of_head(**case, which=1),
         "these are the rows of the head's value; its query comes first": lambda **case: query_of_head(**case, which=2),
         "this is the first head's query, whatever head is asked for": lambda fused, num_heads, head: query_of_head(
             fused, num_heads, 0
         ),
         "this reads (head channel three); a head's query, key and value are blocks, not dealt out row by row": (
-            lambda fused, num_heads, head: rearrange(
-                fused, "(head channel three) hidden -> three head channel hidden", three=3, head=num_heads
-            )[0, head]
+            lambda **case: query_of_head(**case, rows="(head channel three)")
         ),
     },
 )
@@ -114,12 +107,12 @@ def joined(name: str, parts: Parts) -> Float[Tensor, "..."]:
 
 def part_cases() -> Iterator[dict]:
     """What two or four ranks hold of each kind of tensor: parts of their own, or copies of one tensor."""
-    generator = torch.Generator().manual_seed(1)
+    draw = numbers(1)
     for ranks in (2, 4):
         for name in NAMES:
             is_matrix = name.endswith("weight") and "layernorm" not in name
             shape = (12, 6) if is_matrix else (12,)  # of a fused projection: two heads of two channels
-            parts = torch.randn(ranks, *shape, generator=generator)
+            parts = draw(ranks, *shape)
             copies = shared_dimension(name) is None
             yield {"name": name, "parts": torch.stack([parts[0]] * ranks) if copies else parts}
 

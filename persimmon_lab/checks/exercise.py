@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 TOLERANCE = 1e-4  # float32 phases of a few hundred radians; a wrong answer is off by far more
+LONGEST = 120  # characters of a value that a message quotes
 
 
 @dataclass(frozen=True)
@@ -69,27 +70,34 @@ class Exercise:
         )
 
 
-def verdict(check: Callable[[Callable], None], answer: Callable, praise: str) -> Verdict:
-    """Run a check that raises Wrong or Unanswered, and say how it went."""
+def verdict(check: Callable[[Callable], object], answer: Callable, praise: str | Callable[..., str]) -> Verdict:
+    """Run a check that raises Wrong or Unanswered, and say how it went; praise may be made from what it returns."""
     try:
-        check(answer)
+        found = check(answer)
     except Unanswered:
         return Verdict(False, "○ not answered yet: replace the ... in the cell above, run it, then run this one again")
     except Wrong as wrong:
         return Verdict(False, f"✗ not yet: {wrong}")
-    return Verdict(True, f"✓ right: {praise}")
+    return Verdict(True, f"✓ right: {praise if isinstance(praise, str) else praise(found)}")
+
+
+def call(answer: Callable, *given: object, **named: object) -> object:
+    """What an answer returns, if anything. It may write into the tensors that it is given: they are copies."""
+    try:
+        result = answer(*map(copied, given), **{name: copied(value) for name, value in named.items()})
+    except Wrong:  # from what it was given to call
+        raise
+    except Exception as error:
+        told = ", ".join([*map(brief, given), *(f"{name} {brief(value)}" for name, value in named.items())])
+        raise Wrong(f"it stopped with {type(error).__name__}: {error} (given {told})") from error
+    if result is None or result is Ellipsis:
+        raise Unanswered
+    return result
 
 
 def attempt(answer: Callable[..., Tensor], case: Mapping[str, object], shape: torch.Size) -> Tensor:
-    """The answer's result on one case, if it is a finite tensor of the right shape; the case is left as it was."""
-    private = {name: value.clone() if isinstance(value, Tensor) else value for name, value in case.items()}
-    try:
-        result = answer(**private)
-    except Exception as error:
-        shapes = ", ".join(f"{name} {tuple(v.shape) if isinstance(v, Tensor) else v}" for name, v in case.items())
-        raise Wrong(f"it stopped with {type(error).__name__}: {error} (given {shapes})") from error
-    if result is None or result is Ellipsis:
-        raise Unanswered
+    """The answer's result on one case, if it is a finite tensor of the right shape."""
+    result = call(answer, **case)
     if isinstance(result, int | float):
         result = torch.tensor(float(result))
     if not isinstance(result, Tensor):
@@ -103,3 +111,29 @@ def attempt(answer: Callable[..., Tensor], case: Mapping[str, object], shape: to
 
 def agree(value: Tensor, right: Tensor) -> bool:
     return torch.allclose(value.double(), right.double(), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def copied(value: object) -> object:
+    """The same with tensors of its own, also those in a list or a tuple."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(copied, value))
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def brief(value: object) -> str:
+    """A value as a message shows it: a tensor by its shape, a model or a function by what it is, what is long cut."""
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(map(brief, value))}]"
+    else:
+        text = str(value)
+    if isinstance(value, nn.Module) or " at 0x" in text:  # an address says nothing
+        return f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def numbers(seed: int) -> Callable[..., Tensor]:
+    """Normal random tensors of any shape, one after the other from one seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda *shape: torch.randn(*shape, generator=generator)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.checks.exercise import Exercise, Unanswered, Verdict, Wrong, attempt, verdict
+from persimmon_lab.checks.exercise import Exercise, Verdict, Wrong, attempt, call, verdict
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.numerics.compare import compare
@@ -122,13 +122,8 @@ def choose_islands(answer: Callable[..., list[str]]) -> Verdict:
 
 def _check_islands(answer: Callable[..., list[str]]) -> None:
     for model, ids, needed in island_cases():
-        try:
-            paths = answer(model=model, ids=ids.clone())
-        except Exception as error:
-            raise Wrong(f"it stopped with {type(error).__name__}: {error}") from error
-        if paths is None or paths is Ellipsis:
-            raise Unanswered
-        if isinstance(paths, str) or not all(isinstance(path, str) for path in paths):
+        paths = call(answer, model=model, ids=ids)
+        if not isinstance(paths, list | tuple | set) or not all(isinstance(path, str) for path in paths):
             raise Wrong(f"it returned {paths!r}; return a list of module paths such as 'model.layers.0.self_attn'")
         try:
             result = compare(model, {"mixed": keep_in_float32(model, torch.float16, paths)}, ids)

@@ -8,7 +8,7 @@ from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.checks.exercise import Exercise, Verdict, Wrong, attempt, verdict
+from persimmon_lab.checks.exercise import Exercise, Verdict, Wrong, attempt, numbers, verdict
 from persimmon_lab.rotary import apply_rotary, inverse_frequencies
 
 Vectors = Float[Tensor, "batch head position channel"]
@@ -87,9 +87,9 @@ undo_rotation = Exercise(
 
 
 def offset_cases() -> Iterator[dict]:
-    generator = torch.Generator().manual_seed(1)
+    draw = numbers(1)
     for channels, rotary_dim, theta in ((2, 2, 10.0), (16, 8, 25000.0), (12, 12, 500.0)):
-        query, key = torch.randn(2, channels, generator=generator)
+        query, key = draw(2, channels)
         offsets = torch.arange(0, 40, 3)
         yield {"query": query, "key": key, "offsets": offsets, "theta": theta, "rotary_dim": rotary_dim}
 
@@ -135,9 +135,9 @@ score_by_offset = Exercise(
 
 
 def reorder_cases() -> Iterator[dict]:
-    generator = torch.Generator().manual_seed(2)
+    draw = numbers(2)
     for shape, rotary_dim in (((3, 8), 8), ((1, 2, 5, 16), 8), ((4, 12), 6)):
-        yield {"x": torch.randn(shape, generator=generator), "rotary_dim": rotary_dim}
+        yield {"x": draw(*shape), "rotary_dim": rotary_dim}
 
 
 reorder_for_adjacent = Exercise(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.checks.exercise import Exercise, Unanswered, Verdict, Wrong, verdict
+from persimmon_lab.checks.exercise import Exercise, Verdict, Wrong, call, verdict
 from persimmon_lab.mini import MINI
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.tokenizer.lattice import Arc, Lattice
@@ -200,15 +200,13 @@ def _check_one_stream(answer: Callable[[list[bytes]], list[str]], chunks: list[b
 
 
 def _streamed(answer: Callable[[list[bytes]], list[str]], chunks: list[bytes]) -> list[str]:
-    try:
-        shown = answer(list(chunks))
-        shown = list(shown) if shown is not None and shown is not Ellipsis else None
-    except Exception as error:
-        raise Wrong(f"it stopped with {type(error).__name__}: {error} (given {chunks!r:.120})") from error
-    if shown is None:
-        raise Unanswered
-    if len(shown) != len(chunks) or not all(isinstance(each, str) for each in shown):
-        raise Wrong(f"it gave {shown!r:.80}; expected a list of {len(chunks)} strings, one for each token")
+    def listed(chunks: list[bytes]) -> object:
+        shown = answer(chunks)
+        return shown if shown is None or shown is Ellipsis or isinstance(shown, str) else list(shown)
+
+    shown = call(listed, chunks)
+    if isinstance(shown, str) or len(shown) != len(chunks) or not all(isinstance(each, str) for each in shown):
+        raise Wrong(f"it returned {shown!r:.80}; expected a list of {len(chunks)} strings, one for each token")
     return shown
 
 
@@ -222,12 +220,11 @@ def make_vocabulary(answer: Callable[[str, int], Scores], text: str) -> Verdict:
     """Marks a function (text, size) to {piece: log-probability}. Any vocabulary of at most `size` pieces will do that
     occur twice, whose probabilities sum to 1 at most, and that needs clearly fewer bits for the text than its
     characters, each drawn by itself, would. Says how many."""
-    bits: list[float] = []
-    outcome = verdict(lambda answer: bits.append(_check_vocabulary(answer, text)), answer, "")
-    if not outcome:
-        return outcome
-    per_character = bits[0] / len(text)
-    return Verdict(True, f"✓ right: {per_character:.2f} bits a character, of {_characters_alone(text):.2f} without")
+
+    def praise(bits: float) -> str:
+        return f"{bits / len(text):.2f} bits a character, of {_characters_alone(text):.2f} without"
+
+    return verdict(lambda answer: _check_vocabulary(answer, text), answer, praise)
 
 
 def bits_of(text: str, scores: Scores) -> float:
@@ -243,12 +240,7 @@ def _characters_alone(text: str) -> float:
 
 def _check_vocabulary(answer: Callable[[str, int], Scores], text: str) -> float:
     size = len(set(text)) + FEW
-    try:
-        scores = answer(text, size)
-    except Exception as error:
-        raise Wrong(f"it stopped with {type(error).__name__}: {error}") from error
-    if scores is None or scores is Ellipsis:
-        raise Unanswered
+    scores = call(answer, text, size)
     if not isinstance(scores, Mapping) or not all(isinstance(piece, str) and piece for piece in scores):
         raise Wrong(f"it returned {scores!r:.60}; expected a dict from pieces to log-probabilities")
     if len(scores) > size:

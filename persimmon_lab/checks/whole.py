@@ -1,4 +1,4 @@
-"""Marks for notebook 07, A whole Persimmon."""
+"""Marks for notebook 07, A whole Persimmon: its parts."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,13 +7,11 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from persimmon_lab.checks.exercise import Exercise, Unanswered, Verdict, Wrong, verdict
+from persimmon_lab.checks.exercise import Exercise, numbers
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.losses import IGNORED, causal_lm_loss, mean_cross_entropy
 from persimmon_lab.memory import parameter_counts
 from persimmon_lab.mini import load_mini
-from persimmon_lab.training.copying import CopyTask, copying_accuracy
 
 Number = Float[Tensor, ""]
 Logits = Float[Tensor, "batch position vocab"]
@@ -154,10 +152,10 @@ def whole_norm(gradients: Sequence[Tensor]) -> Number:
 
 
 def gradient_cases() -> Iterator[dict]:
-    generator = torch.Generator().manual_seed(1)
+    draw = numbers(1)
     for size, most in ((1.0, 1.0), (0.05, 1.0), (40.0, 0.5), (0.01, 2.5)):
         shapes = ((4, 3), (7,), (2, 5))
-        yield {"gradients": [size * torch.randn(shape, generator=generator) for shape in shapes], "most": most}
+        yield {"gradients": [size * draw(*shape) for shape in shapes], "most": most}
 
 
 def capped(norm: Callable[[Sequence[Tensor]], Number]) -> Callable[..., Number]:
@@ -195,7 +193,7 @@ clipping_factor = Exercise(
 
 def part(seed: int) -> Callable[[Stream], Stream]:
     """A map from streams to streams that stands for attention or MLP: a matrix and a bend."""
-    matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(seed))
+    matrix = numbers(seed)(6, 6)
     return lambda x: torch.tanh(x @ matrix)
 
 
@@ -208,10 +206,10 @@ def norm(shift: float) -> nn.LayerNorm:
 
 
 def block_cases() -> Iterator[dict]:
-    generator = torch.Generator().manual_seed(2)
+    draw = numbers(2)
     for batch, positions in ((1, 3), (2, 5)):
         yield {
-            "x": 4 * torch.randn(batch, positions, 6, generator=generator),
+            "x": 4 * draw(batch, positions, 6),
             "attention": part(batch),
             "mlp": part(batch + 10),
             "first_norm": norm(0.5),
@@ -263,56 +261,3 @@ post_norm_block = Exercise(
         ),
     },
 )
-
-
-# Open: shortest_training
-
-ANY_DISTANCE = CopyTask(symbols=32, shortest=4, longest=12, length=24, distinct=True)
-UNSEEN = CopyTask(symbols=32, shortest=16, longest=16, length=24, distinct=True)  # a period that no row had
-NEEDED = 0.95  # of the copied symbols
-ENOUGH = 160 * 32  # rows: what the notebook takes
-
-
-def shortest_training(answer: Callable[..., PersimmonForCausalLM]) -> Verdict:
-    """Any training will do that copies at distances seen and unseen, and reads fewer rows than the notebook's."""
-    read: list[int] = []
-    result = verdict(lambda given: _check_training(given, read), answer, "")
-    if not result:
-        return result
-    return Verdict(True, f"✓ right: it copies at any distance after {sum(read):,} rows; how few can you make them?")
-
-
-def _check_training(answer: Callable[..., PersimmonForCausalLM], read: list[int]) -> None:
-    generator = torch.Generator().manual_seed(70)
-
-    def draw(rows: int) -> Ids:
-        read.append(rows)
-        if sum(read) >= ENOUGH:
-            raise Wrong(f"it asks for {sum(read):,} rows; do it with fewer than the {ENOUGH:,} of the notebook")
-        return ANY_DISTANCE.rows(rows, generator).ids
-
-    try:
-        model = answer(draw=draw, generator=torch.Generator().manual_seed(7))
-    except Wrong:
-        raise
-    except Exception as error:
-        raise Wrong(f"it stopped with {type(error).__name__}: {error}") from error
-    if model is None or model is Ellipsis:
-        raise Unanswered
-    if not isinstance(model, PersimmonForCausalLM):
-        raise Wrong(f"it returned a {type(model).__name__}; return the trained PersimmonForCausalLM")
-    if model.config.vocab_size != ANY_DISTANCE.vocab_size:
-        raise Wrong(f"its vocabulary is {model.config.vocab_size}; the task has {ANY_DISTANCE.vocab_size} ids")
-    model.eval()
-    test = torch.Generator().manual_seed(71)
-    if (seen := copying_accuracy(model, ANY_DISTANCE.rows(256, test))) < NEEDED:
-        chance = 1 / ANY_DISTANCE.symbols
-        raise Wrong(
-            f"it copies {seen:.0%} of the symbols at the periods that it was taught, and {NEEDED:.0%} are needed "
-            f"(chance: {chance:.0%}); watch the loss on copied symbols: is it still falling?"
-        )
-    if (unseen := copying_accuracy(model, UNSEEN.rows(256, test))) < NEEDED:
-        raise Wrong(
-            f"it copies {seen:.0%} at the periods that it was taught and {unseen:.0%} at a period of 16: it has "
-            "learned distances, not to look for what stood before"
-        )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from persimmon_lab.checks import attention as checks
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told
 
 # commuting_norm
 
@@ -50,9 +51,7 @@ def weights_left_out(x, weight, bias, rotary_dim, eps):
 
 @pytest.mark.parametrize("answer", [norm, first_weight_of_each_pair, two_norms])
 def test_norms_that_commute_are_right(answer):
-    verdict = checks.commuting_norm(answer)
-    assert verdict, verdict
-    assert repr(verdict).startswith("✓ right: ")
+    assert_right(checks.commuting_norm, answer)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +72,8 @@ def test_norms_that_commute_are_right(answer):
     ],
 )  # fmt: skip
 def test_other_norms_are_told_the_first_thing_that_is_wrong(answer, told):
-    verdict = checks.commuting_norm(answer)
-    assert not verdict
-    assert repr(verdict).startswith(f"✗ not yet: {told} (")
-    assert "of which" in repr(verdict)
+    assert_told(checks.commuting_norm, answer, f"✗ not yet: {told} (")
+    assert_told(checks.commuting_norm, answer, "of which")
 
 
 # left_padded_mask
@@ -135,8 +132,7 @@ def one_place_too_far(lengths, width, dtype):
 
 
 def test_a_mask_made_one_by_one_is_right():
-    verdict = checks.left_padded_mask(one_by_one)
-    assert verdict, verdict
+    assert_right(checks.left_padded_mask, one_by_one)
 
 
 @pytest.mark.parametrize(
@@ -156,22 +152,14 @@ def test_a_mask_made_one_by_one_is_right():
     ],
 )
 def test_a_wrong_mask_is_told_what_is_wrong(answer, told):
-    verdict = checks.left_padded_mask(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(checks.left_padded_mask, answer, told)
 
 
 @pytest.mark.parametrize("message", checks.MASK.mistakes)
 def test_every_named_mistake_is_recognised_as_itself(message):
-    assert repr(checks.left_padded_mask(checks.MASK.mistakes[message])) == f"✗ not yet: {message}"
+    assert_recognised(checks.MASK, message, asked=checks.left_padded_mask)
 
 
 @pytest.mark.parametrize("check", [checks.commuting_norm, checks.left_padded_mask])
 def test_an_answer_that_is_no_answer(check):
-    def stops(**_):
-        raise KeyError("width")
-
-    assert repr(check(lambda **_: None)).startswith("○ not answered yet")
-    assert repr(check(lambda **_: ...)).startswith("○ not answered yet")
-    assert "stopped with KeyError: 'width'" in repr(check(stops))
-    assert "returned a str" in repr(check(lambda **_: "mask"))
+    assert_no_answers(check)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from persimmon_lab.checks import collisions as checks
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told, mistakes_of
 
 EXERCISES = {"positions_that_share": checks.positions_that_share, "separate_errors": checks.separate_errors}
-MISTAKES = [(name, message) for name, exercise in EXERCISES.items() for message in exercise.mistakes]
 
 
 def cast(length, dtype):
@@ -110,9 +110,7 @@ def first_rows_only(positions, table):
     ],
 )
 def test_a_right_answer_found_another_way_is_right(check, answer):
-    verdict = check(answer)
-    assert verdict, verdict
-    assert repr(verdict).startswith("✓ right: ")
+    assert_right(check, answer)
 
 
 @pytest.mark.parametrize(
@@ -161,31 +159,17 @@ def test_a_right_answer_found_another_way_is_right(check, answer):
     ],
 )
 def test_a_wrong_answer_is_told_what_is_wrong(check, answer, told):
-    verdict = check(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(check, answer, told)
 
 
-@pytest.mark.parametrize(("name", "message"), MISTAKES)
+@pytest.mark.parametrize(("name", "message"), mistakes_of(EXERCISES))
 def test_every_named_mistake_is_recognised_as_itself(name, message):
-    verdict = EXERCISES[name](EXERCISES[name].mistakes[message])
-    assert not verdict
-    assert repr(verdict) == f"✗ not yet: {message}"
+    assert_recognised(EXERCISES[name], message)
 
 
 @pytest.mark.parametrize("check", [*EXERCISES.values(), checks.two_turns])
 def test_an_answer_that_is_no_answer(check):
-    def stops(**_):
-        raise KeyError("theta")
-
-    def gives(value):
-        return lambda **_: value
-
-    assert repr(check(gives(None))).startswith("○ not answered yet")
-    assert "stopped with KeyError: 'theta' (given " in repr(check(stops))
-    assert " at 0x" not in repr(check(stops))
-    assert "returned a str" in repr(check(gives("1.0")))
-    assert "shape (3, 1, 4); expected (" in repr(check(gives(torch.zeros(3, 1, 4))))
+    assert_no_answers(check)
 
 
 def test_what_the_praise_counts():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from persimmon_lab.checks import conversion as checks
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told
 
 COPIED = ("layernorm", "self_attn.dense.bias", "dense_4h_to_h.bias")
 BY_COLUMNS = ("self_attn.dense.weight", "dense_4h_to_h.weight")
@@ -20,9 +21,9 @@ def joined(name, parts):
     return torch.cat(list(parts), dim=1 if name.endswith(BY_COLUMNS) else 0)
 
 
-def test_right_answers_pass():
-    assert checks.query_of(rows_of_a_query)
-    assert checks.join(joined)
+@pytest.mark.parametrize(("check", "answer"), [(checks.query_of, rows_of_a_query), (checks.join, joined)])
+def test_a_right_answer_found_another_way_is_right(check, answer):
+    assert_right(check, answer)
 
 
 def of(start, step=1):
@@ -50,9 +51,7 @@ def of(start, step=1):
     ],
 )
 def test_wrong_queries_are_told_why(answer, says):
-    verdict = checks.query_of(answer)
-    assert not verdict
-    assert says in str(verdict)
+    assert_told(checks.query_of, answer, says)
 
 
 def but(wrong, *names):
@@ -100,20 +99,24 @@ def dealt(parts):
     ],
 )
 def test_wrong_converters_are_told_why(answer, says):
-    verdict = checks.join(answer)
-    assert not verdict
-    assert says in str(verdict)
+    assert_told(checks.join, answer, says)
 
 
-def test_every_named_mistake_is_a_mistake():
-    """None of them is right, and none is taken for another: which needs cases that tell them apart."""
-    told = {"query": [checks.query_of.mistakes[message] for message in checks.query_of.mistakes]}
-    assert [str(checks.query_of(wrong)) for wrong in told["query"]] == [
-        f"✗ not yet: {message}" for message in checks.query_of.mistakes
-    ]
+@pytest.mark.parametrize("message", checks.query_of.mistakes)
+def test_every_named_mistake_is_recognised_as_itself(message):
+    assert_recognised(checks.query_of, message)
+
+
+def test_every_named_mistake_of_a_converter_is_recognised_as_itself():
+    """By the name of the tensor as well."""
     for dimension, mistakes in checks.JOIN_MISTAKES.items():
         for message, wrong in mistakes.items():
             for name in checks.NAMES:
                 # Rows in thirds are heads torn apart only where the rows are heads, but wrong wherever they are rows.
                 if checks.shared_dimension(name) == dimension:
                     assert str(checks.join(but(wrong, name))) == f"✗ not yet: {name}: {message}"
+
+
+@pytest.mark.parametrize("check", [checks.query_of, checks.join])
+def test_an_answer_that_is_no_answer(check):
+    assert_no_answers(check)

@@ -5,15 +5,15 @@ import torch
 
 import persimmon_lab
 from persimmon_lab.checks import heads as checks
-from persimmon_lab.trace.heads import detect, patterns_of, stripe_scores
+from persimmon_lab.trace.heads import patterns_of, stripe_scores
 from persimmon_lab.training.evaluate import repeated_rows
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told, mistakes_of
 
 EXERCISES = {
     "sink_score": checks.sink_score,
     "induction_margin": checks.induction_margin,
     "following_score": checks.following_score,
 }
-MISTAKES = [(name, message) for name, exercise in EXERCISES.items() for message in exercise.mistakes]
 
 
 def sink_by_loop(patterns):
@@ -52,9 +52,7 @@ def following_by_loop(patterns, ids, every=False, after=1):
     ],
 )
 def test_a_right_answer_found_another_way_is_right(check, answer):
-    found = check(answer)
-    assert found, found
-    assert repr(found).startswith("✓ right: ")
+    assert_right(check, answer)
 
 
 @pytest.mark.parametrize(
@@ -87,32 +85,17 @@ def test_a_right_answer_found_another_way_is_right(check, answer):
     ],
 )
 def test_a_wrong_answer_is_told_what_is_wrong(check, answer, told):
-    found = check(answer)
-    assert not found
-    assert told in repr(found)
+    assert_told(check, answer, told)
 
 
-@pytest.mark.parametrize(("name", "message"), MISTAKES)
+@pytest.mark.parametrize(("name", "message"), mistakes_of(EXERCISES))
 def test_every_named_mistake_is_recognised_as_itself(name, message):
-    found = EXERCISES[name](EXERCISES[name].mistakes[message])
-    assert not found
-    assert repr(found) == f"✗ not yet: {message}"
+    assert_recognised(EXERCISES[name], message)
 
 
-@pytest.mark.parametrize("check", [*EXERCISES.values(), checks.name_a_head])
+@pytest.mark.parametrize("check", EXERCISES.values())
 def test_an_answer_that_is_no_answer(check):
-    def stops(*_, **__):
-        raise KeyError("period")
-
-    def gives(value):
-        return lambda *_, **__: value
-
-    assert repr(check(gives(None))).startswith("○ not answered yet")
-    assert repr(check(gives(...))).startswith("○ not answered yet")
-    assert "stopped with KeyError: 'period' (given " in repr(check(stops))
-    assert "returned " in repr(check(gives("1.0")))
-    assert "shape (3, 1, 4, 1, 5); expected " in repr(check(gives(torch.zeros(3, 1, 4, 1, 5))))
-    assert not any(map(check, (gives(None), stops, gives(1.0), gives(torch.zeros(())))))
+    assert_no_answers(check)
 
 
 def test_the_answers_find_the_heads_of_the_shipped_model():
@@ -121,64 +104,3 @@ def test_the_answers_find_the_heads_of_the_shipped_model():
     patterns = patterns_of(model, rows)[:, 0]
     torch.testing.assert_close(following_by_loop(patterns, rows[0]), stripe_scores(patterns[:, None], 30)["induction"])
     assert following_by_loop(patterns, rows[0])[6, 4] > 0.8
-
-
-# The open exercise
-
-_, TOKENIZER = persimmon_lab.load_mini()
-
-
-def pieces(ids):
-    return TOKENIZER.convert_ids_to_tokens(ids.tolist())
-
-
-def marking(wanted):
-    """A rule that marks every key whose piece is wanted."""
-    return lambda ids: torch.tensor([wanted(piece) for piece in pieces(ids)]).repeat(len(ids), 1)
-
-
-def punctuation(piece):
-    """Ends with a mark, as the start of a document does: |ENDOFTEXT|."""
-    return piece[-1] in '.,?!:;)"|'
-
-
-def back(*offsets):
-    return lambda ids: sum(torch.ones(len(ids), len(ids)).tril(-each).triu(-each) for each in offsets) > 0
-
-
-def test_a_rule_for_a_head_without_a_name():
-    found = checks.name_a_head(marking(punctuation))
-    assert found, found
-    assert "head 2.4 looks where your rule says, with 76% in the chat" in repr(found)
-
-
-@pytest.mark.parametrize(
-    ("rule", "told"),
-    [
-        (back(1), "3.7 (87% in the chat, 86% in the verse, 89% in the code), is one of the previous-token heads"),
-        (back(1, 2, 3), "is one of the previous-token heads"),
-        (marking(lambda piece: True), "it marks 100% of the keys"),
-        (marking(lambda piece: piece == "▁the"), "of the queries look; say it of a third at least"),
-        (marking(lambda piece: piece == "\n"), "not with half of its attention everywhere"),
-        (back(0), "not with half of its attention everywhere"),
-        (lambda ids: torch.zeros(len(ids), len(ids)).bool(), "it says where 0% of the queries look"),
-    ],
-)
-def test_rules_that_are_not_enough_are_told_why(rule, told):
-    found = checks.name_a_head(rule)
-    assert not found
-    assert told in repr(found)
-
-
-def test_marks_in_the_future_do_not_count():
-    def with_the_future(ids):
-        return marking(punctuation)(ids) | torch.ones(len(ids), len(ids)).triu(1).bool()
-
-    assert repr(checks.name_a_head(with_the_future)) == repr(checks.name_a_head(marking(punctuation)))
-
-
-def test_the_names_are_those_that_the_detectors_give():
-    model, _ = persimmon_lab.load_mini()
-    found = detect(model, repeated_rows(4096, 261, period=40, rows=8, seed=0), draws=20)
-    assert tuple(found["previous token"].standing_out()) == checks.PREVIOUS
-    assert set(found["induction"].standing_out()) == set(checks.INDUCTION)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from persimmon_lab.checks import lens as checks
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told, mistakes_of
 
 EXERCISES = {name: getattr(checks, name) for name in ("read_stream", "head_share", "score_keys")}
-MISTAKES = [(name, message) for name, exercise in EXERCISES.items() for message in exercise.mistakes]
 
 
 def read_in_two_steps(stream, weight, bias, eps, rows):
@@ -30,24 +30,21 @@ def scores_one_by_one(query, keys, query_norm, key_norm, eps):
     ("name", "answer"),
     [("read_stream", read_in_two_steps), ("head_share", share_by_direction), ("score_keys", scores_one_by_one)],
 )
-def test_another_right_answer_passes(name, answer):
-    assert EXERCISES[name](EXERCISES[name].reference)
-    assert EXERCISES[name](answer)
+def test_a_right_answer_found_another_way_is_right(name, answer):
+    assert_right(EXERCISES[name], answer)
 
 
-@pytest.mark.parametrize(("name", "message"), MISTAKES)
-def test_each_mistake_is_told(name, message):
-    verdict = EXERCISES[name](EXERCISES[name].mistakes[message])
-    assert not verdict
-    assert message in str(verdict)
+@pytest.mark.parametrize(("name", "message"), mistakes_of(EXERCISES))
+def test_every_named_mistake_is_recognised_as_itself(name, message):
+    assert_recognised(EXERCISES[name], message)
 
 
-@pytest.mark.parametrize("name", EXERCISES)
-def test_a_stub_is_not_answered_yet(name):
-    assert "not answered yet" in str(EXERCISES[name](lambda **case: ...))
+@pytest.mark.parametrize("check", EXERCISES.values())
+def test_an_answer_that_is_no_answer(check):
+    assert_no_answers(check)
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_what_nobody_thought_of_is_wrong_too(name):
     exercise = EXERCISES[name]
-    assert "the numbers are not" in str(exercise(lambda **case: exercise.reference(**case) + 0.1))
+    assert_told(exercise, lambda **case: exercise.reference(**case) + 0.1, "the numbers are not")

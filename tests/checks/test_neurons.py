@@ -1,14 +1,13 @@
 """The marks of notebook 06 accept right answers, written here another way, and name what is wrong with wrong ones."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from persimmon_lab.checks import neurons as checks
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told, mistakes_of
 
-TWO_STEPS = {
+EXERCISES = {
     "squared_relu_derivative": checks.squared_relu_derivative,
     "skip_silent": checks.same_numbers,
     "highest_preactivation": checks.highest_preactivation,
@@ -18,7 +17,6 @@ ASKED = {
     "skip_silent": checks.skip_silent,
     "highest_preactivation": checks.highest_preactivation,
 }
-MISTAKES = [(name, message) for name, exercise in TWO_STEPS.items() for message in exercise.mistakes]
 
 
 def by_autograd(x):
@@ -79,9 +77,7 @@ def sum_of_absolute_values(norm_weight, norm_bias, weight, bias):
     ],
 )
 def test_a_right_answer_found_another_way_is_right(check, answer):
-    verdict = check(answer)
-    assert verdict, verdict
-    assert repr(verdict).startswith("✓ right: ")
+    assert_right(check, answer)
 
 
 @pytest.mark.parametrize(
@@ -121,32 +117,17 @@ def test_a_right_answer_found_another_way_is_right(check, answer):
     ],
 )
 def test_a_wrong_answer_is_told_what_is_wrong(check, answer, told):
-    verdict = check(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(check, answer, told)
 
 
-@pytest.mark.parametrize(("name", "message"), MISTAKES)
+@pytest.mark.parametrize(("name", "message"), mistakes_of(EXERCISES))
 def test_every_named_mistake_is_recognised_as_itself(name, message):
-    verdict = ASKED[name](TWO_STEPS[name].mistakes[message])
-    assert not verdict
-    assert repr(verdict) == f"✗ not yet: {message}"
+    assert_recognised(EXERCISES[name], message, asked=ASKED[name])
 
 
-@pytest.mark.parametrize("check", [*ASKED.values(), checks.cheap_weight])
+@pytest.mark.parametrize("check", ASKED.values())
 def test_an_answer_that_is_no_answer(check):
-    def stops(**_):
-        raise KeyError("weight")
-
-    def gives(value):
-        return lambda **_: value
-
-    assert repr(check(gives(None))).startswith("○ not answered yet")
-    assert repr(check(gives(...))).startswith("○ not answered yet")
-    assert "stopped with KeyError: 'weight' (given " in repr(check(stops))
-    assert "returned a str" in repr(check(gives("1.0")))
-    assert "shape (3, 1, 4, 1, 5); expected (" in repr(check(gives(torch.zeros(3, 1, 4, 1, 5))))
-    assert not any(map(check, (gives(None), stops, gives(1.0), gives(torch.zeros(())))))
+    assert_no_answers(check)
 
 
 def test_no_input_gets_a_neuron_of_the_shipped_model_higher():
@@ -156,56 +137,3 @@ def test_no_input_gets_a_neuron_of_the_shipped_model_higher():
         reached = (normed @ case["weight"].T + case["bias"]).amax(dim=0)
         assert (reached < checks.highest(**case)).all()
         assert (reached > case["bias"]).all()
-
-
-# The open exercise: any matrix of rank 64 that chooses well
-
-
-def cut_spectrum(weight, bias, inputs, rank):
-    u, s, v = torch.linalg.svd(weight, full_matrices=False)
-    return u[:, :rank] @ torch.diag(s[:rank]) @ v[:rank]
-
-
-def cut_to_what_was_heard(weight, bias, inputs, rank):
-    directions = torch.linalg.svd(inputs @ weight.T, full_matrices=False).Vh[:rank]
-    return directions.T @ (directions @ weight)
-
-
-def cut_in_double_precision(**case):
-    return cut_to_what_was_heard(
-        **{name: v.double() if name in ("weight", "inputs") else v for name, v in case.items()}
-    )
-
-
-@pytest.mark.parametrize("answer", [cut_spectrum, cut_to_what_was_heard, cut_in_double_precision])
-def test_matrices_that_choose_well_are_right_and_told_how_well(answer):
-    verdict = checks.cheap_weight(answer)
-    assert verdict, verdict
-    kept = int(repr(verdict).split("carries ")[1].split("%")[0])
-    assert math.isclose(kept, 73 if answer is cut_spectrum else 89, abs_tol=2)
-
-
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
-        (lambda weight, **_: weight, "its rank is 256; asked for is 64"),
-        (lambda weight, bias, inputs, rank: cut_spectrum(weight, bias, inputs, rank + 1), "its rank is 65"),
-        (
-            lambda weight, **_: torch.zeros_like(weight),
-            "in layer 1 the fifth of the neurons that it chooses carries 25%",
-        ),  # biases
-        (lambda weight, bias, inputs, rank: -cut_spectrum(weight, bias, inputs, rank), "A choice at random"),
-        (lambda weight, bias, inputs, rank: cut_spectrum(weight, bias, inputs, 16), "60% are asked for"),
-        (lambda weight, **_: weight.T, "returned the shape (256, 1024); expected (1024, 256)"),
-    ],
-)
-def test_matrices_that_cost_too_much_or_choose_badly_are_told_so(answer, told):
-    verdict = checks.cheap_weight(answer)
-    assert not verdict
-    assert told in repr(verdict)
-
-
-def test_what_is_kept_is_measured_by_hand():
-    activations = torch.tensor([[1.0, 0, 0, 3, 0], [2.0, 2, 0, 0, 0]])
-    scores = torch.tensor([[0.0, 0, 0, 1, 0], [0.0, 1, 0, 0, 0]])  # a fifth of five is one
-    assert checks.kept_by(scores, activations) == pytest.approx((3 / 4 + 2 / 4) / 2)

@@ -7,8 +7,7 @@ import torch
 
 from persimmon_lab.checks import precision as checks
 from persimmon_lab.numerics.islands import smallest_island
-
-MISTAKES = list(checks.half_step.mistakes)
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told
 
 
 def by_neighbours(weights, fraction_bits):
@@ -18,8 +17,7 @@ def by_neighbours(weights, fraction_bits):
 
 
 def test_half_a_step_found_another_way_is_right():
-    verdict = checks.half_step(by_neighbours)
-    assert verdict, verdict
+    assert_right(checks.half_step, by_neighbours)
 
 
 def test_the_reference_is_what_torch_rounds_away():
@@ -47,14 +45,12 @@ def test_the_reference_is_what_torch_rounds_away():
     ],
 )
 def test_a_wrong_half_step_is_told_what_is_wrong(answer, told):
-    verdict = checks.half_step(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(checks.half_step, answer, told)
 
 
-@pytest.mark.parametrize("message", MISTAKES)
+@pytest.mark.parametrize("message", checks.half_step.mistakes)
 def test_every_named_mistake_is_recognised_as_itself(message):
-    assert repr(checks.half_step(checks.half_step.mistakes[message])) == f"✗ not yet: {message}"
+    assert_recognised(checks.half_step, message)
 
 
 # Loss scale
@@ -73,8 +69,7 @@ def above_the_floor(gradients):
 
 @pytest.mark.parametrize("answer", [below_the_ceiling, above_the_floor])
 def test_any_scale_that_fits_is_right(answer):
-    verdict = checks.loss_scale(answer)
-    assert verdict, verdict
+    assert_right(checks.loss_scale, answer)
 
 
 @pytest.mark.parametrize("case", list(checks.gradient_cases()), ids=["like the model's", "small", "large"])
@@ -111,9 +106,7 @@ def test_a_right_scale_keeps_adamw_in_float16_normalised(case):
     ],
 )
 def test_a_wrong_loss_scale_is_told_what_is_wrong(answer, told):
-    verdict = checks.loss_scale(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(checks.loss_scale, answer, told)
 
 
 # Islands
@@ -143,8 +136,7 @@ def by_search(model, ids):
 
 @pytest.mark.parametrize("answer", [overflowing_layers, by_search])
 def test_the_smallest_islands_are_right(answer):
-    verdict = checks.choose_islands(answer)
-    assert verdict, verdict
+    assert_right(checks.choose_islands, answer)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +159,13 @@ def test_the_smallest_islands_are_right(answer):
     ],
 )
 def test_wrong_islands_are_told_what_is_wrong(answer, told):
-    verdict = checks.choose_islands(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(checks.choose_islands, answer, told)
+
+
+@pytest.mark.parametrize("check", [checks.half_step, checks.loss_scale])
+def test_an_answer_that_is_no_answer(check):
+    assert_no_answers(check)
+
+
+def test_an_answer_that_is_no_list_of_islands():
+    assert_no_answers(checks.choose_islands, tensor=False)

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from persimmon_lab.checks import rotary as checks
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told, mistakes_of
 
 EXERCISES = {
     "undo_rotation": checks.undo_rotation,
     "score_by_offset": checks.score_by_offset,
     "reorder_for_adjacent": checks.reorder_for_adjacent,
 }
-MISTAKES = [(name, message) for name, exercise in EXERCISES.items() for message in exercise.mistakes]
 
 
 def angles(positions, theta, width):
@@ -113,9 +113,7 @@ def mirrored(x, rotary_dim):
     ],
 )
 def test_a_right_answer_found_another_way_is_right(check, answer):
-    verdict = check(answer)
-    assert verdict, verdict
-    assert repr(verdict).startswith("✓ right: ")
+    assert_right(check, answer)
 
 
 @pytest.mark.parametrize(
@@ -137,32 +135,17 @@ def test_a_right_answer_found_another_way_is_right(check, answer):
     ],
 )
 def test_a_wrong_answer_is_told_what_is_wrong(check, answer, told):
-    verdict = check(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(check, answer, told)
 
 
-@pytest.mark.parametrize(("name", "message"), MISTAKES)
+@pytest.mark.parametrize(("name", "message"), mistakes_of(EXERCISES))
 def test_every_named_mistake_is_recognised_as_itself(name, message):
-    verdict = EXERCISES[name](EXERCISES[name].mistakes[message])
-    assert not verdict
-    assert repr(verdict) == f"✗ not yet: {message}"
+    assert_recognised(EXERCISES[name], message)
 
 
 @pytest.mark.parametrize("check", [*EXERCISES.values(), checks.stretch_frequencies])
 def test_an_answer_that_is_no_answer(check):
-    def stops(**_):
-        raise KeyError("theta")
-
-    def gives(value):
-        return lambda **_: value
-
-    assert repr(check(gives(None))).startswith("○ not answered yet")
-    assert repr(check(gives(...))).startswith("○ not answered yet")
-    assert "stopped with KeyError: 'theta' (given " in repr(check(stops))
-    assert "returned a str" in repr(check(gives("1.0")))
-    assert "shape (3, 1, 4, 1, 5); expected (" in repr(check(gives(torch.zeros(3, 1, 4, 1, 5))))
-    assert not any(map(check, (gives(None), stops, gives(1.0), gives(torch.zeros(())))))
+    assert_no_answers(check)
 
 
 def test_numbers_that_are_not_finite():
@@ -230,6 +213,4 @@ def test_scalings_with_the_properties_are_right(answer):
     ],
 )
 def test_scalings_without_them_are_told_which(answer, told):
-    verdict = checks.stretch_frequencies(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(checks.stretch_frequencies, answer, told)

@@ -7,9 +7,9 @@ from functools import cache
 import pytest
 
 from persimmon_lab.checks import tokens as checks
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told, mistakes_of
 
 EXERCISES = {"count_cuts": checks.count_cuts, "log_probability_of_text": checks.log_probability_of_text}
-MISTAKES = [(name, message) for name, exercise in EXERCISES.items() for message in exercise.mistakes]
 TEXT = "how much wood would a woodchuck chuck if a woodchuck could chuck wood " * 6
 
 
@@ -121,9 +121,7 @@ def twice(chunks):
     ],
 )
 def test_a_right_answer_is_right(check, answer):
-    verdict = check(answer)
-    assert verdict, verdict
-    assert repr(verdict).startswith("✓ right: ")
+    assert_right(check, answer)
 
 
 @pytest.mark.parametrize(
@@ -151,31 +149,26 @@ def test_a_right_answer_is_right(check, answer):
     ],
 )
 def test_a_wrong_answer_is_told_what_is_wrong(check, answer, told):
-    verdict = check(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(check, answer, told)
 
 
-@pytest.mark.parametrize(("name", "message"), MISTAKES)
+@pytest.mark.parametrize(("name", "message"), mistakes_of(EXERCISES))
 def test_every_named_mistake_is_recognised_as_itself(name, message):
-    verdict = EXERCISES[name](EXERCISES[name].mistakes[message])
-    assert not verdict
-    assert repr(verdict) == f"✗ not yet: {message}"
+    assert_recognised(EXERCISES[name], message)
 
 
 def on_woodchucks(answer):
     return checks.make_vocabulary(answer, TEXT)
 
 
-@pytest.mark.parametrize("check", [*EXERCISES.values(), checks.stream_text, on_woodchucks])
+@pytest.mark.parametrize("check", EXERCISES.values())
 def test_an_answer_that_is_no_answer(check):
-    def stops(*_, **__):
-        raise KeyError("scores")
+    assert_no_answers(check)
 
-    for nothing in (None, ...):
-        assert repr(check(lambda *_, nothing=nothing, **__: nothing)).startswith("○ not answered yet")
-    assert "stopped with KeyError: 'scores'" in repr(check(stops))
-    assert not check(lambda *_, **__: "a string")
+
+@pytest.mark.parametrize("check", [checks.stream_text, on_woodchucks])
+def test_an_answer_that_is_no_stream_and_no_vocabulary(check):
+    assert_no_answers(check, tensor=False)
 
 
 # The open exercise: any vocabulary that is worth its pieces
@@ -195,8 +188,7 @@ def of_characters(text, size):
 
 
 def test_a_vocabulary_of_words_is_right_and_told_its_bits():
-    verdict = on_woodchucks(of_words)
-    assert verdict
+    verdict = assert_right(on_woodchucks, of_words)
     bits = -forward(TEXT, of_words(TEXT, 10**6)) / math.log(2) / len(TEXT)
     entropy = -sum(TEXT.count(c) / len(TEXT) * math.log2(TEXT.count(c) / len(TEXT)) for c in set(TEXT))
     assert repr(verdict) == f"✓ right: {bits:.2f} bits a character, of {entropy:.2f} without"
@@ -215,9 +207,7 @@ def test_a_vocabulary_of_words_is_right_and_told_its_bits():
     ],
 )
 def test_a_vocabulary_that_is_not_worth_it_is_told_why(answer, told):
-    verdict = on_woodchucks(answer)
-    assert not verdict
-    assert told in repr(verdict)
+    assert_told(on_woodchucks, answer, told)
 
 
 def test_the_cases_are_not_all_easy():

@@ -2,7 +2,10 @@
 
 import pytest
 
-from persimmon_lab import checks
+from persimmon_lab.checks import tour as checks
+from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told, mistakes_of
+
+EXERCISES = {"cache_gigabytes": checks.cache_gigabytes, "table_share": checks.table_share}
 
 
 def right_cache(layers, hidden, positions, bytes_per_number):
@@ -14,9 +17,11 @@ def right_share(vocab, hidden, layers, mlp):
     return tables / (tables + layers * (4 * hidden**2 + 2 * hidden * mlp))
 
 
-def test_right_answers_pass():
-    assert checks.tour.cache_gigabytes(right_cache)
-    assert checks.tour.table_share(right_share)
+@pytest.mark.parametrize(
+    ("check", "answer"), [(checks.cache_gigabytes, right_cache), (checks.table_share, right_share)]
+)
+def test_a_right_answer_found_another_way_is_right(check, answer):
+    assert_right(check, answer)
 
 
 @pytest.mark.parametrize(
@@ -35,9 +40,7 @@ def test_right_answers_pass():
     ],
 )
 def test_wrong_cache_sizes_are_told_why(answer, says):
-    verdict = checks.tour.cache_gigabytes(answer)
-    assert not verdict
-    assert says in str(verdict)
+    assert_told(checks.cache_gigabytes, answer, says)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,14 @@ def test_wrong_cache_sizes_are_told_why(answer, says):
     ],
 )
 def test_wrong_shares_are_told_why(answer, says):
-    verdict = checks.tour.table_share(answer)
-    assert not verdict
-    assert says in str(verdict)
+    assert_told(checks.table_share, answer, says)
+
+
+@pytest.mark.parametrize(("name", "message"), mistakes_of(EXERCISES))
+def test_every_named_mistake_is_recognised_as_itself(name, message):
+    assert_recognised(EXERCISES[name], message)
+
+
+@pytest.mark.parametrize("check", EXERCISES.values())
+def test_an_answer_that_is_no_answer(check):
+    assert_no_answers(check)
