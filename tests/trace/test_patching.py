@@ -67,19 +67,20 @@ def test_batched_is_one_by_one(sweep):
     ("sweep", "name"), [(patch_attention, "self_attn.dense"), (patch_mlp, "mlp"), (patch_stream, "layers.?")]
 )
 def test_a_place_is_the_position_of_a_layers_output(sweep, name):
-    """By hand: layer 1, position 4."""
+    """By hand: layer 0, position 2, where the prompts differ."""
     model, (clean, corrupted) = exact(), prompts()
     found = sweep(model, clean, corrupted, METRIC, progress=False)
-    path = "layers.1" if sweep is patch_stream else f"layers.1.{name}"
+    path = "layers.0" if sweep is patch_stream else f"layers.0.{name}"
     source = capture(model, clean, only=[path])[path]
 
     def put(made):
-        made[:, 4] = source[:, 4]
+        made[:, 2] = source[:, 2]
         return made
 
     with patch(model, {path: put}), torch.no_grad():
         by_hand = METRIC(model(corrupted).logits)[0]
-    assert close(found.patched[-1, 4], by_hand)
+    assert close(found.patched[1 if sweep is patch_stream else 0, 2], by_hand)
+    assert abs(by_hand - found.corrupted) > 1e-6
 
 
 def test_a_head_is_all_its_positions():
@@ -103,6 +104,17 @@ def test_every_place_at_once_is_the_other_prompt():
     trace = capture(model, clean, only=["self_attn.dense", "mlp", "layers.0:input"])
     with patch(model, {name: lambda made, name=name: trace[name] for name in trace}), torch.no_grad():
         assert close(model(corrupted).logits, model(clean).logits)
+
+
+def test_a_lead_is_the_difference_of_two_logits():
+    logits = torch.arange(24.0).reshape(2, 3, 4) ** 2
+    assert lead_of(3, 1)(logits).tolist() == [11.0**2 - 9.0**2, 23.0**2 - 21.0**2]
+    assert lead_of(0, 2, position=1)(logits).tolist() == [4.0**2 - 6.0**2, 16.0**2 - 18.0**2]
+
+
+def test_two_rows_are_refused():
+    with pytest.raises(ValueError, match="two single rows"):
+        patch_stream(tiny(), ids(batch=2), ids(batch=2), METRIC)
 
 
 def test_prompts_of_two_lengths_are_refused():
