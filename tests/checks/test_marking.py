@@ -47,6 +47,8 @@ def test_a_verdict_that_does_not_show_itself_as_wrong():
     with pytest.raises(AssertionError):
         assert_right(lambda answer: Verdict(True, "twice"), lambda x: x)
     with pytest.raises(AssertionError):
+        assert_right(lambda answer: Verdict(False, "✓ right: twice"), lambda x: x)
+    with pytest.raises(AssertionError):
         assert_told(lambda answer: Verdict(True, "✗ not yet: once"), lambda x: x, "once")
 
 
@@ -128,7 +130,12 @@ def test_a_mark_that_tells_something_else(said, tensor):
 
 
 @pytest.mark.parametrize(
-    "said", [{"str": "✗ not yet: it returned '1.0'"}, {"odd": "✗ not yet: it returned a Tensor; expected (3,)"}]
+    "said",
+    [
+        {"str": "✗ not yet: it returned '1.0'"},
+        {"odd": "✗ not yet: it returned a Tensor; expected (3,)"},
+        {"odd": "✗ not yet: it returned the shape (3, 1, 4, 1, 5)"},
+    ],
 )
 def test_a_mark_of_tensors_that_does_not_tell_type_and_shape(said):
     with pytest.raises(AssertionError):

@@ -45,6 +45,7 @@ def test_a_rule_for_a_head_without_a_name():
         (marking(lambda piece: piece == "\n"), "not with half of its attention everywhere"),
         (back(0), "not with half of its attention everywhere"),
         (lambda ids: torch.zeros(len(ids), len(ids)).bool(), "it says where 0% of the queries look"),
+        (lambda ids: ids.nowhere, "✗ not yet: in the chat it stopped with AttributeError: "),
     ],
 )
 def test_rules_that_are_not_enough_are_told_why(rule, told):

@@ -146,6 +146,7 @@ def test_a_right_answer_is_right(check, answer):
         (checks.stream_text, twice, "the text came out as"),
         (checks.stream_text, lambda chunks: "".join(hold_back(chunks)), "strings, one for each token"),
         (checks.stream_text, lambda chunks: chunks, "strings, one for each token"),
+        (checks.stream_text, lambda chunks: "?" * len(chunks), "strings, one for each token"),
     ],
 )
 def test_a_wrong_answer_is_told_what_is_wrong(check, answer, told):
