@@ -134,7 +134,7 @@ def test_a_mark_that_tells_something_else(said, tensor):
     [
         {"str": "✗ not yet: it returned '1.0'"},
         {"odd": "✗ not yet: it returned a Tensor; expected (3,)"},
-        {"odd": "✗ not yet: it returned the shape (3, 1, 4, 1, 5)"},
+        {"odd": "✗ not yet: it returned the shape (3, 1, 4, 1, 5); give (3,)"},
     ],
 )
 def test_a_mark_of_tensors_that_does_not_tell_type_and_shape(said):
