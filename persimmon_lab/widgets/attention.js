@@ -1,20 +1,20 @@
 // Draws what Python computed: pictures of heads as bytes, rows of attention as float32. Asks for what it lacks, keeps
-// what it has, and knows nothing of models. Text reaches the page as text only; HTML comes escaped from Python.
+// what it has, and knows nothing of models. Stands behind explorer.js in one module.
 
 const FRAME = `
-  <label class="ask"><span>text</span><textarea rows="2" spellcheck="false"></textarea></label>
+  <label class="ask"><span class="caption">text</span><textarea rows="2" spellcheck="false"></textarea></label>
   <div class="error" role="alert"></div>
   <div class="tools">
     <div class="choice view" role="radiogroup" aria-label="What is shown"></div>
     <div class="choice direction" role="radiogroup" aria-label="Direction"></div>
-    <label class="threshold">links from <input type="range" min="0" max="100" step="1"><output></output></label>
-    <label class="order">heads by <select></select></label>
+    <label class="caption threshold">links from <input type="range" min="0" max="100" step="1"><output></output></label>
+    <label class="caption order">heads by <select></select></label>
   </div>
   <div class="panes">
     <section class="heads">
       <div class="scroll"><div class="grid" role="radiogroup" aria-label="Heads: arrow keys choose one">
         <canvas aria-hidden="true"></canvas></div></div>
-      <p class="meaning"></p>
+      <p class="remark meaning"></p>
       <div class="marks"></div>
     </section>
     <section class="page"><div class="lines">
@@ -22,29 +22,16 @@ const FRAME = `
       <div class="text" role="group"
         aria-label="Tokens: arrow keys show what each looks at, Enter keeps one, Shift and Enter sets the other end"></div>
     </div></section>
-    <section class="matrix"><canvas role="img"></canvas><p class="told"></p></section>
+    <section class="matrix"><canvas role="img"></canvas><p class="remark told"></p></section>
     <section class="chosen"><div class="details" role="region" aria-live="polite" aria-label="The chosen token"></div>
-      <p class="hint">Hover or arrow keys look, click or Enter keeps a token; with Shift, it becomes the other end of
-        the link.</p></section>
+      <p class="remark hint">Hover or arrow keys look, click or Enter keeps a token; with Shift, it becomes the other
+        end of the link.</p></section>
   </div>`;
 
 const VIEWS = { pattern: "attention", score: "score", rotated: "rotated part", passed: "passed part" };
 const DIRECTIONS = { from: "where it looks", to: "who looks at it" };
-const BLUE = [30, 136, 200];
 const VERMILLION = [213, 94, 0];
-const STRONGEST = 0.72; // opacity: text on it stays readable in both themes
-const PATIENCE = 400; // ms without a key until a changed text is read
-const FORGOTTEN = 3000; // ms until an unanswered question is asked again
-const KEPT = 2000; // answers
 const MATRIX = 250; // CSS pixels
-let views = 0;
-
-const rgba = ([red, green, blue], opacity) => `rgba(${red}, ${green}, ${blue}, ${opacity})`;
-const make = (name, attributes = {}, text = "") => {
-  const element = Object.assign(document.createElement(name), { textContent: text });
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  return element;
-};
 
 // Bytes from -127 to 127 as a picture: blue above zero, vermillion below, see-through where there is nothing.
 function picture(bytes, width, height) {
@@ -80,50 +67,17 @@ function rove(items, next) {
   next.tabIndex = 0;
 }
 
-function radios(parent, options, chosen, choose) {
-  const name = `persimmon-${parent.className}-${(views += 1)}`.replaceAll(" ", "-");
-  for (const [value, text] of Object.entries(options)) {
-    const label = make("label");
-    const input = make("input", { type: "radio", name, value });
-    input.addEventListener("change", () => choose(value));
-    label.append(input, make("span", {}, text));
-    parent.append(label);
-  }
-  return () => {
-    for (const input of parent.querySelectorAll("input")) input.checked = input.value === chosen();
-  };
-}
-
 function render({ model, el }) {
-  el.classList.add("persimmon-attention");
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
-  el.innerHTML = FRAME;
-  const part = (name) => el.querySelector(name);
-  const [panes, grid, text, page] = [".panes", ".grid", ".text", ".lines"].map(part);
-  const [textarea, slider, select] = ["textarea", ".threshold input", "select"].map(part);
-  const get = (name) => model.get(name);
-  const set = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
+  const view = framed({ model, el }, "persimmon-attention", FRAME);
+  const { part, get, set, show } = view;
+  const [grid, text, page] = [".grid", ".text", ".lines"].map(part);
+  const [slider, select] = [".threshold input", "select"].map(part);
 
-  let reading = { id: -1, text: "", tokens: [], layers: 0, heads: 0 };
+  let reading = null;
   let [buttons, spans, ranked] = [[], [], []];
   let [thumbnails, preview] = [null, null];
-  const answers = new Map();
 
-  // Questions. One of each kind is on its way at a time; when it is answered, the latest that is lacking follows.
-  const asked = {};
-  function need(type, question) {
-    const key = JSON.stringify([type, reading.id, ...Object.values(question)]);
-    if (answers.has(key)) return answers.get(key);
-    const now = performance.now();
-    if (reading.id >= 0 && !(asked[type]?.open && now - asked[type].at < FORGOTTEN)) {
-      asked[type] = { open: true, at: now };
-      model.send({ type, key, ...question });
-    }
-    return null;
-  }
+  const { begin: beginAsking, need, take, tell } = questions(model, (type) => type);
   const head = () => ({ layer: get("layer"), head: get("head") });
   const shown = () => preview ?? get("token");
   const needRow = () =>
@@ -133,37 +87,26 @@ function render({ model, el }) {
     need("heads", { token: get("token"), other: get("other"), direction: get("direction"), order: get("order") });
 
   model.on("msg:custom", (content, buffers) => {
-    const data = buffers.map((view) => view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-    if (content.type === "whole") return begin({ ...content, id: content.reading }, new Int8Array(data[0]));
-    if (content.type === "failed") {
-      if (asked[content.of]) asked[content.of].open = false;
-      return;
-    }
-    asked[content.type].open = false;
-    if (content.reading !== reading.id) return; // of another text: the whole of that one is on its way
-    if (answers.size > KEPT) answers.clear();
-    const { type, key, size } = content;
+    const data = buffers.map(({ buffer, byteOffset, byteLength }) => buffer.slice(byteOffset, byteOffset + byteLength));
+    const { type, size } = content;
+    if (type === "whole") return content.failed || begin(content, new Int8Array(data[0]));
     if (type === "row") {
-      const values = new Float32Array(data[0]);
-      answers.set(key, { ...content, values, attention: content.view === "pattern" ? values : new Float32Array(data[1]) });
-      drawText();
+      const [values, attention] = data.map((each) => new Float32Array(each));
+      if (take(content, () => ({ ...content, values, attention: attention ?? values }))) drawText();
     } else if (type === "head") {
-      answers.set(key, { ...content, picture: picture(new Int8Array(data[0]), size, size) });
-      drawMatrix();
-    } else {
-      const strips = new Int8Array(data[1]);
-      const rows = reading.layers * reading.heads;
-      const scores = new Float32Array(data[0]);
-      answers.set(key, { ...content, scores, strips: picture(strips, strips.length / rows, rows) });
-      drawHeads();
-    }
+      if (take(content, () => ({ ...content, picture: picture(new Int8Array(data[0]), size, size) }))) drawMatrix();
+    } else if (take(content, () => ({ ...content, ...scored(...data) }))) drawHeads();
   });
+  function scored(scores, bytes) {
+    const [strips, rows] = [new Int8Array(bytes), buttons.length];
+    return { scores: new Float32Array(scores), strips: picture(strips, strips.length / rows, rows) };
+  }
 
   function begin(content, bytes) {
-    const same = reading.layers === content.layers && reading.heads === content.heads;
+    const same = reading?.layers === content.layers && reading.heads === content.heads;
     reading = content;
     preview = null;
-    answers.clear();
+    beginAsking(content);
     const { layers, heads, size } = content;
     thumbnails = picture(bytes, size, layers * heads * size);
     if (!same) {
@@ -186,14 +129,14 @@ function render({ model, el }) {
       if (ends) text.append(make("br"));
       return Object.assign(span, { index });
     });
-    if (document.activeElement !== textarea || get("text") === content.text) textarea.value = get("text");
+    box.begin(content.text);
     draw();
   }
 
   // What is drawn, from the outside in.
   function draw() {
-    if (reading.id < 0) return;
-    panes.classList.toggle("stale", textarea.value !== reading.text || get("error") !== "");
+    if (!reading) return;
+    box.markStale();
     updateViews();
     updateDirections();
     slider.value = get("threshold");
@@ -389,7 +332,7 @@ function render({ model, el }) {
   };
   part(".matrix canvas").addEventListener("click", (event) => {
     const there = place(event);
-    if (there) model.send({ type: "pick", ...head(), view: get("view"), ...there });
+    if (there) tell({ type: "pick", ...head(), view: get("view"), ...there });
   });
   part(".matrix canvas").addEventListener("pointermove", (event) => {
     const there = place(event);
@@ -430,7 +373,7 @@ function render({ model, el }) {
   text.addEventListener("keydown", (event) => {
     const span = at(event);
     if (!span) return;
-    const go = (index) => spans[Math.max(0, Math.min(index, spans.length - 1))];
+    const go = (index) => spans[clamp(index, spans.length - 1)];
     const moves = {
       ArrowLeft: () => go(span.index - 1),
       ArrowRight: () => go(span.index + 1),
@@ -465,46 +408,21 @@ function render({ model, el }) {
     event.stopPropagation();
   });
 
-  // A change of text is read when the typing stops.
-  let waiting;
-  const submit = () => {
-    clearTimeout(waiting);
-    if (textarea.value !== get("text")) set({ text: textarea.value });
-  };
-  textarea.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(submit, PATIENCE);
-    draw();
-  });
-  textarea.addEventListener("change", submit);
-  el.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab's shortcuts are not meant
-
-  const updateViews = radios(part(".view"), VIEWS, () => get("view"), (view) => set({ view }));
-  const updateDirections = radios(part(".direction"), DIRECTIONS, () => get("direction"), (direction) => set({ direction }));
+  const updateViews = radios(part(".view"), VIEWS, view, "view");
+  const updateDirections = radios(part(".direction"), DIRECTIONS, view, "direction");
   slider.addEventListener("input", () => set({ threshold: Number(slider.value) }));
   for (const name of get("orders")) select.append(make("option", { value: name }, name));
   select.addEventListener("change", () => set({ order: select.value }));
 
-  const show = (name, apply) => {
-    const update = () => apply(get(name));
-    model.on(`change:${name}`, update);
-    update();
-  };
+  const box = textBox(view, draw);
   show("details", (html) => (part(".details").innerHTML = html));
-  show("error", (message) => {
-    part(".error").textContent = message;
-    draw();
-  });
-  show("text", (value) => {
-    if (document.activeElement !== textarea) textarea.value = value;
-  });
   for (const name of ["layer", "head", "token", "other", "view", "direction", "threshold", "order"])
     model.on(`change:${name}`, draw);
   show("marks", () => {
     drawMarks();
     draw();
   });
-  const observer = new ResizeObserver(() => reading.id >= 0 && drawText());
+  const observer = new ResizeObserver(() => reading && drawText());
   observer.observe(page);
   // What is written on canvases has the colour of the theme in which it was drawn.
   const theme = new MutationObserver(draw);

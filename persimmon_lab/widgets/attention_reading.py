@@ -14,15 +14,14 @@ from einops import einsum, rearrange, reduce
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-from persimmon_lab.generation.prompts import context_limit
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.trace.heads import score_parts
 from persimmon_lab.viz.tokens import Token
 from persimmon_lab.widgets.generation import describe_prompt
+from persimmon_lab.widgets.reading import ids_to_read
 
-LONGEST = 2048  # tokens; the page keeps a box for each
 VIEWS = ("pattern", "score", "rotated", "passed")
 DIRECTIONS = ("from", "to")
 THUMBNAIL, PICTURE = 32, 128  # cells along a head in the grid, and along the chosen one
@@ -161,15 +160,7 @@ def in_bytes(values: Float[Tensor, "*any"], limit: float, power: float = 1.0) ->
 
 def read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> Reading:
     """Run the model over a text. ValueError for one that is empty, or longer than the model or the page can take."""
-    if not text.strip():
-        raise ValueError("there is nothing to read: the text is empty; write a few words")
-    ids = tokenizer(text, return_tensors="pt").input_ids
-    longest = min(context_limit(model.config), LONGEST)
-    if ids.shape[1] > longest:
-        raise ValueError(
-            f"the text has {ids.shape[1]:,} tokens, but at most {longest:,} can be read here; shorten it by "
-            f"{ids.shape[1] - longest:,} tokens"
-        )
+    ids = ids_to_read(model, tokenizer, text)
     with torch.no_grad():
         trace = capture(model, ids.to(model.device), only=["rotated_query", "rotated_key"])
     query, key = (

@@ -1,9 +1,7 @@
 """The gain explorer: what becomes of a head's scores and attention as queries and keys grow, with and without norm."""
 
-import base64
 import functools
 import html
-import io
 from dataclasses import dataclass
 
 import ipywidgets
@@ -16,17 +14,14 @@ from torch import Tensor
 
 from persimmon_lab.attention import attention_pattern, attention_scores, causal_mask
 from persimmon_lab.heads import PersimmonForCausalLM
-from persimmon_lab.mini import load_mini
 from persimmon_lab.numerics.bounds import layer_bound
 from persimmon_lab.rotary import apply_rotary, rotary_tables
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.viz.scores import explorer
+from persimmon_lab.widgets.pictures import WIDTH, as_png, with_picture
+from persimmon_lab.widgets.reading import TEXT, given_or_shipped
 
-WIDTH = 900  # of the picture on the page, in pixels
-DOTS_PER_INCH = 130
-PHRASE = "the king gave seven golden rings to Hannah"
-TEXT = f"{PHRASE}, {PHRASE}"
 GAINS = tuple(2.0 ** (power / 2) for power in range(-6, 9))  # 1/8 to 16
 LONGEST = 512  # tokens: every gain of a head is a matrix of their square
 CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": f"{WIDTH}px", "grid_gap": "2px 24px"}
@@ -123,12 +118,6 @@ def render(bench: Bench, settings: Settings, name: str) -> Figure:
     )
 
 
-def as_png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
-    return file.getvalue()
-
-
 class GainExplorer(ipywidgets.VBox):
     """Move the gain on queries and keys, switch the norm off and on, and watch one head's scores and attention.
 
@@ -144,10 +133,7 @@ class GainExplorer(ipywidgets.VBox):
         name: str = "persimmon-mini",
         settings: Settings | None = None,
     ):
-        if (model is None) != (tokenizer is None):
-            raise ValueError("give a model together with its tokenizer, or neither for the shipped ones")
-        if model is None:
-            model, tokenizer = load_mini()
+        model, tokenizer = given_or_shipped(model, tokenizer)
         self.bench, self.name = Bench(model, tokenizer, text), name
         config, start = model.config, settings or Settings()
         layers, heads = config.num_hidden_layers, config.num_attention_heads
@@ -181,8 +167,7 @@ class GainExplorer(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
         """The widget, and its figure for pages that cannot run it."""
-        picture = {"image/png": base64.b64encode(self.picture.value).decode()}
-        return super()._repr_mimebundle_(**kwargs) | picture, {"image/png": {"width": WIDTH}}
+        return with_picture(super()._repr_mimebundle_(**kwargs), self.picture.value)
 
     def __repr__(self) -> str:
         norm = "with" if self.norm.value else "without"

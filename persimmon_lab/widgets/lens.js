@@ -1,12 +1,12 @@
 // Draws a window on the logit lens: only columns that can be seen exist. Asks Python for the columns and cells that it
-// lacks, keeps what it has, and knows nothing of models. Tokens reach the page as text; HTML comes escaped from Python.
+// lacks, keeps what it has, and knows nothing of models. Stands behind explorer.js in one module.
 
 const FRAME = `
-  <label class="ask"><span>text</span><textarea rows="2" spellcheck="false"></textarea></label>
+  <label class="ask"><span class="caption">text</span><textarea rows="2" spellcheck="false"></textarea></label>
   <div class="error" role="alert"></div>
   <div class="tools">
     <div class="choice after" role="radiogroup" aria-label="Where in a layer the residual stream is read"></div>
-    <span class="legend">shade: probability of the best token <i class="shade"></i>
+    <span class="caption legend">shade: probability of the best token <i class="shade"></i>
       <i class="frame">frame</i> it is the token that follows</span>
   </div>
   <div class="panes">
@@ -18,27 +18,15 @@ const FRAME = `
     <section class="chosen"><div class="details" role="region" aria-live="polite" aria-label="The chosen cell"></div>
     </section>
   </div>
-  <p class="hint"><span class="window"></span> · Hover or arrow keys look, click or Enter keeps a cell. Home and End go
-    to the text's ends.</p>`;
+  <p class="remark hint"><span class="window"></span> · Hover or arrow keys look, click or Enter keeps a cell. Home and
+    End go to the text's ends.</p>`;
 
 const PLACES = { attention: "after attention", mlp: "after MLP" };
-const BLUE = "30, 136, 200";
-const STRONGEST = 0.72; // opacity: text on it stays readable in both themes
 const NARROWEST = 54; // CSS pixels of a column
 const WIDEST = 92;
-const PATIENCE = 400; // ms without a key until a changed text is read
-const FORGOTTEN = 3000; // ms until an unanswered question is asked again
-const KEPT = 2000; // answers
 const SIGNS = { " ": "␣", "▁": "␣", "\n": "↵", "<0x0A>": "↵", "\t": "⇥", "<0x09>": "⇥" };
-let views = 0;
 
-const make = (name, attributes = {}, text = "") => {
-  const element = Object.assign(document.createElement(name), { textContent: text });
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  return element;
-};
 const rowHeight = (rows) => (rows > 20 ? "20px" : rows > 10 ? "27px" : "34px");
-const clamp = (value, most) => Math.max(0, Math.min(value, most));
 const visible = (piece) => piece.replace(/[ ▁\n\t]|<0x0[9A]>/g, (hidden) => SIGNS[hidden]);
 
 // A piece with its signs faint, so that words stand out.
@@ -48,57 +36,32 @@ function write(element, piece) {
 }
 
 function render({ model, el }) {
-  el.classList.add("persimmon-lens");
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
-  el.innerHTML = FRAME;
-  const part = (name) => el.querySelector(name);
-  const [panes, scroll, strip, textarea] = [".panes", ".scroll", ".strip", "textarea"].map(part);
-  const get = (name) => model.get(name);
-  const set = (changes) => {
-    for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    model.save_changes();
-  };
+  const view = framed({ model, el }, "persimmon-lens", FRAME);
+  const { part, get, set } = view;
+  const [scroll, strip] = [".scroll", ".strip"].map(part);
 
-  let reading = { id: -1, text: "", tokens: [], streams: [], chunk: 1 };
+  let reading = null;
   let preview = null; // the cell under the pointer or the focus
   let width = NARROWEST;
   const columns = new Map(); // the elements of a position
-  const answers = new Map();
-  const asked = new Map(); // when a question was asked that has no answer yet
-
-  // An answer, or null and the question is on its way. Cells one at a time: a pointer crosses many.
-  function need(type, question) {
-    const key = JSON.stringify([type, reading.id, question]);
-    if (answers.has(key)) return answers.get(key);
-    const slot = type === "cell" ? type : key;
-    if (reading.id >= 0 && !(performance.now() - asked.get(slot) < FORGOTTEN)) {
-      asked.set(slot, performance.now());
-      model.send({ type, key, ...question });
-    }
-    return null;
-  }
-
+  // Cells one at a time: a pointer crosses many.
+  const { begin: beginAsking, need, take } = questions(model, (type, key) => (type === "cell" ? type : key));
   model.on("msg:custom", (content) => {
-    if (content.type === "whole") return content.failed ? null : begin(content);
-    asked.delete(content.type === "cell" ? "cell" : content.key);
-    if (content.failed || content.reading !== reading.id) return;
-    if (answers.size > KEPT) answers.clear();
-    answers.set(content.key, content);
-    draw();
+    if (content.type === "whole") return content.failed || begin(content);
+    if (take(content)) draw();
   });
 
   function begin(content) {
-    reading = { ...content, id: content.reading };
+    reading = content;
     preview = null;
-    answers.clear();
-    asked.clear();
+    beginAsking(content);
     columns.clear();
     strip.replaceChildren();
     el.style.setProperty("--row", rowHeight(reading.streams.length));
     el.style.setProperty("--count", reading.streams.length + 2);
     const names = ["follows", ...[...reading.streams].reverse(), "read"];
     part(".names").replaceChildren(...names.map((name) => make("div", {}, name)));
-    if (document.activeElement !== textarea || get("text") === content.text) textarea.value = get("text");
+    box.begin(content.text);
     measure();
     reveal(get("position"));
     draw();
@@ -130,8 +93,8 @@ function render({ model, el }) {
   const shown = () => preview ?? kept();
 
   function draw() {
-    if (reading.id < 0) return;
-    panes.classList.toggle("stale", textarea.value !== reading.text || get("error") !== "");
+    if (!reading) return;
+    box.markStale();
     updatePlaces();
     drawColumns();
     const { stream, position } = shown();
@@ -193,7 +156,7 @@ function render({ model, el }) {
       if (cell.key !== key) {
         cell.key = key;
         write(cell, piece);
-        cell.style.backgroundColor = `rgba(${BLUE}, ${(STRONGEST * share).toFixed(3)})`;
+        cell.style.backgroundColor = rgba(BLUE, (STRONGEST * share).toFixed(3));
         cell.classList.toggle("follows", Boolean(follows));
         const name = `${reading.streams[stream]}, token ${position}`;
         const said = `: ${visible(piece)} ${(100 * share).toFixed(1)} %${follows ? ", which follows" : ""}`;
@@ -266,51 +229,15 @@ function render({ model, el }) {
   });
   scroll.addEventListener("scroll", () => draw());
 
-  // A change of text is read when the typing stops.
-  let waiting;
-  const submit = () => {
-    clearTimeout(waiting);
-    if (textarea.value !== get("text")) set({ text: textarea.value });
-  };
-  textarea.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(submit, PATIENCE);
-    draw();
-  });
-  textarea.addEventListener("change", submit);
-  el.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab's shortcuts are not meant
-
-  const group = `persimmon-lens-${(views += 1)}`;
-  for (const [value, text] of Object.entries(PLACES)) {
-    const label = make("label");
-    const input = make("input", { type: "radio", name: group, value });
-    input.addEventListener("change", () => set({ after: value }));
-    label.append(input, make("span", {}, text));
-    part(".after").append(label);
-  }
-  function updatePlaces() {
-    for (const input of part(".after").querySelectorAll("input")) input.checked = input.value === get("after");
-  }
-
-  const show = (name, apply) => {
-    const update = () => apply(get(name));
-    model.on(`change:${name}`, update);
-    update();
-  };
-  show("error", (message) => {
-    part(".error").textContent = message;
-    draw();
-  });
-  show("text", (value) => {
-    if (document.activeElement !== textarea) textarea.value = value;
-  });
+  const updatePlaces = radios(part(".after"), PLACES, view, "after");
+  const box = textBox(view, draw);
   for (const name of ["stream", "after"]) model.on(`change:${name}`, draw);
   model.on("change:position", () => {
-    if (reading.id >= 0) reveal(kept().position);
+    if (reading) reveal(kept().position);
     draw();
   });
   const observer = new ResizeObserver(() => {
-    if (reading.id < 0) return;
+    if (!reading) return;
     measure();
     draw();
   });

@@ -1,29 +1,19 @@
 """The lens explorer: what a model would say next, in every layer and at every token of a text."""
 
-import base64
-import io
-from pathlib import Path
-
-import anywidget
 import traitlets
 from matplotlib.figure import Figure
 
 from persimmon_lab.heads import PersimmonForCausalLM
-from persimmon_lab.mini import load_mini
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.lens import COLUMNS, stream_names, visible
 from persimmon_lab.viz.lens_cell import cell_html
 from persimmon_lab.viz.lens_explorer import explorer
-from persimmon_lab.widgets.lens_reading import AFTER, CHUNK, read
-
-HERE = Path(__file__).parent
-PHRASE = "the king gave seven golden rings to Hannah"
-TEXT = f"{PHRASE}, {PHRASE}"
-WIDTH = 900  # of the static picture, in pixels
-DOTS_PER_INCH = 130
+from persimmon_lab.widgets.explorer import Explorer, in_range, page_files
+from persimmon_lab.widgets.lens_reading import AFTER, CHUNK, Reading, read
+from persimmon_lab.widgets.reading import TEXT
 
 
-class LensExplorer(anywidget.AnyWidget):
+class LensExplorer(Explorer):
     """The logit lens on one text: each cell is the token that a layer would say next, there, if it were the last one.
 
     Takes the shipped model, or a `model` of yours with its `tokenizer`. Hover over a cell or walk with the arrow keys
@@ -35,13 +25,10 @@ class LensExplorer(anywidget.AnyWidget):
     read leaves them as they are and its reason in `error`; in the constructor it raises ValueError.
     """
 
-    _esm = HERE / "lens.js"
-    _css = HERE / "lens.css"
-    text = traitlets.Unicode().tag(sync=True)
+    _esm, _css = page_files("lens")
     after = traitlets.Enum(AFTER, "mlp").tag(sync=True)
     stream = traitlets.Int(0).tag(sync=True)
     position = traitlets.Int(0).tag(sync=True)
-    error = traitlets.Unicode().tag(sync=True)
 
     def __init__(
         self,
@@ -49,16 +36,9 @@ class LensExplorer(anywidget.AnyWidget):
         model: PersimmonForCausalLM | None = None,
         tokenizer: PersimmonTokenizer | None = None,
     ):
-        if (model is None) != (tokenizer is None):
-            raise ValueError("give a model together with its tokenizer, or neither for the shipped ones")
-        if model is None:
-            model, tokenizer = load_mini()
-        self._model, self._tokenizer, self._readings = model, tokenizer, 0
-        self.reading, self._read_text = read(model, tokenizer, text), text
+        self._open(text, model, tokenizer)
         stream, position = self.reading.discovery()
         super().__init__(text=text, stream=stream, position=position)
-        self.observe(self._read, "text")
-        self.on_msg(self._answer)
 
     def details(self, stream: int, position: int) -> str:
         """The side pane of a cell, in HTML."""
@@ -90,45 +70,20 @@ class LensExplorer(anywidget.AnyWidget):
             f"LensExplorer({positions} tokens, {streams - 1} layers, after {self.after}, {name}, token {self.position})"
         )
 
-    def _repr_mimebundle_(self, **options: object) -> tuple[dict, dict]:
-        """The widget, and its figure for pages that cannot run it."""
-        file = io.BytesIO()
-        self.static().savefig(file, format="png", dpi=DOTS_PER_INCH)
-        data, metadata = super()._repr_mimebundle_(**options)
-        picture = {"image/png": base64.b64encode(file.getvalue()).decode()}
-        return data | picture, metadata | {"image/png": {"width": WIDTH}}
-
     @traitlets.validate("stream", "position")
     def _in_range(self, proposal: dict) -> int:
-        name, value = proposal["trait"].name, proposal["value"]
-        size = dict(zip(("stream", "position"), self.reading.shape))[name]
-        if not 0 <= value < size:
-            raise traitlets.TraitError(f"{name} is {value}, but must be from 0 to {size - 1} here")
-        return value
+        streams, positions = self.reading.shape
+        return in_range(proposal, {"stream": streams, "position": positions})
 
-    def _read(self, _change: object) -> None:
-        """Run the model over a new text; whatever is wrong with it, the person at the widget is to see it."""
-        try:
-            reading = read(self._model, self._tokenizer, self.text)
-        except Exception as error:
-            self.error = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            return
-        self.reading, self._read_text, self._readings = reading, self.text, self._readings + 1
-        self.error = ""
-        self.stream, self.position = reading.discovery()
-        self._answer(self, {"type": "whole"}, None)
+    def _reading_of(self, text: str) -> Reading:
+        return read(self._model, self._tokenizer, text)
 
-    def _answer(self, _widget: object, question: dict, _buffers: object) -> None:
-        """What the page asks for; an error is for whoever looks at it, and ends in an answer all the same."""
-        arguments = {name: value for name, value in question.items() if name not in ("type", "key")}
+    def _begin(self) -> None:
+        self.stream, self.position = self.reading.discovery()
+
+    def _answer_to(self, kind: str, arguments: dict) -> tuple[dict, list]:
         answers = {"whole": self._whole, "window": self._window, "cell": self._cell}
-        try:
-            content = answers[question["type"]](**arguments)
-        except Exception as error:
-            self.error = f"{type(error).__name__}: {error}"
-            content = {"failed": True}
-        named = {name: question.get(name) for name in ("type", "key")}
-        self.send(named | content | {"reading": self._readings, "text": self._read_text})
+        return answers[kind](**{name: value for name, value in arguments.items() if name != "key"}), []
 
     def _whole(self) -> dict:
         return {"tokens": self.reading.pieces, "streams": stream_names(self.reading.shape[0]), "chunk": CHUNK}

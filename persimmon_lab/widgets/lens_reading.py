@@ -11,12 +11,11 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.generation.prompts import context_limit
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.lens import decode, residual_streams
 from persimmon_lab.viz.lens_cell import Cell
-from persimmon_lab.widgets.attention_reading import LONGEST
+from persimmon_lab.widgets.reading import ids_to_read
 
 AFTER = ("attention", "mlp")
 LIKELIEST = 10  # tokens of a cell
@@ -113,15 +112,7 @@ class Reading:
 
 def read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> Reading:
     """Run the model over a text. ValueError for one that is empty, or longer than the model or the page can take."""
-    if not text.strip():
-        raise ValueError("there is nothing to read: the text is empty; write a few words")
-    ids = tokenizer(text, return_tensors="pt").input_ids
-    longest = min(context_limit(model.config), LONGEST)
-    if ids.shape[1] > longest:
-        raise ValueError(
-            f"the text has {ids.shape[1]:,} tokens, but at most {longest:,} can be read here; shorten it by "
-            f"{ids.shape[1] - longest:,} tokens"
-        )
+    ids = ids_to_read(model, tokenizer, text)
     with torch.no_grad():
         streams = {
             after: rearrange(

@@ -1,7 +1,5 @@
 """A calculator for what a Persimmon needs in memory."""
 
-import base64
-import io
 from typing import Any
 
 import ipywidgets
@@ -11,6 +9,7 @@ from matplotlib.figure import Figure
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.memory import memory_plan
 from persimmon_lab.viz.budget import memory_bars
+from persimmon_lab.widgets.pictures import as_png, png_data
 
 BYTES = {
     "float32 (4 bytes)": torch.float32,
@@ -59,12 +58,10 @@ class MemoryCalculator(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         """The widget, and beside it the picture that a page without a kernel shows."""
-        return super()._repr_mimebundle_(**options) | {"image/png": base64.b64encode(self.picture.value).decode()}
+        return super()._repr_mimebundle_(**options) | png_data(self.picture.value)
 
     def _draw(self, change: object = None):
-        png = io.BytesIO()
-        self.static().savefig(png, format="png", dpi=100)
-        self.picture.value = png.getvalue()
+        self.picture.value = as_png(self.static(), dots_per_inch=100)
         self.picture.alt_text = f"memory for {self.batch.value} conversations of {self.context.value} tokens"
 
     def __repr__(self) -> str:

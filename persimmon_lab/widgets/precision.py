@@ -1,8 +1,6 @@
 """The precision explorer: what a format and a stress do to the error of each layer and to the margin below overflow."""
 
-import base64
 import html
-import io
 from dataclasses import dataclass
 
 import ipywidgets
@@ -12,7 +10,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from persimmon_lab.heads import PersimmonForCausalLM
-from persimmon_lab.mini import load_mini
 from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.comparison import RESIDUAL, Comparison
 from persimmon_lab.numerics.formats import FORMATS
@@ -20,9 +17,9 @@ from persimmon_lab.numerics.islands import keep_in_float32
 from persimmon_lab.numerics.stress import scale_mlp, scale_residual, what_scale_mlp_does, what_scale_residual_does
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.precision import explorer
+from persimmon_lab.widgets.pictures import WIDTH, as_png, with_picture
+from persimmon_lab.widgets.reading import given_or_shipped
 
-WIDTH = 900  # of the picture on the page, in pixels
-DOTS_PER_INCH = 130
 TEXT = "human: Do you have a dog?\n\nadept: I do not have a dog, but I have a cat. Her name is Luna."
 DTYPES = ("float16", "bfloat16")
 MODULES = {
@@ -115,12 +112,6 @@ def render(bench: Bench, settings: Settings, name: str, note: str = "") -> Figur
     )
 
 
-def as_png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
-    return file.getvalue()
-
-
 class PrecisionExplorer(ipywidgets.VBox):
     """Choose a format, a module and a stress, and watch the error ladder and the overflow margin move.
 
@@ -135,10 +126,7 @@ class PrecisionExplorer(ipywidgets.VBox):
         text: str = TEXT,
         name: str = "persimmon-mini",
     ):
-        if (model is None) != (tokenizer is None):
-            raise ValueError("give a model together with its tokenizer, or neither for the shipped ones")
-        if model is None:
-            model, tokenizer = load_mini()
+        model, tokenizer = given_or_shipped(model, tokenizer)
         self.bench, self.name = Bench(model, tokenizer(text, return_tensors="pt").input_ids), name
         self.dtype = ipywidgets.ToggleButtons(options=DTYPES, description="format", style={"button_width": "82px"})
         self.module = ipywidgets.Dropdown(options=list(MODULES), description="module")
@@ -175,8 +163,7 @@ class PrecisionExplorer(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
         """The widget, and its figure for pages that cannot run it."""
-        picture = {"image/png": base64.b64encode(as_png(self.static())).decode()}
-        return super()._repr_mimebundle_(**kwargs) | picture, {"image/png": {"width": WIDTH}}
+        return with_picture(super()._repr_mimebundle_(**kwargs), as_png(self.static()))
 
     def __repr__(self) -> str:
         chosen = self.settings

@@ -1,9 +1,7 @@
 """The rotary explorer: what position, theta, partial rotation, scaling and precision do to clocks and scores."""
 
-import base64
 import dataclasses
 import html
-import io
 import math
 
 import ipywidgets
@@ -16,9 +14,9 @@ from torch import Tensor
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.rotary import apply_rotary, dynamic_theta, rotary_tables
 from persimmon_lab.viz.rotary import explorer
+from persimmon_lab.widgets.pictures import WIDTH, as_png, with_picture
 
 OFFSETS = 128  # how far back the curve of scores looks
-WIDTH = 900  # of the picture on the page, in pixels
 DOTS_PER_INCH = 150
 THETAS = tuple(digit * 10.0**power for power in range(1, 6) for digit in (1, 2, 5)) + (1e6,)
 CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": f"{WIDTH}px", "grid_gap": "2px 24px"}
@@ -102,12 +100,6 @@ def _render(position: int, config: PersimmonConfig) -> Figure:
     return explorer(phases, wavelengths, offsets, curves, exact_phases, title)
 
 
-def as_png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
-    return file.getvalue()
-
-
 class RotaryExplorer(ipywidgets.VBox):
     """Move position, theta, rotated part, scaling and precision, and watch the clocks and the scores move.
 
@@ -177,17 +169,16 @@ class RotaryExplorer(ipywidgets.VBox):
         except ValueError as error:
             self.told.value = f"<b>This cannot be drawn</b>: {html.escape(str(error))}"
             return
-        self.picture.value = as_png(render(self.position.value, config))
+        self.picture.value = as_png(render(self.position.value, config), DOTS_PER_INCH)
         self.told.value = "<br>".join(map(html.escape, told(self.position.value, config)))
 
     def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
         """The widget, and its picture for pages that cannot run it."""
         try:
-            picture = as_png(self.static())
+            picture = as_png(self.static(), DOTS_PER_INCH)
         except ValueError:
             picture = self.picture.value
-        encoded = {"image/png": base64.b64encode(picture).decode()}
-        return super()._repr_mimebundle_(**kwargs) | encoded, {"image/png": {"width": WIDTH}}
+        return with_picture(super()._repr_mimebundle_(**kwargs), picture)
 
     def __repr__(self) -> str:
         return f"RotaryExplorer(position={self.position.value}, theta={self.theta.value:.0f})"

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 from persimmon_lab import load_mini
 from persimmon_lab.widgets.attention import TEXT
 from persimmon_lab.widgets.attention_reading import read
+from tests.browser.appearance import stands_in_every_page
 
 EXPLORER = [
     "from persimmon_lab.widgets.attention import AttentionExplorer",
@@ -214,54 +215,20 @@ def test_it_stands_in_a_page_of_every_width_and_in_the_dark(jupyter):
     tokens(page).nth(KING).click()
     tokens(page).nth(GAVE).click(modifiers=["Shift"])
     expect(explorer.locator(".details")).to_contain_text("king 16 looks at")
-    page.evaluate("document.activeElement.blur()")
 
-    def picture(name):
-        page.mouse.move(5, 5)
-        page.evaluate("document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
-        around = explorer.bounding_box()
-        edges = {
-            "x": around["x"] - 8,
-            "y": around["y"] - 6,
-            "width": around["width"] + 16,
-            "height": around["height"] + 12,
-        }
-        jupyter.screenshot(name, clip=edges)
-
-    def nothing_sticks_out():
-        # Waits, as JupyterLab lays out its panels a little after the window has changed.
+    def in_the_dark():
+        # What is written on canvases follows the theme too.
         page.wait_for_function("""() => {
-            const explorer = document.querySelector(".persimmon-attention");
-            const inside = explorer.getBoundingClientRect();
-            return [...explorer.querySelectorAll("section")].every((part) => {
-                const box = part.getBoundingClientRect();
-                const fits = box.left >= inside.left && box.right <= inside.right + 1;
-                return fits && part.scrollWidth - part.clientWidth <= 1;
-            });
+            const canvas = document.querySelector(".matrix canvas");
+            const names = canvas.getContext("2d").getImageData(0, 0, canvas.width / 5, canvas.height).data;
+            const painted = [...names].filter((_, i) => i % 4 === 0 && names[i + 3] > 120);
+            return painted.length > 0 && painted.every((red) => red > 150);
         }""")
+        choice(page, "rotated part").click()
+        page.locator(".grid button[aria-label^='layer 3 head 7']").click()
+        expect(tokens(page).nth(KING - 1)).to_have_attribute("data-share", re.compile(r"\+\d"))
 
-    for width in (500, 700, 1000):
-        page.set_viewport_size({"width": width + 400, "height": 1000})
-        nothing_sticks_out()
-    page.set_viewport_size({"width": 1280, "height": 900})
-    jupyter.command("application:toggle-left-area")
-    page.wait_for_function("document.querySelector('.persimmon-attention').clientWidth > 1000")
-    nothing_sticks_out()
-    picture("attention-explorer")
-    jupyter.command("apputils:change-theme", theme="JupyterLab Dark")
-    page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
-    # What is written on canvases follows the theme too.
-    light = """() => {
-        const canvas = document.querySelector(".matrix canvas");
-        const names = canvas.getContext("2d").getImageData(0, 0, canvas.width / 5, canvas.height).data;
-        const painted = [...names].filter((_, i) => i % 4 === 0 && names[i + 3] > 120);
-        return painted.length > 0 && painted.every((red) => red > 150);
-    }"""
-    page.wait_for_function(light)
-    choice(page, "rotated part").click()
-    page.locator(".grid button[aria-label^='layer 3 head 7']").click()
-    expect(tokens(page).nth(KING - 1)).to_have_attribute("data-share", re.compile(r"\+\d"))
-    picture("attention-explorer-dark")
+    stands_in_every_page(jupyter, explorer, "attention-explorer", in_the_dark)
 
 
 def test_a_change_of_text_is_read_and_a_bad_one_leaves_the_view(opened):
@@ -276,6 +243,11 @@ def test_a_change_of_text_is_read_and_a_bad_one_leaves_the_view(opened):
     expect(alert).to_contain_text("602 tokens, but at most 512 can be read here")
     expect(tokens(page)).to_have_count(28)
     expect(panes).to_have_class(re.compile("stale"))
+    # A shorter text, which ends before the token that was kept.
+    box.fill("one two three one two three")
+    expect(tokens(page)).to_have_count(len(read(*load_mini(), box.input_value()).ids))
+    expect(panes).not_to_have_class(re.compile("stale"))
+    expect(alert).to_be_empty()
     box.fill("<script>document.title = 'taken'</script></style>\n<b>bold</b> <script> <b>bold</b>")
     expect(alert).to_be_empty()
     expect(panes).not_to_have_class(re.compile("stale"))

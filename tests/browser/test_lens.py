@@ -9,6 +9,7 @@ from persimmon_lab import load_mini
 from persimmon_lab.trace.lens import logit_lens
 from persimmon_lab.viz.lens import visible
 from persimmon_lab.viz.tokens import percent
+from tests.browser.appearance import stands_in_every_page
 
 EXPLORER = [
     "from persimmon_lab.widgets.lens import LensExplorer",
@@ -188,6 +189,11 @@ def test_a_change_of_text_is_read_and_a_bad_one_leaves_the_view(opened, expected
     box.fill("word " * 600)
     expect(alert).to_contain_text("602 tokens, but at most 512 can be read here")
     expect_cells(page, expected, [(6, RING)])
+    # A shorter text, which ends before the cell that was kept.
+    box.fill("one two three one two three")
+    expect_cells(page, Expected("one two three one two three"), [(6, 5)])
+    expect(panes).not_to_have_class(re.compile("stale"))
+    expect(alert).to_be_empty()
     markup = "<script>document.title = 'taken'</script></style>\n<b>bold</b> <script> <b>bold</b>"
     box.fill(markup)
     expect(alert).to_be_empty()
@@ -249,43 +255,18 @@ def test_it_follows_python_and_a_second_view_shows_the_same(jupyter, expected):
 def test_it_stands_in_a_page_of_every_width_and_in_the_dark(jupyter, expected):
     jupyter.open(EXPLORER)
     jupyter.run_all()
-    page, explorer = jupyter.page, jupyter.page.locator(".persimmon-lens")
+    page = jupyter.page
     cell(page, 7, RING - 1).click()
     expect_details(page, expected, 7, RING - 1)
-    page.evaluate("document.activeElement.blur()")
+    stands_in_every_page(jupyter, page.locator(".persimmon-lens"), "lens-explorer")
 
-    def picture(name):
-        page.mouse.move(5, 5)
-        page.evaluate("document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
-        around = explorer.bounding_box()
-        edges = {
-            "x": around["x"] - 8,
-            "y": around["y"] - 6,
-            "width": around["width"] + 16,
-            "height": around["height"] + 12,
-        }
-        jupyter.screenshot(name, clip=edges)
 
-    def nothing_sticks_out():
-        # In one go: JupyterLab lays its page out anew while we look.
-        page.wait_for_function("""() => {
-            const inside = document.querySelector(".persimmon-lens").getBoundingClientRect();
-            return [...document.querySelectorAll(".persimmon-lens section")].every((part) => {
-                const box = part.getBoundingClientRect();
-                const within = box.left >= inside.left && box.right <= inside.right + 1;
-                return within && part.scrollWidth - part.clientWidth <= 1;
-            });
-        }""")
-
-    for width in (500, 700, 1000):
-        page.set_viewport_size({"width": width + 400, "height": 1000})
-        nothing_sticks_out()
-    page.set_viewport_size({"width": 1280, "height": 900})
-    jupyter.command("application:toggle-left-area")
-    page.wait_for_function("document.querySelector('.persimmon-lens').clientWidth > 1000")
-    nothing_sticks_out()
-    picture("lens-explorer")
-    jupyter.command("apputils:change-theme", theme="JupyterLab Dark")
-    page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
-    expect(page.locator("#jupyterlab-splash")).to_have_count(0)
-    picture("lens-explorer-dark")
+def test_two_explorers_leave_each_other_alone(jupyter, expected):
+    jupyter.open([*EXPLORER, "other = LensExplorer()\nother"])
+    jupyter.run_all()
+    page = jupyter.page
+    first, second = (page.locator(".persimmon-lens").nth(view) for view in range(2))
+    first.locator(".choice label", has_text="after attention").click()
+    expect(first.locator(".details")).to_contain_text("after attention")
+    expect(first.locator("input:checked")).to_have_value("attention")
+    expect(second.locator("input:checked")).to_have_value("mlp")

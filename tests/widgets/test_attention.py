@@ -364,11 +364,23 @@ def test_a_text_that_cannot_be_read_leaves_the_old_view(explorer, text, said):
         AttentionExplorer(text, explorer._model, explorer._tokenizer)
 
 
+def test_a_question_about_an_earlier_text_is_no_error(explorer):
+    explorer.text = "one two three one two three"
+    messages = sent_by(explorer)
+    question = {"type": "heads", "key": "x", "token": 6, "other": 27, "direction": "from", "order": "this link"}
+    ask(explorer, reading=0, **question)
+    assert not messages
+    assert explorer.error == ""
+    ask(explorer, reading=1, **question)
+    assert "Error" in explorer.error
+
+
 def test_whatever_goes_wrong_is_shown(explorer, monkeypatch):
     messages = sent_by(explorer)
     ask(explorer, type="row", key="x", layer=99, head=0, view="pattern", token=0, direction="from")
     assert "IndexError" in explorer.error
-    assert messages[-1][0]["type"] == "failed"
+    content, _ = messages[-1]
+    assert (content["type"], content["key"], content["failed"]) == ("row", "x", True)
     monkeypatch.setattr("persimmon_lab.widgets.attention.read", lambda *_: 1 / 0)
     explorer.text = "anything"
     assert explorer.error == "ZeroDivisionError: division by zero"

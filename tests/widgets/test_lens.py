@@ -263,6 +263,17 @@ def test_a_text_that_cannot_be_read_leaves_the_old_view(explorer, text, said):
         LensExplorer(text, explorer._model, explorer._tokenizer)
 
 
+def test_a_question_about_an_earlier_text_is_no_error(explorer):
+    explorer.text = "one two three one two three"
+    messages = sent_by(explorer)
+    question = {"type": "cell", "key": "x", "after": "mlp", "stream": 5, "position": 27}
+    ask(explorer, reading=0, **question)
+    assert not messages
+    assert explorer.error == ""
+    ask(explorer, reading=1, **question)
+    assert "Error" in explorer.error
+
+
 def test_whatever_goes_wrong_is_shown(explorer, monkeypatch):
     messages = sent_by(explorer)
     ask(explorer, type="cell", key="x", after="mlp", stream=99, position=0)

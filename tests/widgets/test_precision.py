@@ -10,7 +10,8 @@ from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.islands import keep_in_float32
 from persimmon_lab.numerics.stress import scale_mlp, scale_residual
 from persimmon_lab.widgets import precision
-from persimmon_lab.widgets.precision import Bench, PrecisionExplorer, Settings, as_png, render, told, verdict
+from persimmon_lab.widgets.pictures import as_png
+from persimmon_lab.widgets.precision import Bench, PrecisionExplorer, Settings, render, told, verdict
 
 TEXT = "To be, or not to be"
 

@@ -10,9 +10,10 @@ import torch
 
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.rotary import inverse_frequencies
+from persimmon_lab.widgets.pictures import as_png
 from persimmon_lab.widgets.rotary import (
+    DOTS_PER_INCH,
     RotaryExplorer,
-    as_png,
     clock_angles,
     render,
     scores_of_equal_vectors,
@@ -141,7 +142,7 @@ def test_a_page_that_cannot_run_it_shows_its_picture():
     explorer = RotaryExplorer(CONFIG)
     data, metadata = explorer._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
-    assert base64.b64decode(data["image/png"]) == as_png(explorer.static())
+    assert base64.b64decode(data["image/png"]) == as_png(explorer.static(), DOTS_PER_INCH)
     assert [text.get_text() for text in explorer.static().axes[1].texts] == ["\n".join(told(300, CONFIG))]
     assert metadata["image/png"]["width"] == 900
 
