@@ -18,7 +18,7 @@ LARGEST = 2**25  # bytes; the pickle of the 8B release, whose tensors lie beside
 HARMLESS_MODULES = {"argparse", "collections", "datetime", "decimal", "enum", "fractions", "pathlib", "uuid"}
 BUILTINS = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "range",
             "set", "slice", "str", "tuple")  # fmt: skip
-HARMLESS = {"copyreg._reconstructor", "types.SimpleNamespace", "_codecs.encode"}
+HARMLESS = {"copyreg._reconstructor", "types.SimpleNamespace", "_codecs.encode", "builtins.getattr"}
 HARMLESS |= {f"builtins.{name}" for name in BUILTINS}
 
 

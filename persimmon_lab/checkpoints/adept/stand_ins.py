@@ -108,6 +108,13 @@ def _tensor_of_dtype(
     return StoredTensor(storage, dtype, tuple(shape), tuple(strides), offset)
 
 
+def _member(owner, name) -> Inert:
+    """A member of an enumeration, as Python 3.11.0 to 3.11.3 pickle it: getattr(class, name). Nothing is looked up."""
+    if not (isinstance(owner, type) and issubclass(owner, Inert) and isinstance(name, str)):
+        raise ValueError(f"builtins.getattr of {owner!r}, which is no enumeration")
+    return owner(name)
+
+
 def are_counts(*numbers) -> bool:
     return all(type(number) is int and number >= 0 for number in numbers)
 
@@ -115,6 +122,7 @@ def are_counts(*numbers) -> bool:
 KNOWN = {
     **DTYPES,
     "argparse.Namespace": Namespace,
+    "builtins.getattr": Recipe(_member),
     "collections.OrderedDict": Ordered,
     "torch.Size": Recipe(tuple),
     "torch._utils._rebuild_tensor": Recipe(_tensor),
