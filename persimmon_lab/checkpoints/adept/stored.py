@@ -92,6 +92,9 @@ class StoredTensor(Sealed):
 
     @property
     def contiguous(self) -> bool:
+        """Whether the elements lie in the order of their indices, without gaps; no elements do, whatever the strides."""
+        if 0 in self.shape:
+            return True
         expected = 1
         for size, stride in zip(reversed(self.shape), reversed(self.strides)):
             if size != 1 and stride != expected:

@@ -96,6 +96,14 @@ def test_equals_torch_load(tmp_path, legacy, dtype):
 
 
 @each_format
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 4)], ids=str)
+def test_tensors_without_elements_read_nothing(tmp_path, legacy, shape):
+    """At the end of a file, where there is nothing after them."""
+    contents = {"none": torch.empty(shape)}
+    assert_same(read(save(tmp_path / "x.pt", contents, legacy=legacy)), contents)
+
+
+@each_format
 def test_every_kind_of_tensor(tmp_path, legacy):
     generator = torch.Generator().manual_seed(1)
     matrix = torch.randn(6, 8, generator=generator)
