@@ -92,7 +92,7 @@ class StoredTensor(Sealed):
 
     @property
     def contiguous(self) -> bool:
-        """Whether the elements lie in the order of their indices, without gaps; no elements do, whatever the strides."""
+        """Whether the elements lie in the order of their indices, without gaps; where there are none, they do."""
         if 0 in self.shape:
             return True
         expected = 1
