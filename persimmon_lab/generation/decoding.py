@@ -39,6 +39,7 @@ def generate(
     generator: torch.Generator | None = None,
     on_token: Callable[[DecodingStep], Any] | None = None,
     cancel: threading.Event | None = None,
+    engine: str | None = None,
     return_dict_in_generate: bool = False,
     output_scores: bool = False,
     output_logits: bool = False,
@@ -55,6 +56,7 @@ def generate(
     taken for padding when the pad id is neither eos nor bos. With `inputs_embeds` alone the result holds only the new
     tokens. No prompt at all starts from bos. `past_key_values` holds keys and values of the first part of the prompt.
     `stop_strings` needs `tokenizer`. Sampling draws from `generator`, or one made from `seed`, or torch's default one.
+    `engine` says what computes: "plain" calls the model as it is; None takes what is fastest.
 
     After every step `on_token(step)` is called; returning True stops, and so does setting `cancel`: what was generated
     until then is returned. The model keeps its mode: one in training mode generates with its dropout. Gradients are off
@@ -73,6 +75,7 @@ def generate(
         tokenizer=tokenizer,
         seed=seed,
         generator=generator,
+        engine=engine,
         **settings,
     )
     scores, logits, step = [], [], None
@@ -102,6 +105,7 @@ def decode_steps(
     tokenizer: Any = None,
     seed: int | None = None,
     generator: torch.Generator | None = None,
+    engine: str | None = None,
     **settings: Any,
 ) -> Iterator[DecodingStep]:
     """The loop of `generate`, whose arguments it shares: yields one DecodingStep per new token, at least one."""
@@ -114,14 +118,17 @@ def decode_steps(
     eos_token_ids = torch.tensor(config.eos_token_ids(), dtype=torch.int64, device=model.device)
     unfinished = torch.ones(sequences.shape[0], dtype=torch.bool, device=model.device)
     cache = past_key_values
-    if isinstance(cache, tuple) or (cache is None and config.use_cache):
+    run = runner_for(model, engine)
+    if isinstance(cache, tuple):
         cache = DynamicCache.from_legacy_cache(cache)
+    elif cache is None and config.use_cache:
+        cache = run.new_cache(width + new_tokens) if hasattr(run, "new_cache") else DynamicCache()
 
     for count in range(1, new_tokens + 1):
         # Around the work and not around the yield, which would switch gradients off for the code that iterates.
         with torch.no_grad():
             inputs = _forward_inputs(model, sequences, embeds, mask, cache)
-            outputs = model(**inputs, use_cache=config.use_cache, logits_to_keep=1)
+            outputs = run(**inputs, use_cache=config.use_cache, logits_to_keep=1)
             cache = outputs.past_key_values
             logits = outputs.logits[:, -1].to(torch.float32)
             _require_numbers(logits, position=width + count - 1)
@@ -139,6 +146,11 @@ def decode_steps(
         yield DecodingStep(token_ids, logits, scores, sequences, unfinished, is_last, cache, config)
         if is_last:
             return
+
+
+def runner_for(model: Any, engine: str | None) -> Any:
+    """What is called in the model's place."""
+    return model
 
 
 def choose(
