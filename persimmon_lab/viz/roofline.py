@@ -1,0 +1,203 @@
+"""The roofline: how fast a machine could run a piece of work, given how much arithmetic it does with every byte.
+
+A piece of work that does `I` operations with each byte it reads can run at `min(bandwidth · I, peak)` operations per
+second: below the ridge `peak / bandwidth` it waits for the memory, beyond it for the arithmetic.
+Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model", 2009.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
+from matplotlib.transforms import Bbox
+
+from persimmon_lab.viz.style import CATEGORICAL, FAINT, INK, MUTED, new_figure
+
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
+MARKER_SIZE = 9  # points
+PREFIXES = ("", "k", "M", "G", "T", "P")
+EDGE = 3  # pixels between a label and the edge of the axes
+
+
+def roof(intensity: float, bandwidth: float, peak: float) -> float:
+    """The most operations per second that work of this many operations per byte can reach."""
+    return min(bandwidth * intensity, peak)
+
+
+def two_digits(value: float) -> str:
+    """9.302 -> "9.3", 183.7 -> "180": as a measured number is known, never with an exponent below a million."""
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.2g}"
+
+
+def as_rate(value: float, unit: str) -> str:
+    """4.68e10, "B/s" -> "47 GB/s"."""
+    rounded = float(f"{value:.2g}")
+    power = min(max(math.floor(math.log10(rounded) / 3), 0), len(PREFIXES) - 1)
+    return f"{two_digits(rounded / 1000**power)} {PREFIXES[power]}{unit}"
+
+
+def places(width: float, height: float, gap: float) -> Iterator[tuple[float, float, str]]:
+    """Where a label's lower left corner may stand relative to its point, in pixels, and how it is aligned there.
+
+    Right of the point first, then left, below and above, then the same further away.
+    """
+    for reach in range(8):
+        rise = reach * 0.6 * height
+        away = gap + rise
+        for up in dict.fromkeys((-0.5 * height - rise, -0.5 * height + rise)):
+            yield away, up, "left"
+            yield -away - width, up, "right"
+        yield -0.5 * width, -away - height, "center"
+        yield -0.5 * width, away, "center"
+
+
+def name_points(axes: Axes, points: Mapping[str, tuple[float, float]], bandwidth: float, peak: float) -> bool:
+    """Write each point's label beside it, clear of every text, point and line; False, and none, where one has no place.
+
+    All sizes are in pixels of the figure as it is laid out now, so nothing may move afterwards.
+    """
+    canvas = FigureCanvasAgg(axes.figure)
+    canvas.draw()
+    scale = axes.figure.dpi / 72
+    half = 0.5 * MARKER_SIZE * scale + 1
+    inside = axes.bbox.padded(-EDGE)
+    centres = dict(zip(points, axes.transData.transform(list(points.values())))) if points else {}
+    taken = [text.get_window_extent() for text in axes.texts]
+    left, right = axes.get_xlim()
+    ridge = peak / bandwidth
+    corners = axes.transData.transform([(left, bandwidth * left), (ridge, peak), (right, peak)])
+    bottom = axes.transData.transform((ridge, axes.get_ylim()[0]))
+    written, leads = [], []
+    # From the top down, so that of points above each other the upper keep the upper places.
+    for name in sorted(points, key=lambda name: -points[name][1]):
+        x, y = centres[name]
+        # Clear of its own point, and clearly away from the others, or it would seem to be theirs.
+        others = [Bbox([centre, centre]).padded(half if other == name else 2 * half) for other, centre in
+                  centres.items()]  # fmt: skip
+        gaps = [(centres[other], axes.transData.transform((intensity, roof(intensity, bandwidth, peak))))
+                for other, (intensity, _) in points.items() if other != name]  # fmt: skip
+        lines = [(corners[0], corners[1]), (corners[1], corners[2]), (bottom, corners[1]), *gaps]
+        label = axes.annotate(described(name, points[name], bandwidth, peak), points[name], (0, 0), fontsize=9,
+                              textcoords="offset pixels", linespacing=1.25, parse_math=False, va="bottom", color=INK,
+                              zorder=5)  # fmt: skip
+        written.append(label)
+        size = label.get_window_extent(canvas.get_renderer())
+        for across, up, alignment in places(size.width, size.height, half + 5 * scale):  # noqa: B007
+            box = Bbox.from_bounds(x + across, y + up, size.width, size.height)
+            within = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
+            if within and not any(box.overlaps(other) for other in taken + others) and not any(
+                crosses(box.padded(2), *line) for line in lines
+            ):  # fmt: skip
+                break
+        else:
+            for each in written:
+                each.remove()
+            return False
+        label.set(position=(across, up), multialignment=alignment)
+        taken.append(box)
+        leads.append((box, (float(x), float(y))))
+    for box, point in leads:
+        lead(axes, box, point, half + 7 * scale)
+    return True
+
+
+def described(name: str, point: tuple[float, float], bandwidth: float, peak: float, separator: str = "\n") -> str:
+    intensity, rate = point
+    return f"{name}{separator}{rate / roof(intensity, bandwidth, peak):.0%} of the roof"
+
+
+def crosses(box: Bbox, start: Iterable[float], end: Iterable[float]) -> bool:
+    """Whether the straight line from start to end passes through the box: clipped to it, something is left."""
+    low, high = 0.0, 1.0
+    for begin, stop, least, most in zip(start, end, box.min, box.max):
+        step = stop - begin
+        if step == 0:
+            if not least <= begin <= most:
+                return False
+            continue
+        first, last = sorted(((least - begin) / step, (most - begin) / step))
+        low, high = max(low, first), min(high, last)
+    return bool(low <= high)
+
+
+def lead(axes: Axes, box: Bbox, point: Sequence[float], near: float) -> None:
+    """A thin line to the point from a label further away than `near`."""
+    edge = (min(max(point[0], box.x0), box.x1), min(max(point[1], box.y0), box.y1))
+    if math.dist(edge, point) > near:
+        ends = axes.transData.inverted().transform([edge, point])
+        axes.plot(ends[:, 0], ends[:, 1], color=MUTED, linewidth=0.7, zorder=2)
+
+
+def plot_roofline(
+    points: Mapping[str, tuple[float, float]], bandwidth: float, peak: float, *, title: str = ""
+) -> Figure:
+    """Measured work under a machine's roof: operations per byte (across) against operations per second (up), both log.
+
+    Args:
+        points: name -> (operations per byte, measured operations per second); each is labelled with its share of the
+            roof above it, and a dotted line shows how far it is from it. Where the labels find no room, a key below
+            names the points.
+        bandwidth: what the memory gives, in bytes per second.
+        peak: what a matrix product reaches, in operations per second.
+
+    Raises:
+        ValueError: a number that is not positive and finite, which has no place on a logarithmic axis.
+
+    A point may stand above the roof: its data came from a nearer cache than the one that `bandwidth` was measured on.
+    """
+    numbers = {"bandwidth": (bandwidth,), "peak": (peak,), **points}
+    for name, values in numbers.items():
+        if not all(math.isfinite(value) and value > 0 for value in values):
+            raise ValueError(f"{name} is {values}; a roofline has logarithmic axes, so give positive, finite numbers")
+    ridge = peak / bandwidth
+    across = [ridge, *(intensity for intensity, _ in points.values())]
+    up = [*(rate for _, rate in points.values()), roof(min(across), bandwidth, peak)]
+    left, right = min(across) / 3, max(across) * 8
+    bottom, top = min(up) / 2.5, max(peak, *up) * 2.5
+
+    figure, axes = new_figure(9.0, 4.8)
+    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
+    axes.axvspan(left, ridge, color=FAINT, alpha=0.45, linewidth=0, zorder=0)
+    axes.plot([left, ridge, right], [bandwidth * left, peak, peak], color=INK, linewidth=2.2, zorder=3, label="_roof",
+              solid_joinstyle="miter")  # fmt: skip
+    axes.plot([ridge, ridge], [bottom, peak], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label="_ridge")
+    for index, (name, (intensity, rate)) in enumerate(points.items()):
+        colour = CATEGORICAL[index % len(CATEGORICAL)]
+        limit = roof(intensity, bandwidth, peak)
+        axes.plot([intensity] * 2, [rate, limit], color=colour, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+        axes.plot(intensity, rate, marker=MARKERS[index % len(MARKERS)], markersize=MARKER_SIZE, color=colour,
+                  markeredgecolor="white", markeredgewidth=0.8, linestyle="none", label=name, zorder=4)  # fmt: skip
+
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.5g}"))
+    axes.yaxis.set_major_formatter(EngFormatter(unit="FLOP/s"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_xlabel("operations for each byte read (FLOP per byte)")
+    axes.set_ylabel("operations per second")
+    axes.set_title(title, loc="left")
+    note = {"fontsize": 9, "color": MUTED, "textcoords": "offset points"}
+    axes.annotate(f"arithmetic: {as_rate(peak, 'FLOP/s')}", (right, peak), (-4, 4), ha="right", va="bottom", **note)
+    # In the region that nothing can reach, beside the slope at three quarters of its visible height.
+    middle = math.exp(0.25 * math.log(bottom) + 0.75 * math.log(peak)) / bandwidth
+    if middle > left * (right / left) ** 0.2:
+        slope, shift, side = (middle, bandwidth * middle), (-10, 0), {"ha": "right", "va": "center"}
+    else:
+        slope, shift, side = (left, peak), (6, 6), {"ha": "left", "va": "bottom"}
+    axes.annotate(f"memory: {as_rate(bandwidth, 'B/s')}", slope, shift, **side, **note)
+    axes.annotate(
+        f"waits for the memory  ◂  {two_digits(ridge)}", (ridge, bottom), (-5, 5), ha="right", va="bottom", **note
+    )
+    axes.annotate("▸  waits for the arithmetic", (ridge, bottom), (5, 5), ha="left", va="bottom", **note)
+    if not name_points(axes, points, bandwidth, peak):
+        handles = [line for line in axes.get_lines() if line.get_label() in points]
+        labels = [described(name, point, bandwidth, peak, ": ") for name, point in points.items()]
+        key = figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
+        for text in key.get_texts():
+            text.set_parse_math(False)
+        figure.set_figheight(4.8 + 0.22 * -(-len(points) // 2))
+    return figure
