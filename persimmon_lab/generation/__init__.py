@@ -2,6 +2,7 @@
 
 from persimmon_lab.generation.decoding import decode_steps, generate
 from persimmon_lab.generation.sampling import TokenChoice
+from persimmon_lab.generation.scoring import TokenScores, score_tokens
 from persimmon_lab.generation.settings import GenerationConfig
 from persimmon_lab.generation.steps import DecodingStep, GenerateOutput
 from persimmon_lab.generation.streaming import StreamEvent, stream
@@ -12,7 +13,9 @@ __all__ = [
     "GenerationConfig",
     "StreamEvent",
     "TokenChoice",
+    "TokenScores",
     "decode_steps",
     "generate",
+    "score_tokens",
     "stream",
 ]

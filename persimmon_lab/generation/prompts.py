@@ -1,10 +1,10 @@
 """What is settled before the first token: the settings, the prompt as tensors, and the room for new tokens."""
 
+import math
 import warnings
 from typing import Any
 
 import torch
-from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,10 +19,23 @@ def settle(model: Any, generation_config: GenerationConfig | None, settings: dic
     ids = ("bos_token_id", "eos_token_id", "pad_token_id")
     missing = {name: getattr(model.config, name, None) for name in ids if getattr(base, name) is None}
     config = base.replace(**{**missing, **settings})
-    if config.num_return_sequences < 1 or (config.num_return_sequences > 1 and not config.do_sample):
+    if config.num_beams < 1 or config.early_stopping not in (True, False, "never"):
         raise ValueError(
-            f"num_return_sequences={config.num_return_sequences} with do_sample={config.do_sample}: greedy decoding "
-            "has one answer per prompt; pass do_sample=True for several, and at least 1"
+            f"num_beams={config.num_beams!r}, early_stopping={config.early_stopping!r}, but there is at least 1 beam, "
+            'and early_stopping is True, False or "never"'
+        )
+    answers = config.num_beams if config.num_beams > 1 else math.inf if config.do_sample else 1
+    if not 1 <= config.num_return_sequences <= answers:
+        raise ValueError(
+            f"num_return_sequences={config.num_return_sequences} with do_sample={config.do_sample} and "
+            f"num_beams={config.num_beams}: greedy decoding has one answer per prompt, beam search one per beam; "
+            "pass do_sample=True or more num_beams for several, and at least 1"
+        )
+    chunk = config.prefill_chunk_size
+    if chunk is not None and (chunk < 1 or not config.use_cache):
+        raise ValueError(
+            f"prefill_chunk_size={chunk} with use_cache={config.use_cache}: a chunk has at least 1 position, and what "
+            "was read before is remembered in the cache"
         )
     if "" in config.stop_string_list():
         raise ValueError("an empty stop string would end every text at its first token")
@@ -45,21 +58,20 @@ def prepare_prompt(
 ]:
     """The prompt's ids (none with inputs_embeds), its embeddings if given, and its mask; None means nothing is padded.
 
-    Each prompt is repeated num_return_sequences times. Raises ValueError for prompts of the wrong shape or padded on
-    the right.
+    Raises ValueError for prompts of the wrong shape or padded on the right.
     """
     if inputs_embeds is not None:
         if input_ids is not None:
             raise ValueError("generate() was given both input_ids and inputs_embeds; pass one of them")
-        inputs_embeds = _copies(inputs_embeds.to(model.device), config)
+        inputs_embeds = inputs_embeds.to(model.device)
         input_ids = torch.empty(inputs_embeds.shape[0], 0, dtype=torch.int64, device=model.device)
         shape = tuple(inputs_embeds.shape[:2])
     else:
-        input_ids = _copies(_prompt_ids(model, config, input_ids), config)
+        input_ids = _prompt_ids(model, config, input_ids)
         shape = tuple(input_ids.shape)
 
     if attention_mask is not None and attention_mask.shape[-1] > 0:
-        attention_mask = _copies(attention_mask.to(model.device, torch.int64), config)
+        attention_mask = attention_mask.to(model.device, torch.int64)
         if tuple(attention_mask.shape) != shape:
             raise ValueError(f"attention_mask is {tuple(attention_mask.shape)} but the prompt is {shape}")
     elif inputs_embeds is None and _pad_id_is_only_padding(config):
@@ -130,7 +142,3 @@ def _prompt_ids(model: Any, config: GenerationConfig, input_ids: Tensor | Any) -
 def _pad_id_is_only_padding(config: GenerationConfig) -> bool:
     # As transformers infers it, except that it also takes a leading bos for padding where pad and bos share an id.
     return config.pad_token_id is not None and config.pad_token_id not in [config.bos_token_id, *config.eos_token_ids()]
-
-
-def _copies(prompts: Tensor, config: GenerationConfig) -> Tensor:
-    return repeat(prompts, "batch ... -> (batch copies) ...", copies=config.num_return_sequences)

@@ -5,6 +5,7 @@ after them renormalises by itself. Each equals its namesake in `transformers.gen
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from persimmon_lab.generation.settings import GenerationConfig
+
 REMOVED = float("-inf")
+LogitsProcessor = Callable[[Int[Tensor, "batch position"], Float[Tensor, "batch vocab"]], Float[Tensor, "batch vocab"]]
 
 
 def apply_repetition_penalty(
@@ -36,6 +40,26 @@ def apply_repetition_penalty(
     return torch.where(occurs, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
+def forbid_repeated_ngrams(
+    logits: Float[Tensor, "batch vocab"], size: int, token_ids: Int[Tensor, "batch position"]
+) -> Float[Tensor, "batch vocab"]:
+    """Remove every token that would complete a run of `size` tokens which `token_ids` already contains.
+
+    With size 1 no token comes twice. The prompt counts, and so does padding, as in transformers.
+    """
+    _require(size > 0, "no_repeat_ngram_size", size, "a number of tokens, at least 1")
+    length = token_ids.shape[1]
+    if length < size:
+        return logits
+    windows = token_ids.unfold(1, size, 1)  # every run of `size` tokens: (batch, run, token of run)
+    begun = rearrange(token_ids[:, length - size + 1 :], "batch token -> batch 1 token")
+    repeats = (windows[..., :-1] == begun).all(dim=-1)
+    # Runs that begin otherwise are pointed at one extra column, which is dropped again.
+    last = windows[..., -1].masked_fill(~repeats, logits.shape[1])
+    extra_column = logits.new_zeros(logits.shape[0], logits.shape[1] + 1, dtype=torch.bool)
+    return logits.masked_fill(extra_column.scatter(1, last, True)[:, :-1], REMOVED)
+
+
 def apply_temperature(logits: Float[Tensor, "*batch vocab"], temperature: float) -> Float[Tensor, "*batch vocab"]:
     """logits / temperature: below 1 sharpens the distribution, above 1 flattens it."""
     _require(temperature > 0, "temperature", temperature, "a number above 0; for greedy decoding leave do_sample=False")
@@ -49,7 +73,7 @@ def keep_top_k(logits: Float[Tensor, "*batch vocab"], top_k: int) -> Float[Tenso
     return logits.masked_fill(logits < smallest_kept, REMOVED)
 
 
-def keep_top_p(logits: Float[Tensor, "*batch vocab"], top_p: float) -> Float[Tensor, "*batch vocab"]:
+def keep_top_p(logits: Float[Tensor, "*batch vocab"], top_p: float, at_least: int = 1) -> Float[Tensor, "*batch vocab"]:
     """Keep the smallest set of most probable tokens whose probabilities reach `top_p` (arXiv:1904.09751).
 
     The token that crosses `top_p` stays: without it the kept mass would fall short, and a first token above `top_p`
@@ -60,15 +84,18 @@ def keep_top_p(logits: Float[Tensor, "*batch vocab"], top_p: float) -> Float[Ten
     # Seen from the tail: a token goes when it and everything less probable together fit in the 1 - top_p we may lose.
     tail_mass = ascending.softmax(dim=-1).cumsum(dim=-1)
     removed = tail_mass <= 1 - top_p
-    removed[..., -1] = False
+    removed[..., -at_least:] = False
     return logits.masked_fill(removed.scatter(-1, order, removed), REMOVED)
 
 
-def keep_min_p(logits: Float[Tensor, "*batch vocab"], min_p: float) -> Float[Tensor, "*batch vocab"]:
+def keep_min_p(logits: Float[Tensor, "*batch vocab"], min_p: float, at_least: int = 1) -> Float[Tensor, "*batch vocab"]:
     """Keep tokens at least `min_p` times as probable as the most probable one (arXiv:2407.01082)."""
     _require(0 <= min_p <= 1, "min_p", min_p, "a ratio from 0 to 1")
     probabilities = logits.softmax(dim=-1)
-    return logits.masked_fill(probabilities < min_p * probabilities.amax(dim=-1, keepdim=True), REMOVED)
+    threshold = min_p * probabilities.amax(dim=-1, keepdim=True)
+    if at_least > 1:
+        threshold = torch.minimum(threshold, probabilities.topk(at_least).values[..., -1:])
+    return logits.masked_fill(probabilities < threshold, REMOVED)
 
 
 def shape_distribution(
@@ -77,17 +104,43 @@ def shape_distribution(
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
+    at_least: int = 1,
 ) -> Float[Tensor, "*batch vocab"]:
-    """Temperature, then top-k, top-p and min-p, in transformers' order; None (or top_k=0) leaves a filter out."""
+    """Temperature, then top-k, top-p and min-p, in transformers' order; None (or top_k=0) leaves a filter out, and each
+    leaves the `at_least` most probable tokens.
+
+    Adept's sampler takes top-k or top-p, never both: give one of them.
+    """
     if temperature != 1.0:
         logits = apply_temperature(logits, temperature)
     if top_k:
-        logits = keep_top_k(logits, top_k)
+        logits = keep_top_k(logits, max(top_k, at_least))
     if top_p is not None and top_p != 1.0:
-        logits = keep_top_p(logits, top_p)
+        logits = keep_top_p(logits, top_p, at_least)
     if min_p is not None:
-        logits = keep_min_p(logits, min_p)
+        logits = keep_min_p(logits, min_p, at_least)
     return logits
+
+
+def shape_scores(
+    logits: Float[Tensor, "batch vocab"],
+    token_ids: Int[Tensor, "batch position"],
+    config: GenerationConfig,
+    visible: Bool[Tensor, "batch position"] | None = None,
+    processors: Sequence[LogitsProcessor] = (),
+    at_least: int = 1,
+) -> Float[Tensor, "batch vocab"]:
+    """What a token is chosen from, in transformers' order: repetition penalty, no repeated n-grams, the caller's own
+    `processors` one after the other and, to draw, `shape_distribution`."""
+    if config.repetition_penalty != 1.0:
+        logits = apply_repetition_penalty(logits, config.repetition_penalty, token_ids, visible)
+    if config.no_repeat_ngram_size:
+        logits = forbid_repeated_ngrams(logits, config.no_repeat_ngram_size, token_ids)
+    for processor in processors:
+        logits = processor(token_ids, logits)
+    if not config.do_sample:
+        return logits
+    return shape_distribution(logits, config.temperature, config.top_k, config.top_p, config.min_p, at_least)
 
 
 def sample(logits: Float[Tensor, "batch vocab"], generator: torch.Generator | None = None) -> Int[Tensor, "batch"]:

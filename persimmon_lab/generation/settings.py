@@ -19,8 +19,15 @@ class GenerationConfig:
     the context ends. With both, `max_new_tokens` holds.
 
     Choice: `do_sample=False` takes the most probable token; otherwise one is drawn after `temperature`, `top_k`,
-    `top_p` and `min_p`. `repetition_penalty` acts on both. The trap: transformers samples from the 50 best tokens
-    unless it is told `top_k=0`; here nothing is cut that you did not ask to cut.
+    `top_p` and `min_p`. `repetition_penalty` and `no_repeat_ngram_size` (no run of so many tokens twice) act on both.
+    The trap: transformers samples from the 50 best tokens unless it is told `top_k=0`; here nothing is cut that you did
+    not ask to cut. Adept's rule is top-k or top-p, not both.
+
+    Beams: `num_beams` above 1 searches for the most probable text (see `persimmon_lab.generation.beams`), with
+    `length_penalty` and `early_stopping`: True ends with the first `num_beams` complete texts, "never" when none can
+    become better, False when none does that is no longer than now. `num_return_sequences` of them are returned.
+
+    Long prompts: `prefill_chunk_size` positions are read at a time, which bounds what a forward pass holds.
 
     End: a row stops at an id in `eos_token_id` (one or several) or when its text contains one of `stop_strings`, and is
     filled with `pad_token_id` (else the first eos) while the other rows go on.
@@ -36,8 +43,13 @@ class GenerationConfig:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int | None = None
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
     num_return_sequences: int = 1
     use_cache: bool = True
+    prefill_chunk_size: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None

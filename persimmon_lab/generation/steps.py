@@ -19,7 +19,7 @@ class DecodingStep:
     logits: Float[Tensor, "batch vocab"]
     """As the model gave them."""
     scores: Float[Tensor, "batch vocab"]
-    """After the repetition penalty, temperature and filters: what the token was chosen from."""
+    """After penalties, the caller's own processors, temperature and filters: what the token was chosen from."""
     sequences: Int[Tensor, "batch position"]
     """The prompt and everything generated so far, this step's tokens included."""
     unfinished: Bool[Tensor, "batch"]
@@ -28,6 +28,16 @@ class DecodingStep:
     past_key_values: Any
     config: GenerationConfig
     """The settings in force."""
+
+    @property
+    def result(self) -> Int[Tensor, "answer longest"]:
+        """What `generate` returns if it ends here."""
+        return self.sequences
+
+    @property
+    def result_scores(self) -> Float[Tensor, "answer"] | None:
+        """The scores of the result where there are some: beam search's."""
+        return None
 
     def choice(self, row: int = 0, alternatives: int = 10) -> TokenChoice:
         """How the chosen token stood in the model's own distribution, before penalty, temperature and filters."""
@@ -39,6 +49,8 @@ class GenerateOutput(ModelOutput):
     """What `generate` returns with `return_dict_in_generate=True`; `scores` and `logits` have one tensor per step."""
 
     sequences: Int[Tensor, "batch position"]
+    sequences_scores: Float[Tensor, "batch"] | None = None
+    """Of beam search: the sum of the new tokens' log-probabilities / number of them ** length_penalty."""
     scores: tuple[Float[Tensor, "batch vocab"], ...] | None = None
     logits: tuple[Float[Tensor, "batch vocab"], ...] | None = None
     past_key_values: Any = None

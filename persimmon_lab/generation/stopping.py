@@ -1,9 +1,40 @@
-"""Where generation ends inside the text: stop strings, wherever the token boundaries fall."""
+"""Where generation ends: end-of-text ids, and stop strings wherever the token boundaries fall."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from persimmon_lab.generation.settings import GenerationConfig
+
 REPLACEMENT_CHARACTER = "\ufffd"
+
+
+class Ending:
+    """Tells which rows end with their last token, by an end-of-text id or a stop string.
+
+    `filler` is the id that fills them while others go on: the pad id, else the first eos, else 0. Raises ValueError for
+    stop strings without a tokenizer.
+    """
+
+    def __init__(self, config: GenerationConfig, tokenizer: Any, device: torch.device):
+        self.stop_strings, self.tokenizer = config.stop_string_list(), tokenizer
+        if self.stop_strings and tokenizer is None:
+            raise ValueError("stop_strings are looked for in the text, so generate() needs tokenizer=... to make it")
+        ids = config.eos_token_ids()
+        self.token_ids = torch.tensor(ids, dtype=torch.int64, device=device)
+        self.has_filler = config.pad_token_id is not None or bool(ids)
+        self.filler = next((i for i in [config.pad_token_id, *ids] if i is not None), 0)
+        self.possible = bool(ids or self.stop_strings)
+
+    def __call__(self, sequences: Int[Tensor, "row position"]) -> Bool[Tensor, "row"]:
+        ended = (sequences[:, -1:] == self.token_ids).any(dim=1)
+        if self.stop_strings:
+            rows = [ends_with_stop_string(self.tokenizer, row, self.stop_strings) for row in sequences.tolist()]
+            ended |= torch.tensor(rows, device=ended.device)
+        return ended
 
 
 def ends_with_stop_string(tokenizer: Any, token_ids: Sequence[int], stop_strings: Sequence[str]) -> bool:

@@ -43,9 +43,10 @@ def stream(
     the loop ends the generation, errors arrive where the events are used, and a Stop button needs only set `cancel`.
     """
     prompt_ids = tokenizer(prompt, return_tensors="pt").input_ids if isinstance(prompt, str) else prompt
-    if prompt_ids.shape[0] != 1 or options.get("num_return_sequences", 1) != 1:
+    if prompt_ids.shape[0] != 1 or options.get("num_return_sequences", 1) != 1 or options.get("num_beams", 1) != 1:
         raise ValueError(
-            f"a stream is one text, but the prompt is {tuple(prompt_ids.shape)}; use one row of it at a time"
+            f"a stream is one text that only grows, but the prompt is {tuple(prompt_ids.shape)}, or there are several "
+            "answers or beams; use one row of it at a time, and generate() for beams"
         )
     decoder = StreamingDecoder(tokenizer, skip_special_tokens=True)
     for token_id in prompt_ids[0].tolist():

@@ -19,7 +19,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("overrides", CONFIGS.values(), ids=CONFIGS.keys())
-@pytest.mark.parametrize("settings", [{}, {"repetition_penalty": 1.3}], ids=["greedy", "penalty"])
+@pytest.mark.parametrize("settings", [{}, {"repetition_penalty": 1.3}, {"no_repeat_ngram_size": 2}], ids=str)
 def test_greedy_equals_transformers(twins, padded_prompts, overrides, settings):
     """A batch padded on the left, 25 tokens past it."""
     ids, mask = padded_prompts

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.generation import logits_process as theirs
 
-from persimmon_lab.generation import sampling
+from persimmon_lab.generation import GenerationConfig, sampling
 
 PROMPT = torch.tensor([[0, 5, 9, 9, 3], [7, 7, 1, 2, 4]])
 
@@ -76,6 +76,76 @@ def test_repetition_penalty_does_not_see_padding(logits):
 def test_repetition_penalty_makes_both_signs_less_likely():
     penalised = sampling.apply_repetition_penalty(torch.tensor([[2.0, -2.0, 1.0]]), 2.0, torch.tensor([[0, 1]]))
     assert penalised.tolist() == [[1.0, -4.0, 1.0]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("seed", range(5))
+def test_repeated_ngrams(seed, size):
+    """Forty ids of three kinds are full of repeats, and so is a row of one id."""
+    ids = torch.randint(0, 3, (4, 40), generator=torch.Generator().manual_seed(seed))
+    ids[3] = 7
+    logits = random_logits(seed, rows=4)
+    expected = theirs.NoRepeatNGramLogitsProcessor(size)(ids, logits)
+    result = sampling.forbid_repeated_ngrams(logits, size, ids)
+    assert torch.equal(result, expected)
+    assert not torch.equal(result, logits)
+
+
+def test_repeated_ngrams_by_hand():
+    """Of pairs, 7 was followed by 8 and by 9; the last token is 7. A text shorter than the run has no repeat."""
+    logits = torch.zeros(1, 12)
+    removed = sampling.forbid_repeated_ngrams(logits, 2, torch.tensor([[7, 8, 7, 9, 7]])).isinf()
+    assert removed.nonzero()[:, 1].tolist() == [8, 9]
+    assert sampling.forbid_repeated_ngrams(logits, 3, torch.tensor([[7, 7]])).isfinite().all()
+    assert sampling.forbid_repeated_ngrams(logits, 3, torch.tensor([[7, 7, 7]])).isinf().nonzero()[:, 1].tolist() == [7]
+
+
+@pytest.mark.parametrize("at_least", [2, 5])
+def test_filters_leave_as_many_as_beams_need(logits, at_least):
+    least = {"min_tokens_to_keep": at_least}
+    expected = theirs.TopPLogitsWarper(0.01, **least)(PROMPT, logits)
+    assert torch.equal(sampling.keep_top_p(logits, 0.01, at_least), expected)
+    assert torch.equal(
+        sampling.keep_min_p(logits, 0.99, at_least), theirs.MinPLogitsWarper(0.99, **least)(PROMPT, logits)
+    )
+    assert torch.equal(
+        sampling.shape_distribution(logits, top_k=1, at_least=at_least),
+        theirs.TopKLogitsWarper(1, **least)(PROMPT, logits),
+    )
+
+
+def test_scores_are_shaped_in_their_order(logits):
+    """Penalty, n-grams, the caller's own, temperature, top-k, top-p, min-p: the order of transformers 5.23."""
+    config = GenerationConfig(
+        do_sample=True, repetition_penalty=1.3, no_repeat_ngram_size=1, temperature=1.7, top_k=20, top_p=0.9, min_p=0.02
+    )
+
+    def own(ids, scores):
+        return torch.where(scores.isinf(), 2.0, scores * scores)  # brings back what the n-grams removed
+
+    chain = theirs.LogitsProcessorList(
+        [theirs.RepetitionPenaltyLogitsProcessor(1.3), theirs.NoRepeatNGramLogitsProcessor(1), own,
+         theirs.TemperatureLogitsWarper(1.7), theirs.TopKLogitsWarper(20), theirs.TopPLogitsWarper(0.9),
+         theirs.MinPLogitsWarper(0.02)]
+    )  # fmt: skip
+    assert torch.equal(sampling.shape_scores(logits, PROMPT, config, processors=[own]), chain(PROMPT, logits))
+    greedy = sampling.shape_scores(logits, PROMPT, config.replace(do_sample=False), processors=[own])
+    assert torch.equal(greedy, theirs.LogitsProcessorList(list(chain)[:3])(PROMPT, logits))
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(10, None), (None, 0.8), (1, None), (None, 0.01)])
+def test_adepts_rule(logits, top_k, top_p):
+    """Top-k or top-p, never both, after the temperature. Of top-p the mask is shifted by one, so that the token that
+    crosses stays."""
+    scaled = logits / 0.7
+    if top_k is not None:
+        expected = scaled.masked_fill(scaled < scaled.topk(top_k).values[:, -1:], -torch.inf)
+    else:
+        ordered, order = scaled.sort(descending=True)
+        above = ordered.softmax(dim=-1).cumsum(dim=-1) > top_p
+        above = torch.cat([torch.zeros_like(above[:, :1]), above[:, :-1]], dim=-1)
+        expected = scaled.masked_fill(above.gather(1, order.argsort(dim=-1)), -torch.inf)
+    assert torch.equal(sampling.shape_distribution(logits, 0.7, top_k=top_k, top_p=top_p), expected)
 
 
 @pytest.mark.parametrize("top_k", [None, 0, 20])

@@ -10,7 +10,7 @@ from persimmon_lab.generation import GenerationConfig
 
 def test_json_round_trip(tmp_path):
     config = GenerationConfig(
-        do_sample=True, top_k=20, eos_token_id=[2, 5], stop_strings=["é\n"], extra={"num_beams": 1}
+        do_sample=True, top_k=20, eos_token_id=[2, 5], stop_strings=["é\n"], extra={"num_beam_groups": 1}
     )
     config.save_pretrained(tmp_path / "new")
     assert GenerationConfig.from_pretrained(tmp_path / "new") == config

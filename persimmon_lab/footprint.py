@@ -1,0 +1,59 @@
+"""Bytes that a forward pass needs besides the weights, and bytes that are free."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from persimmon_lab.config import PersimmonConfig
+
+Device = str | int  # "cuda:0" or 0, "cpu", "disk": accelerate's names
+
+
+def cache_bytes(config: PersimmonConfig, dtype: torch.dtype, positions: int, batch: int = 1) -> int:
+    """Bytes of the key/value cache: 2 * layers * hidden numbers for every position of every row."""
+    return 2 * config.num_hidden_layers * config.hidden_size * positions * batch * dtype.itemsize
+
+
+def activation_bytes(
+    config: PersimmonConfig, dtype: torch.dtype, positions: int, batch: int = 1, logits_to_keep: int = 1
+) -> int:
+    """The most that a forward pass over `positions` new positions holds at once, besides weights and cache.
+
+    The largest of three, in numbers per position, with h the hidden size and m the MLP's width:
+
+    - the MLP: 5h + 3m, five tensors as wide as the residual stream, and the neurons before, in and after their square;
+    - attention: 9h while it rotates; and in eager its scores and the pattern of the layer before, in `dtype`, and twice
+      in (at least) float32 within the softmax;
+    - the logits: 4h and those that are kept (0 keeps all), one of them looked at in float32 by greedy generation.
+
+    Without gradients. Kernels' workspaces, the allocator's rounding and the CUDA context (half a GB) come on top.
+    Source: counted on a forward pass in tests/test_memory.py.
+    """
+    rows, hidden = batch * positions, config.hidden_size
+    mlp, attention = (5 * hidden + 3 * config.intermediate_size) * rows, 9 * hidden * rows
+    layer = max(mlp, attention) * dtype.itemsize
+    if config.attn_implementation == "eager":
+        softmax = max(dtype.itemsize, torch.float32.itemsize)
+        scores = config.num_attention_heads * rows * positions * (2 * dtype.itemsize + 2 * softmax)
+        layer = max(layer, attention * dtype.itemsize + scores)
+    kept = rows if logits_to_keep == 0 else batch * min(logits_to_keep, positions)
+    checked = 1 if dtype == torch.float32 else torch.float32.itemsize + 1
+    logits = config.vocab_size * (kept * dtype.itemsize + batch * checked)
+    return max(layer, 4 * hidden * rows * dtype.itemsize + logits)
+
+
+def free_memory() -> dict[Device, int]:
+    """Bytes free now, on the GPUs in their order and then on "cpu", where the system can say."""
+    free = {f"cuda:{index}": torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())}
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free["cpu"] = int(lines["MemAvailable"].split()[0]) * 1024
+    # A container may be allowed less than the machine has; files that it has read count as used until room is needed.
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        cached = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+        used = int((group / "memory.current").read_text()) - int(cached[1])
+        free["cpu"] = min(free["cpu"], int(limit) - used)
+    return free

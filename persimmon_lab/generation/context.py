@@ -1,0 +1,134 @@
+"""A batch of texts that grows, and what the model says comes next: the one place where generation calls the model."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+LONG_PROMPT = 4096  # positions to read from which a progress bar appears by itself: seconds on a CPU
+
+
+class Context:
+    """Ids, padding mask and cache of a batch, with room reserved for the tokens to come.
+
+    `run` is called like the model. With `prompt_embeds` the text begins with positions that have no ids. `chunk` is how
+    many positions are read at once (None: all); reading in chunks needs a cache.
+    """
+
+    def __init__(
+        self,
+        run: Any,
+        ids: Int[Tensor, "batch position"],
+        mask: Int[Tensor, "batch position_of_mask"] | None,
+        cache: Any,
+        *,
+        new_tokens: int = 0,
+        use_cache: bool = True,
+        chunk: int | None = None,
+        progress: bool | None = None,
+        prompt_embeds: Float[Tensor, "batch position_of_embeds hidden"] | None = None,
+        embed: Any = None,
+    ):
+        self.run, self.cache, self.use_cache = run, cache, use_cache
+        self.chunk, self.progress = chunk, progress
+        self.prompt_embeds, self.embed = prompt_embeds, embed
+        self.without_ids = 0 if prompt_embeds is None else prompt_embeds.shape[1]
+        self.width = self.without_ids + ids.shape[1]
+        self.ids = F.pad(ids, (0, new_tokens))
+        # Default positions would count the padding; these count the tokens. Padding itself gets 0, which nothing sees.
+        self.mask = None if mask is None else F.pad(mask, (0, new_tokens), value=1)
+        self.positions = None if mask is None else (self.mask.cumsum(dim=1) - 1).clamp(min=0)
+
+    @property
+    def sequences(self) -> Int[Tensor, "batch position"]:
+        """All ids so far, a view that later tokens do not change."""
+        return self.ids[:, : self.width - self.without_ids]
+
+    @property
+    def visible(self) -> Bool[Tensor, "batch position"] | None:
+        """Which of `sequences` are no padding; None for all of them."""
+        return None if self.mask is None else self.mask[:, self.without_ids : self.width].bool()
+
+    @property
+    def seen(self) -> int:
+        """Positions that the cache holds."""
+        return 0 if self.cache is None else self.cache.get_seq_length()
+
+    def append(self, token_ids: Int[Tensor, "batch"]):
+        """One more token for every row."""
+        self.ids[:, self.width - self.without_ids] = token_ids
+        self.width += 1
+
+    def keep(self, rows: Int[Tensor, "new_batch"]):
+        """Go on with these rows, in this order (repeats allowed): what beams and several answers need."""
+        self.ids = self.ids[rows]
+        if self.mask is not None:
+            self.mask, self.positions = self.mask[rows], self.positions[rows]
+        if self.prompt_embeds is not None:
+            self.prompt_embeds = self.prompt_embeds[rows]
+        if self.cache is not None:
+            self.cache.reorder_cache(rows)
+
+    def next_logits(self) -> Float[Tensor, "batch vocab"]:
+        """Read what is new and return the last position's logits, in float32.
+
+        Whatever goes wrong or is interrupted on the way, the cache then holds what it held before. Raises
+        FloatingPointError for nan and infinity.
+        """
+        seen = self.seen
+        try:
+            *_, last = self.read()
+            logits = last[:, -1].to(torch.float32)
+            _require_numbers(logits, self.width)
+        except BaseException:
+            if self.cache is not None:
+                self.cache.crop(seen)  # the first layers may be ahead of the last ones
+            raise
+        return logits
+
+    def read(self, logits_to_keep: int = 1) -> Iterator[Float[Tensor, "batch kept vocab"]]:
+        """Run what is new through the model, chunk by chunk; yields the last logits of each chunk (0: all of them)."""
+        seen = self.seen
+        if seen >= self.width:
+            raise ValueError(
+                f"past_key_values already holds {seen} positions and the prompt has {self.width}; leave at least the "
+                f"last one out: past_key_values.crop({self.width - 1})"
+            )
+        starts = range(seen, self.width, self.chunk or self.width)
+        if len(starts) > 1:
+            shown = self.width - seen >= LONG_PROMPT if self.progress is None else self.progress
+            starts = tqdm(starts, desc="reading the prompt", unit="chunk", disable=not shown)
+        for start in starts:
+            end = min(start + (self.chunk or self.width), self.width)
+            outputs = self.run(
+                **self._inputs(start, end),
+                attention_mask=None if self.mask is None else self.mask[:, :end],
+                position_ids=None if self.positions is None else self.positions[:, start:end],
+                past_key_values=self.cache,
+                use_cache=self.use_cache,
+                logits_to_keep=logits_to_keep,
+            )
+            if self.use_cache:
+                self.cache = outputs.past_key_values
+            yield outputs.logits
+
+    def _inputs(self, start: int, end: int) -> dict[str, Tensor]:
+        if start >= self.without_ids:
+            return {"input_ids": self.ids[:, start - self.without_ids : end - self.without_ids]}
+        return {"inputs_embeds": torch.cat([self.prompt_embeds, self.embed(self.sequences)], dim=1)[:, start:end]}
+
+
+def _require_numbers(logits: Float[Tensor, "batch vocab"], position: int):
+    # Not true of nan and +inf; -inf is a token that a model may rule out.
+    if not logits.amax().item() < math.inf:
+        row = int((~(logits < math.inf)).any(dim=1).nonzero()[0])
+        raise FloatingPointError(
+            f"the model returned nan or infinity for the token at position {position} of row {row}. In float16 a "
+            "pre-activation of 256 or more overflows when it is squared (the limit is 65504): load the model with "
+            "torch_dtype=torch.bfloat16 or torch.float32. Otherwise look for nan in its weights."
+        )

@@ -1,0 +1,178 @@
+"""What is refused before it begins, and what is left behind by what was interrupted."""
+
+import pytest
+import torch
+
+from persimmon_lab import DynamicCache, StaticCache
+from persimmon_lab.generation import GenerationConfig, context, limits
+
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """free(bytes): what the CPU has left."""
+    return lambda size: monkeypatch.setattr(limits, "free_memory", lambda: {"cpu": size})
+
+
+# Memory
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_anything_is_read(tiny_model, free):
+    model, calls = tiny_model(), []
+    model.register_forward_pre_hook(lambda *call: calls.append(call))
+    free(50_000)
+    with pytest.raises(MemoryError, match=r"7 tokens and 9 new ones.*cache 0\.00 GB.*free.*prefill_chunk_size"):
+        model.generate(IDS, max_new_tokens=9)
+    assert calls == []
+    free(50_000_000)
+    assert model.generate(IDS, max_new_tokens=9, eos_token_id=None).shape == (1, 16)
+
+
+def test_just_enough_is_enough(tiny_model, free):
+    model, settings = tiny_model(), {"max_new_tokens": 9, "eos_token_id": None}
+    needed = sum(limits.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
+    free(needed)
+    model.generate(IDS, **settings)
+    free(needed - 1)
+    with pytest.raises(MemoryError):
+        model.generate(IDS, **settings)
+
+
+def test_the_cache_is_counted_as_it_will_be(tiny_model):
+    """By running: bytes of the cache that a generation leaves behind, with one position more that it ends with."""
+    model = tiny_model(eos_token_id=None)
+    for settings in ({"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}, {}):
+        config = GenerationConfig(**settings)
+        output = model.generate(
+            IDS.repeat(2, 1), max_new_tokens=9, return_dict_in_generate=True, engine="plain", seed=0, **settings
+        )
+        held = sum(tensor.nbytes for pair in output.past_key_values for tensor in pair)
+        assert limits.memory_needed(model, config, 2, 7, 9)["cache"] == held // 15 * 16
+    assert limits.memory_needed(model, GenerationConfig(use_cache=False), 2, 7, 9)["cache"] == 0
+
+
+def test_what_a_given_cache_holds_already_is_not_needed_again(tiny_model, free):
+    model, cache = tiny_model(), DynamicCache()
+    model(IDS[:, :6], past_key_values=cache, use_cache=True)
+    needed = sum(limits.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
+    held = sum(tensor.nbytes for pair in cache for tensor in pair)
+    free(needed - held)
+    model.generate(IDS, max_new_tokens=9, past_key_values=cache)
+
+
+def test_chunks_and_padding_change_the_need(tiny_model):
+    model, whole = tiny_model(), GenerationConfig()
+    forward = lambda config, **more: limits.memory_needed(model, config, 1, 5000, 9, **more)["forward"]  # noqa: E731
+    assert forward(GenerationConfig(prefill_chunk_size=10)) < forward(whole) / 50
+    assert forward(whole, padded=True) - forward(whole) == 5000 * 5000 * 9  # two masks of float32 and one of bool
+
+
+def test_where_the_system_cannot_say_nothing_is_refused(tiny_model, monkeypatch):
+    monkeypatch.setattr(limits, "free_memory", dict)
+    assert tiny_model().generate(IDS, max_new_tokens=1).shape == (1, 8)
+
+
+# Chunks
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 6, 7, 100])
+def test_reading_in_chunks_changes_nothing(tiny_model, padded_prompts, chunk):
+    ids, mask = padded_prompts
+    model = tiny_model(eos_token_id=None)
+    expected = model.generate(ids, attention_mask=mask, max_new_tokens=12)
+    assert torch.equal(model.generate(ids, attention_mask=mask, max_new_tokens=12, prefill_chunk_size=chunk), expected)
+    embeds = model.get_input_embeddings()(ids).detach()
+    from_embeds = model.generate(inputs_embeds=embeds, attention_mask=mask, max_new_tokens=12, prefill_chunk_size=chunk)
+    assert torch.equal(from_embeds, expected[:, 7:])
+    beams = {"attention_mask": mask, "max_new_tokens": 6, "num_beams": 2}
+    assert torch.equal(model.generate(ids, prefill_chunk_size=chunk, **beams), model.generate(ids, **beams))
+
+
+def test_chunks_are_as_long_as_asked(tiny_model):
+    model, lengths = tiny_model(eos_token_id=None), []
+    model.model.layers[0].register_forward_pre_hook(lambda module, arguments: lengths.append(arguments[0].shape[1]))
+    cache = DynamicCache()
+    model(IDS[:, :2], past_key_values=cache, use_cache=True)
+    model.generate(IDS, max_new_tokens=3, prefill_chunk_size=2, past_key_values=cache, engine="plain")
+    assert lengths == [2, 2, 2, 1, 1, 1]
+
+
+def test_a_long_prompt_shows_a_bar(tiny_model, capsys, monkeypatch):
+    def shows(**options):
+        tiny_model().generate(IDS, max_new_tokens=1, **options)
+        return "reading the prompt" in capsys.readouterr().err
+
+    assert not shows(prefill_chunk_size=3)
+    assert shows(prefill_chunk_size=3, progress=True)
+    assert not shows(progress=True), "one chunk is read at once"
+    monkeypatch.setattr(context, "LONG_PROMPT", 7)
+    assert shows(prefill_chunk_size=3)
+    assert not shows(prefill_chunk_size=3, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"prefill_chunk_size": 0}, "prefill_chunk_size=0"), ({"prefill_chunk_size": 4, "use_cache": False}, "use_cache")],
+)
+def test_chunks_that_cannot_be(tiny_model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model().generate(IDS, **settings)
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("make_cache", [DynamicCache, lambda: StaticCache(30)], ids=["dynamic", "static"])
+@pytest.mark.parametrize("at_call", [0, 2], ids=["prompt", "third token"])
+@pytest.mark.parametrize("settings", [{}, {"prefill_chunk_size": 3}, {"num_beams": 1}], ids=str)
+def test_an_interrupted_pass_leaves_model_and_cache_usable(tiny_model, make_cache, at_call, settings):
+    """Ctrl-C while the second layer computes, when the first has already filled its part of the cache."""
+    model, cache, calls = tiny_model(eos_token_id=None), make_cache(), []
+    settings = {"max_new_tokens": 6, "engine": "plain", **settings}
+    expected = model.generate(IDS, **settings)
+
+    def interrupt(module, arguments):
+        calls.append(1)
+        if len(calls) == at_call + 1:
+            raise KeyboardInterrupt
+
+    handle = model.model.layers[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.generate(IDS, past_key_values=cache, **settings)
+    handle.remove()
+    if len(cache):
+        assert {cache.get_seq_length(layer) for layer in range(len(cache))} <= {cache.get_seq_length()}
+    assert torch.equal(model.generate(IDS, **settings), expected)
+    cache.crop(6)
+    assert torch.equal(model.generate(IDS, past_key_values=cache, **settings), expected)
+
+
+def test_nan_leaves_a_given_cache_as_it_was(tiny_model):
+    model, cache = tiny_model(), DynamicCache()
+    model(IDS[:, :3], past_key_values=cache, use_cache=True)
+    weight = model.lm_head.weight.data[9, 0].clone()
+    model.lm_head.weight.data[9, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="position 7 of row 0"):
+        model.generate(IDS, past_key_values=cache, engine="plain")
+    assert cache.get_seq_length() == 3
+    model.lm_head.weight.data[9, 0] = weight
+    assert torch.equal(model.generate(IDS, past_key_values=cache, engine="plain"), model.generate(IDS, engine="plain"))
+
+
+def test_a_cancelled_generation_goes_on_from_its_cache(tiny_model):
+    model, cache = tiny_model(eos_token_id=None), DynamicCache()
+    begun = model.generate(IDS, max_new_tokens=9, past_key_values=cache, on_token=lambda step: True)
+    assert begun.shape == (1, 8)
+    expected = model.generate(IDS, max_new_tokens=9)
+    assert torch.equal(model.generate(begun, max_new_tokens=8, past_key_values=cache), expected)
+
+
+def test_minus_infinity_is_a_token_ruled_out(tiny_model):
+    model = tiny_model(eos_token_id=None)
+    first = int(model.generate(IDS, max_new_tokens=1)[0, -1])
+
+    def never(sequences, scores):
+        return scores.index_fill(1, torch.tensor([first]), -torch.inf)
+
+    assert first not in model.generate(IDS, max_new_tokens=9, logits_processor=[never])[0, 7:]
