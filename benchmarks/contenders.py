@@ -1,0 +1,272 @@
+"""One contender in a process of its own, which works when it is told to and otherwise sleeps.
+
+Run as a program, it reads one request a line and answers with one line, both JSON. Every contender makes the same
+weights: numbers from one seed, filled in by the parameters' names, which all libraries share; persimmon-mini's are read
+from its file. `Contender` is the other side, which starts the process and asks.
+
+Only torch and the contender's library are imported here, so that transformers 4.37.2's environment can run it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sizes import CONTENDERS, MINI, SIZES, python_of
+
+SHORTEST = 0.3  # seconds: what is over sooner is repeated, for clocks and contention are read in hundredths
+CHUNK = 1024  # positions of a long prompt at a time
+
+
+class Refused(Exception):
+    """The contender could not do what it was asked for; the message is its own."""
+
+
+class Contender:
+    """A running contender: `ask("decode", batch=8, ...)` returns its answer, a dictionary of numbers."""
+
+    def __init__(self, name: str, size: str, dtype: str, device: str = "cpu", threads: int = 1):
+        self.prepare(name, threads)
+        try:
+            self.about = self.ask("load", name=name, size=size, dtype=dtype, device=device)
+        except Refused:
+            self.close()
+            raise
+
+    def prepare(self, name: str, threads: int):
+        """Start the process."""
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+        self.name = name
+        self.process = subprocess.Popen(
+            [python_of(name), Path(__file__).resolve()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment, cwd=MINI.parents[1],
+        )  # fmt: skip
+
+    def ask(self, task: str, **arguments) -> dict:
+        """Raises Refused with the contender's own words, or when it has died."""
+        try:
+            self.process.stdin.write(json.dumps({"task": task, **arguments}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        answer = json.loads(line) if line else {"refused": f"died (exit status {self.process.wait()})"}
+        if "refused" in answer:
+            raise Refused(answer["refused"])
+        return answer
+
+    def close(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Worker:
+    """What the process does for each request: the methods are the tasks."""
+
+    def load(self, name: str, size: str, dtype: str, device: str) -> dict:
+        import torch
+
+        self.torch, self.device, self.size = torch, device, size
+        self.library, self.way = CONTENDERS[name]
+        torch.manual_seed(0)
+        torch.set_default_dtype(getattr(torch, dtype))
+        with torch.device(device):
+            self.model = self.make(dict(SIZES[size])).eval()
+        torch.set_default_dtype(torch.float32)
+        self.model.to(getattr(torch, dtype))
+        self.fill()
+        self.resident = memory(self, "VmRSS")
+        return {"parameters": sum(each.numel() for each in self.model.parameters()), "torch": torch.__version__}
+
+    def make(self, sizes: dict):
+        if self.library == "persimmon_lab":
+            from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
+
+            return PersimmonForCausalLM(PersimmonConfig(**sizes))
+        from transformers import PersimmonConfig, PersimmonForCausalLM
+
+        if self.way is None:
+            return PersimmonForCausalLM(PersimmonConfig(**sizes))
+        return PersimmonForCausalLM._from_config(PersimmonConfig(**sizes), attn_implementation=self.way)
+
+    def fill(self):
+        """Give every contender the same weights."""
+        if self.size == "mini":
+            from safetensors.torch import load_file
+
+            self.model.load_state_dict(load_file(MINI / "model.safetensors"), strict=False)
+            return
+        source = self.torch.Generator(self.device).manual_seed(0)
+        with self.torch.no_grad():
+            for name, parameter in sorted(self.model.named_parameters()):
+                parameter.normal_(0.0, 0.02, generator=source)
+                if "layernorm" in name and name.endswith("weight"):
+                    parameter.add_(1.0)
+
+    def tokens(self, batch: int, length: int):
+        source = self.torch.Generator().manual_seed(length)
+        vocab = SIZES[self.size]["vocab_size"]
+        return self.torch.randint(4, vocab, (batch, length), generator=source).to(self.device)
+
+    def generate(self, ids, new: int, **more):
+        """The public `generate`, greedy, exactly `new` tokens."""
+        if self.library == "persimmon_lab":
+            ours = {"do_sample": False, "eos_token_id": [], "engine": self.way, **more}
+            return self.model.generate(ids, max_new_tokens=new, **ours)
+        length = {"min_new_tokens": new, "max_new_tokens": new}
+        mask = self.torch.ones_like(ids)
+        return self.model.generate(ids, attention_mask=mask, do_sample=False, eos_token_id=-1, pad_token_id=3, **length)
+
+    def seconds(self, work, shortest: float = SHORTEST) -> float:
+        """Of one run of `work`, over as many as take `shortest` seconds."""
+        runs, start = 0, time.perf_counter()
+        while not runs or time.perf_counter() - start < shortest:
+            work()
+            if self.device != "cpu":
+                self.torch.cuda.synchronize()
+            runs += 1
+        return (time.perf_counter() - start) / runs
+
+    def decode(self, batch: int, prompt: int, new: int) -> dict:
+        """Tokens a second after the first one: the time of 1 + new tokens less that of 1."""
+        ids = self.tokens(batch, prompt)
+        one = self.seconds(lambda: self.generate(ids, 1), SHORTEST / 3)
+        all_of_them = self.seconds(lambda: self.generate(ids, 1 + new))
+        return {"rate": batch * new / max(all_of_them - one, 1e-9), "first": one}
+
+    def prefill(self, length: int) -> dict:
+        """Prompt tokens a second until the first new token is there."""
+        ids = self.tokens(1, length)
+        first = self.seconds(lambda: self.generate(ids, 1))
+        return {"rate": length / first, "first": first}
+
+    def train(self, batch: int, length: int) -> dict:
+        """Tokens a second of a training step: loss, gradients, AdamW."""
+        ids = self.tokens(batch, length)
+        self.model.train()
+        if not hasattr(self, "optimiser"):
+            self.optimiser = self.torch.optim.AdamW(self.model.parameters(), lr=1e-6)
+
+        def step():
+            self.model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+
+        return {"rate": batch * length / self.seconds(step)}
+
+    def memory(self, length: int, chunked: bool = False) -> dict:
+        """Bytes at the peak of reading a prompt, in all and beyond what was there with the weights loaded."""
+        forget_the_peak(self)
+        more = {"prefill_chunk_size": CHUNK} if chunked else {}
+        first = self.seconds(lambda: self.generate(self.tokens(1, length), 1, **more), 0)
+        peak = memory(self, "VmHWM")
+        return {"peak": peak, "beyond": peak - self.resident, "rate": length / first}
+
+    def limits(self, dtype: str, rows: int) -> dict:
+        """What this machine can right now, in bytes and operations a second (needs no model)."""
+        import torch
+
+        from persimmon_lab.roofline import measure_bandwidth, measure_matrix_rate
+
+        device, dtype = self.device, getattr(torch, dtype)
+        on_gpu = {} if device == "cpu" else {"size": 8192}
+        bandwidth = measure_bandwidth(dtype, device, repeats=5)
+        return {"bandwidth": bandwidth, "matrix": measure_matrix_rate(dtype, device, repeats=3, **on_gpu)}
+
+    def prepare_limits(self, device: str) -> dict:
+        self.device = device
+        return {}
+
+    def widget(self, new: int) -> dict:
+        """Seconds of generating, and of the playground that shows it, with one set of settings."""
+        from persimmon_lab import load_mini
+        from persimmon_lab.widgets.playground import GenerationPlayground
+
+        if not hasattr(self, "playground"):
+            model, tokenizer = load_mini()
+            prompt = "human: Hello, how are you?\n\nadept:"
+            self.playground = GenerationPlayground(model, tokenizer, prompt, max_new_tokens=new, seed=0)
+        widget = self.playground
+        ids = widget.tokenizer(widget.settings.prompt, return_tensors="pt").input_ids
+        without, made = (time.perf_counter(), widget.model.generate(ids, **widget.settings.generate_arguments()))
+        without = time.perf_counter() - without
+        start = time.perf_counter()
+        widget.generate().wait()
+        shown = time.perf_counter() - start
+        count = made.shape[1] - ids.shape[1]
+        if widget.run.error is not None:
+            raise widget.run.error
+        rate = len(widget.run.tokens) / shown
+        return {"rate": rate, "cost": shown / len(widget.run.tokens) / (without / count) - 1}
+
+    def bits_per_byte(self) -> dict:
+        """Of persimmon-mini's model card, which it was not trained on, by the plain model and by this engine."""
+        from persimmon_lab import load_mini
+        from persimmon_lab.generation.fast import runner_for
+
+        model, tokenizer = load_mini()
+        ids = tokenizer((MINI / "MODEL_CARD.md").read_text(encoding="utf-8"), return_tensors="pt").input_ids
+        rows = [row for row in ids.split(512, dim=1) if row.shape[1] == 512]
+        size = sum(len(tokenizer.decode(row[0, 1:]).encode()) for row in rows)
+        nats = {}
+        for engine in ("plain", self.way):
+            run, total = runner_for(model, engine), 0.0
+            for row in rows:
+                with self.torch.no_grad():
+                    logits = run(input_ids=row, use_cache=False, logits_to_keep=0).logits.float()
+                total += self.torch.nn.functional.cross_entropy(logits[0, :-1], row[0, 1:], reduction="sum").item()
+            nats[engine] = total / 0.6931471805599453 / size
+        return {"plain": nats["plain"], "engine": nats[self.way], "bytes": size}
+
+    def profile(self, batch: int, prompt: int, new: int) -> dict:
+        """Where a decode step's time goes: microseconds per step by operator, and how often it is called."""
+        ids = self.tokens(batch, prompt)
+        self.generate(ids, 2)
+        with self.torch.profiler.profile() as profiler:
+            start = time.perf_counter()
+            self.generate(ids, new)
+            whole = time.perf_counter() - start
+        rows = [(each.key, each.self_cpu_time_total / new, each.count / new) for each in profiler.key_averages()]
+        return {"step": whole / new * 1e6, "rows": sorted(rows, key=lambda row: -row[1])[:18]}
+
+
+def memory(worker: Worker, field: str) -> int:
+    if worker.device != "cpu":
+        peak = worker.torch.cuda.max_memory_allocated
+        return peak() if field == "VmHWM" else worker.torch.cuda.memory_allocated()
+    from machine import resident
+
+    return resident(field)
+
+
+def forget_the_peak(worker: Worker):
+    if worker.device != "cpu":
+        return worker.torch.cuda.reset_peak_memory_stats()
+    import machine
+
+    return machine.forget_the_peak()
+
+
+def main():
+    answers = os.fdopen(os.dup(1), "w")  # what libraries print goes to stderr instead
+    os.dup2(2, 1)
+    worker = Worker()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(worker, request.pop("task"))(**request)
+        except Exception as error:
+            answer = {"refused": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
