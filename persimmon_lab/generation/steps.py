@@ -46,11 +46,12 @@ class DecodingStep:
 
 @dataclass
 class GenerateOutput(ModelOutput):
-    """What `generate` returns with `return_dict_in_generate=True`; `scores` and `logits` have one tensor per step."""
+    """What `generate` returns with `return_dict_in_generate=True`; `scores` and `logits` have one tensor per step,
+    with a row for each row that was decoded: with beams, each running beam."""
 
     sequences: Int[Tensor, "batch position"]
     sequences_scores: Float[Tensor, "batch"] | None = None
     """Of beam search: the sum of the new tokens' log-probabilities / number of them ** length_penalty."""
-    scores: tuple[Float[Tensor, "batch vocab"], ...] | None = None
-    logits: tuple[Float[Tensor, "batch vocab"], ...] | None = None
+    scores: tuple[Float[Tensor, "row vocab"], ...] | None = None
+    logits: tuple[Float[Tensor, "row vocab"], ...] | None = None
     past_key_values: Any = None
