@@ -7,6 +7,7 @@ from its file. `Contender` is the other side, which starts the process and asks.
 Only torch and the contender's library are imported here, so that transformers 4.37.2's environment can run it.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -59,7 +60,8 @@ class Contender:
         return answer
 
     def close(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it died before it read the last request
+            self.process.stdin.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:

@@ -184,6 +184,11 @@ def start(names: list[str], size: str, dtype: str, device: str, threads: int) ->
     return workers
 
 
+def is_measured(result: dict | None) -> bool:
+    """Whether anything came of it: what everyone refused is asked again."""
+    return bool(result) and bool(result.get("rates") or result.get("answers"))
+
+
 def store(path: Path, results: dict):
     path.parent.mkdir(exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
@@ -221,7 +226,7 @@ def run(arguments: argparse.Namespace):
                 case["contenders"] = [
                     name for name in chosen if name in arguments.contenders and python_of(name).exists()
                 ]
-            wanted = [case for case in wanted if arguments.again or key(case) not in results["cases"]]
+            wanted = [case for case in wanted if arguments.again or not is_measured(results["cases"].get(key(case)))]
             shared = [case for case in wanted if case["kind"] not in ("memory", "int8")]
             names = list(dict.fromkeys(name for case in shared for name in case["contenders"]))
             print(f"{size} {dtype}: {len(wanted)} cases", flush=True)

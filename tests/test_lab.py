@@ -156,6 +156,15 @@ def test_pytest_arguments_are_handed_on(lab):
     assert lab.commands[-1] == "-m pytest -n 2 --dist loadfile --nbval -k rotary -x"
 
 
+def test_the_benchmark_makes_its_old_peer_once(lab):
+    lab.main("bench", "--quick")
+    assert [command.split("/")[-1] for command in lab.commands[-2:]] == ["old_transformers.py", "speed.py --quick"]
+    (lab.ROOT / "benchmarks" / ".venv-4.37.2").mkdir(parents=True)
+    count = len(lab.commands)
+    lab.main("bench", "--quick")
+    assert len(lab.commands) == count + 1 and lab.commands[-1].endswith("speed.py --quick")
+
+
 # Opening
 
 
