@@ -1,7 +1,8 @@
 """Key/value caches: what attention remembers of the positions it has already seen.
 
 Keys are stored after rotation, each tensor as (batch, head, position, channel). `DynamicCache` grows with every step;
-`StaticCache` reserves its room once and fills it. Both speak transformers 4.37's names.
+`ReservedCache` does so in room that it keeps ahead; `StaticCache` reserves its room once and fills it. All speak
+transformers 4.37's names.
 """
 
 from collections.abc import Iterator
@@ -70,6 +71,75 @@ class DynamicCache:
         for layer_index, (key, value) in enumerate(past_key_values or ()):
             cache.update(key, value, layer_index)
         return cache
+
+
+class ReservedCache(DynamicCache):
+    """A DynamicCache in reserved room: a new position is written, and what is there already stays where it lies.
+
+    `room` positions are reserved at the first update; when they are full, twice as many. With gradients on, updates
+    concatenate as DynamicCache does, because a tensor written in place could not be trained through.
+    """
+
+    def __init__(self, room: int = 0):
+        super().__init__()
+        self.room = room
+        self._reserved: list[tuple[Tensor, Tensor] | None] = []  # one layer's keys and values, room included
+
+    def update(self, key: KeyOrValue, value: KeyOrValue, layer_index: int) -> tuple[Tensor, Tensor]:
+        """Write the new positions of one layer behind those it holds; return all that it now holds, as views."""
+        if torch.is_grad_enabled() and key.requires_grad:
+            return super().update(key, value, layer_index)
+        start = self.get_seq_length(layer_index)
+        end = start + key.shape[-2]
+        keys, values = self._with_room(key, value, layer_index, end)
+        keys[:, :, start:end], values[:, :, start:end] = key, value
+        self.key_cache[layer_index], self.value_cache[layer_index] = keys[:, :, :end], values[:, :, :end]
+        return self[layer_index]
+
+    def reserved(self) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's whole room, (batch head room channel), for those who write there themselves and `advance`."""
+        return [self._with_room(key, value, i, key.shape[-2]) for i, (key, value) in enumerate(self)]
+
+    def has_room(self, positions: int) -> bool:
+        """Whether every layer holds something and can take `positions` more where it lies."""
+        if len(self) == 0:
+            return False
+        held = self.get_seq_length()
+        return self._with_room(*self[0], 0, held)[0].shape[2] >= held + positions
+
+    def advance(self, positions: int):
+        """Count `positions` more as held, after they were written into the reserved room."""
+        end = self.get_seq_length() + positions
+        for layer_index, (keys, values) in enumerate(self.reserved()):
+            self.key_cache[layer_index], self.value_cache[layer_index] = keys[:, :, :end], values[:, :, :end]
+
+    def reorder_cache(self, rows: Int[Tensor, "new_batch"]):
+        """Keep the given rows of the batch, in that order (repeats allowed), in the same room if they are as many."""
+        for layer_index, held in enumerate(self):
+            chosen = [tensor.index_select(0, rows.to(tensor.device)) for tensor in held]
+            if len(rows) == len(held[0]):
+                held[0].copy_(chosen[0])
+                held[1].copy_(chosen[1])
+            else:
+                self.key_cache[layer_index], self.value_cache[layer_index] = chosen
+
+    def _with_room(self, key: KeyOrValue, value: KeyOrValue, layer_index: int, end: int) -> tuple[Tensor, Tensor]:
+        """The layer's reserved tensors, made or enlarged so that `end` positions fit."""
+        if layer_index == len(self):
+            self.key_cache.append(key[:, :, :0])
+            self.value_cache.append(value[:, :, :0])
+        self._reserved += [None] * (len(self) - len(self._reserved))
+        held, reserved = self[layer_index], self._reserved[layer_index]
+        # Whoever put other tensors in our place (super's update, reorder_cache, a caller) has left the room.
+        is_ours = reserved is not None and reserved[0].data_ptr() == held[0].data_ptr()
+        if not is_ours or reserved[0].shape[2] < end:
+            room = self.room if end <= self.room else max(end, 2 * held[0].shape[2])
+            # Zeros, because a step of fixed shapes multiplies what it masks by 0, and chance numbers may be nan.
+            reserved = tuple(tensor.new_zeros(*tensor.shape[:2], room, tensor.shape[3]) for tensor in held)
+            for larger, tensor in zip(reserved, held, strict=True):
+                larger[:, :, : tensor.shape[2]] = tensor
+            self._reserved[layer_index] = reserved
+        return reserved
 
 
 class StaticCache:

@@ -20,6 +20,7 @@ from torch import Tensor
 from persimmon_lab.cache import DynamicCache
 from persimmon_lab.generation.beams import beam_steps
 from persimmon_lab.generation.context import Context
+from persimmon_lab.generation.engines import runner_for
 from persimmon_lab.generation.limits import require_memory
 from persimmon_lab.generation.prompts import count_new_tokens, prepare_prompt, settle
 from persimmon_lab.generation.sampling import LogitsProcessor, sample, shape_scores
@@ -172,11 +173,6 @@ def decode_steps(
         )  # fmt: skip
         if is_last:
             return
-
-
-def runner_for(model: Any, engine: str | None) -> Any:
-    """What is called in the model's place."""
-    return model
 
 
 def _random_source(model: Any, seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:

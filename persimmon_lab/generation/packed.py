@@ -1,0 +1,109 @@
+"""Linear layers laid out for speed: the same product, on weights that were rearranged or rounded beforehand.
+
+A single row against a matrix costs what it takes to stream the matrix in, and a CPU streams a plain (output, input)
+matrix at a third to a half of what memory gives. oneDNN has blocked layouts that stream at full speed. torch reaches
+them by private operators, so `can_pack` tries them first, and the plain product stands in where they are missing.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Rows = Float[Tensor, "batch position input"]
+Product = Float[Tensor, "batch position output"]
+
+
+class PlainLinear:
+    """`F.linear` on the weight as it is, then a relu if asked for."""
+
+    def __init__(self, linear: nn.Linear, relu: bool = False):
+        self.weight, self.bias, self.relu = linear.weight.detach(), linear.bias, relu
+
+    def __call__(self, x: Rows) -> Product:
+        product = F.linear(x, self.weight, self.bias)
+        return product.relu_() if self.relu else product
+
+
+class PackedLinear:
+    """oneDNN's product on its own layout of the weight, with bias and relu in the same pass over the result."""
+
+    def __init__(self, linear: nn.Linear, relu: bool = False):
+        # The 1 is the number of rows to expect; layouts for more are slower at one and no faster at many.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), 1)
+        self.bias, self.relu = linear.bias, relu
+
+    def __call__(self, x: Rows) -> Product:
+        unary = "relu" if self.relu else "none"
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, unary, [], "")
+
+
+class Int8Linear:
+    """Weights rounded to int8 by output row, rows of x to 8 bits as they come; products are summed in int32."""
+
+    def __init__(self, linear: nn.Linear, relu: bool = False):
+        weight = linear.weight.detach().to(torch.float32)
+        scales = int8_scales(weight)
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        with warnings.catch_warnings():  # torch means to drop its quantised tensors, and has no other way in yet
+            warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*", category=UserWarning)
+            rounded = torch.quantize_per_channel(weight, scales.to(torch.float64), zeros, axis=0, dtype=torch.qint8)
+        bias = None if linear.bias is None else linear.bias.detach().to(torch.float32)
+        self.weight = torch.ops.quantized.linear_prepack(rounded, bias)
+        self.product = torch.ops.quantized.linear_relu_dynamic if relu else torch.ops.quantized.linear_dynamic
+        # Without VNNI pairs of products are summed in 16 bits, which 8 bits of x could overflow.
+        self.seven_bits = not torch.cpu._is_vnni_supported()
+
+    def __call__(self, x: Rows) -> Product:
+        return self.product(x.to(torch.float32), self.weight, self.seven_bits).to(x.dtype)
+
+
+class Int8WeightLinear:
+    """Weights rounded to int8 by output row; x stays as it is and the sums are float32."""
+
+    def __init__(self, linear: nn.Linear, relu: bool = False):
+        weight = linear.weight.detach().to(torch.float32)
+        scales = int8_scales(weight)
+        self.weight = (weight / scales[:, None]).round().to(torch.int8)
+        self.scales = scales.to(linear.weight.dtype)
+        self.bias, self.relu = linear.bias, relu
+
+    def __call__(self, x: Rows) -> Product:
+        product = torch.ops.aten._weight_int8pack_mm(x.flatten(0, 1), self.weight, self.scales)
+        product = product.unflatten(0, x.shape[:2])
+        product = product if self.bias is None else product.add_(self.bias)
+        return product.relu_() if self.relu else product
+
+
+Linear = PlainLinear | PackedLinear | Int8Linear | Int8WeightLinear
+LinearKind = Callable[..., Linear]
+
+
+def int8_scales(weight: Float[Tensor, "output input"]) -> Float[Tensor, "output"]:
+    """What one step of int8 is worth in each output row: its largest magnitude over 127. A row of zeros gets 1."""
+    largest = weight.abs().amax(dim=1)
+    return torch.where(largest > 0, largest / 127, 1.0)
+
+
+@functools.cache
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this machine's torch has oneDNN's packed product for `dtype` and it gives what `F.linear` gives."""
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    linear = nn.Linear(32, 32, dtype=dtype)
+    with torch.no_grad():
+        nn.init.constant_(linear.weight, 0.25)
+        x = torch.ones(1, 1, 32, dtype=dtype)
+        try:
+            return torch.equal(PackedLinear(linear, relu=True)(x), PlainLinear(linear, relu=True)(x))
+        except (AttributeError, NotImplementedError, RuntimeError):
+            return False
+
+
+def best_kind(dtype: torch.dtype, device: torch.device) -> LinearKind:
+    """Packed on a CPU that can, else plain."""
+    return PackedLinear if device.type == "cpu" and torch.backends.mkldnn.enabled and can_pack(dtype) else PlainLinear

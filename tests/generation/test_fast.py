@@ -1,0 +1,449 @@
+"""The fast engines give the model's numbers, and step back where they would not."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from persimmon_lab import PersimmonForCausalLM
+from persimmon_lab.cache import DynamicCache, ReservedCache
+from persimmon_lab.generation import engines, fast, packed
+from persimmon_lab.generation.engines import ENGINES, laid_out, runner_for
+from persimmon_lab.generation.fast import FastRunner, attend_in_float32, bucket_of
+from persimmon_lab.generation.packed import Int8Linear, Int8WeightLinear, PackedLinear, PlainLinear, can_pack
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 0.15, torch.float16: 0.02}
+KINDS = [
+    PlainLinear,
+    pytest.param(PackedLinear, marks=pytest.mark.skipif(not can_pack(torch.float32), reason="no oneDNN")),
+]
+CONFIGS = {
+    "as released": {},
+    "no query and key norms": {"qk_layernorm": False},
+    "gelu": {"hidden_act": "gelu"},
+    "plain relu": {"hidden_act": "relu"},
+    "tied": {"tie_word_embeddings": True},
+    "adept's rotation": {"rope_precision": "adept", "max_position_embeddings": 600},
+    "full rotation": {"partial_rotary_factor": 1.0},
+    "linear scaling": {"rope_scaling": {"type": "linear", "factor": 3.0}, "max_position_embeddings": 8},
+    "dynamic scaling": {"rope_scaling": {"type": "dynamic", "factor": 3.0}, "max_position_embeddings": 8},
+}
+
+
+def prompt(batch: int = 3, length: int = 14) -> torch.Tensor:
+    return torch.randint(3, 128, (batch, length), generator=torch.Generator().manual_seed(5))
+
+
+def in_pieces(run, cache, input_ids, pieces, **arguments):
+    """Logits of every position, given piece by piece."""
+    logits, start = [], 0
+    for piece in pieces:
+        end = start + piece
+        mask = None if "attention_mask" not in arguments else arguments["attention_mask"][:, :end]
+        positions = None if "position_ids" not in arguments else arguments["position_ids"][:, start:end]
+        with torch.no_grad():
+            output = run(
+                input_ids=input_ids[:, start:end], attention_mask=mask, position_ids=positions, past_key_values=cache,
+                use_cache=True, logits_to_keep=0,
+            )  # fmt: skip
+        logits.append(output.logits)
+        assert output.past_key_values is cache
+        start = end
+    return torch.cat(logits, dim=1)
+
+
+def randomised(model):
+    """Every weight and bias away from its start, so that a forgotten one shows."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("padded", [False, True], ids=["", "padded"])
+def test_logits_are_the_models(tiny_model, kind, config, padded):
+    model = randomised(tiny_model(**config))
+    input_ids, arguments = prompt(), {}
+    if padded:
+        mask = torch.ones_like(input_ids)
+        mask[1, :3] = 0
+        arguments = {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+    pieces = [6, 1, 4, 1, 1, 1]
+    wanted = in_pieces(model, DynamicCache(), input_ids, pieces, **arguments)
+    for cache in (DynamicCache(), ReservedCache(20), ReservedCache(0)):
+        logits = in_pieces(FastRunner(model, kind), cache, input_ids, pieces, **arguments)
+        assert (logits - wanted).abs().max() < TOLERANCE[torch.float32]
+    static = FastRunner(model, kind)
+    static.static = True
+    logits = in_pieces(static, static.new_cache(20), input_ids, pieces, **arguments)
+    assert static._step is not None
+    assert (logits - wanted).abs().max() < TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_logits_in_every_dtype(tiny_model, dtype):
+    model = tiny_model().to(dtype)
+    wanted = in_pieces(model, DynamicCache(), prompt(), [6, 1, 1])
+    run = runner_for(model, "fast")
+    logits = in_pieces(run, run.new_cache(9), prompt(), [6, 1, 1])
+    assert logits.dtype == dtype
+    assert (logits - wanted).abs().max() < TOLERANCE[dtype]
+
+
+def test_embeddings_and_every_number_of_logits(tiny_model):
+    model = tiny_model()
+    run, embeds = FastRunner(model), model.get_input_embeddings()(prompt()).detach()
+    for keep in (0, 1, 5):
+        wanted = model(inputs_embeds=embeds, logits_to_keep=keep).logits
+        output = run(inputs_embeds=embeds, logits_to_keep=keep, use_cache=False)
+        assert output.past_key_values is None
+        assert torch.allclose(output.logits, wanted, atol=2e-5)
+
+
+def test_ids_outside_the_vocabulary_are_named(tiny_model):
+    with pytest.raises(IndexError, match="token id 128"):
+        runner_for(tiny_model(), "fast")(torch.tensor([[3, 128]]))
+
+
+# Tokens
+
+
+@pytest.mark.parametrize("engine", [None, "plain", "fast"])
+def test_tokens_of_transformers(twins, padded_prompts, engine):
+    ours, theirs = twins()
+    ids, mask = padded_prompts
+    wanted = theirs.generate(ids, attention_mask=mask, max_new_tokens=20, do_sample=False)
+    assert torch.equal(ours.generate(ids, attention_mask=mask, max_new_tokens=20, engine=engine), wanted)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"do_sample": True, "seed": 4}, {"num_beams": 3}, {"repetition_penalty": 1.3}], ids=str
+)
+def test_tokens_of_the_plain_engine(tiny_model, padded_prompts, settings):
+    ids, mask = padded_prompts
+    texts = [
+        tiny_model().generate(ids, attention_mask=mask, max_new_tokens=20, engine=engine, **settings)
+        for engine in ("plain", "fast", None)
+    ]
+    assert torch.equal(texts[0], texts[1])
+    assert torch.equal(texts[0], texts[2])
+
+
+def test_half_precision_and_int8_agree_mostly(tiny_model):
+    """Where the engines round differently, so do they choose; how often is measured in benchmarks/speed.py."""
+    model = tiny_model()
+    with torch.no_grad():
+        wanted = model(prompt(8, 40)).logits
+    for kind, share in ((Int8Linear, 0.8), (Int8WeightLinear, 0.8)):
+        logits = FastRunner(model, kind)(prompt(8, 40), logits_to_keep=0).logits
+        error = (logits - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
+        assert 1e-4 < error < 0.06, f"{kind.__name__} is off by {error:.3f}"
+        assert (logits.argmax(-1) == wanted.argmax(-1)).float().mean() > share
+
+
+def test_a_cache_given_by_the_caller_is_extended(tiny_model):
+    model, cache = tiny_model(), DynamicCache()
+    with torch.no_grad():
+        model(prompt()[:, :-1], past_key_values=cache, use_cache=True)
+    output = model.generate(
+        prompt(), past_key_values=cache, max_new_tokens=5, engine="fast", return_dict_in_generate=True
+    )
+    assert output.past_key_values is cache
+    assert torch.equal(output.sequences, model.generate(prompt(), max_new_tokens=5, engine="plain"))
+
+
+def test_the_cache_that_comes_back_can_be_continued_by_the_model(tiny_model):
+    model = tiny_model()
+    output = model.generate(prompt(), max_new_tokens=5, eos_token_id=None, return_dict_in_generate=True)
+    assert isinstance(output.past_key_values, ReservedCache)
+    wanted = model(output.sequences).logits[:, -1]
+    logits = model(output.sequences[:, -1:], past_key_values=output.past_key_values, use_cache=True).logits[:, -1]
+    assert torch.allclose(logits, wanted, atol=2e-5)
+
+
+# Which engine
+
+
+def test_the_fast_engine_is_the_default(tiny_model):
+    assert isinstance(runner_for(tiny_model()), FastRunner)
+    model = tiny_model()
+    assert runner_for(model, "plain") is model
+
+
+def spoil(model: PersimmonForCausalLM, how: str):
+    layer = model.model.layers[1]
+    if how == "hook":
+        layer.mlp.activations.register_forward_hook(lambda *_: None)
+    elif how == "pre-hook":
+        layer.register_forward_pre_hook(lambda *_: None)
+    elif how == "replaced forward":
+        layer.mlp.forward = layer.mlp.forward
+    elif how == "foreign module":
+        layer.mlp.dense_h_to_4h = type("LoraLinear", (nn.Linear,), {})(64, 256)
+    elif how == "parametrised":
+        nn.utils.parametrizations.weight_norm(layer.mlp.dense_h_to_4h)
+    elif how == "dropout":
+        model.config.hidden_dropout = 0.1
+        model.train()
+    elif how == "eager":
+        model.config.attn_implementation = "eager"
+    elif how == "mixed":
+        layer.mlp.to(torch.bfloat16)
+    elif how == "subclass":
+        model.__class__ = type("Mine", (PersimmonForCausalLM,), {})
+    return model
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("hook", "a hook listens to model.layers.1.mlp.activations"),
+        ("pre-hook", "a hook listens to model.layers.1"),
+        ("replaced forward", "the forward of model.layers.1.mlp was replaced"),
+        ("foreign module", "LoraLinear"),
+        ("parametrised", "Parametrized"),
+        ("dropout", "training mode, with dropout"),
+        ("eager", "eager"),
+        ("mixed", "several kinds"),
+        ("subclass", "Mine"),
+    ],
+)
+def test_it_steps_back_where_the_model_is_more_than_its_weights(tiny_model, how, reason):
+    model = spoil(tiny_model(), how)
+    assert runner_for(model) is model
+    with pytest.raises(ValueError, match=reason):
+        runner_for(model, "fast")
+
+
+def test_it_steps_back_for_autocast_and_global_hooks(tiny_model):
+    model = tiny_model()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert runner_for(model) is model
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert runner_for(model) is model
+    finally:
+        hook.remove()
+    assert isinstance(runner_for(model), FastRunner)
+
+
+def test_an_unknown_engine(tiny_model):
+    with pytest.raises(ValueError, match="plain, fast, compiled, int8, int8-weight-only"):
+        tiny_model().generate(prompt(), engine="turbo")
+
+
+def test_without_memory_for_copies_the_model_serves_itself(tiny_model, monkeypatch):
+    model = tiny_model()
+    monkeypatch.setattr(engines, "free_memory", lambda: {"cpu": 1000})
+    assert runner_for(model) is model
+    assert isinstance(runner_for(model, "fast"), FastRunner), "who asks for it gets it"
+    assert isinstance(runner_for(model), FastRunner), "copies that exist cost nothing more"
+
+
+@pytest.mark.parametrize("how", ["missing", "switched off"])
+def test_without_onednn_the_products_are_plain(tiny_model, monkeypatch, how):
+    model = tiny_model()
+    wanted = model.generate(prompt(), max_new_tokens=5, engine="plain")
+    if how == "missing":
+        monkeypatch.setattr(packed, "can_pack", lambda dtype: False)
+    with torch.backends.mkldnn.flags(enabled=how == "missing"):
+        run = runner_for(model)
+        assert isinstance(run.lm_head, PlainLinear)
+        assert torch.equal(model.generate(prompt(), max_new_tokens=5), wanted)
+
+
+def test_an_operator_that_is_gone_or_wrong_is_not_used(monkeypatch):
+    for replacement in (None, lambda self, x: x + 1):
+        can_pack.cache_clear()
+        with monkeypatch.context() as patch:
+            if replacement is None:
+                patch.delattr(PackedLinear, "__call__")
+                patch.setattr(PackedLinear, "__init__", lambda self, *_, **__: torch.ops.mkldnn._no_such_operator())
+            else:
+                patch.setattr(PackedLinear, "__call__", replacement)
+            assert not can_pack(torch.float32)
+    can_pack.cache_clear()
+
+
+# Weights that change
+
+
+@pytest.mark.parametrize("engine", ["fast", "int8", "int8-weight-only"])
+@pytest.mark.parametrize("how", ["in place", "data", "rows swapped", "replaced", "loaded", "bias", "dtype and back"])
+def test_changed_weights_are_laid_out_anew(tiny_model, engine, how):
+    model, other = randomised(tiny_model()), randomised(tiny_model(seed=1))
+    ids = prompt()
+    runner_for(model, engine)(ids)
+    linear = model.model.layers[0].mlp.dense_h_to_4h
+    with torch.no_grad():
+        if how == "in place":
+            linear.weight[5, 7] += 3
+        elif how == "data":
+            linear.weight.data[5, 7] += 3
+        elif how == "rows swapped":
+            linear.weight.data[[5, 9]] = linear.weight.data[[9, 5]]
+        elif how == "replaced":
+            linear.weight = nn.Parameter(torch.randn_like(linear.weight))
+        elif how == "loaded":
+            model.load_state_dict(other.state_dict())
+        elif how == "bias":
+            linear.bias.data[5] += 3
+        else:
+            model.to(torch.bfloat16).to(torch.float32)
+    fresh = tiny_model()
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(runner_for(model, engine)(ids).logits, runner_for(fresh, engine)(ids).logits)
+
+
+def test_unchanged_weights_are_laid_out_once(tiny_model):
+    model = tiny_model()
+    linear = model.lm_head
+    first = laid_out(linear, Int8WeightLinear)
+    assert laid_out(linear, Int8WeightLinear) is first
+    assert laid_out(linear, Int8Linear) is not first
+    linear.weight.data[0, 0] += 1
+    assert laid_out(linear, Int8WeightLinear) is not first
+
+
+def test_copies_go_with_their_model(tiny_model):
+    model = tiny_model()
+    runner_for(model, "int8")
+    held = len(engines._LAID_OUT)
+    linears = sum(isinstance(module, nn.Linear) for module in model.modules())
+    del model
+    assert len(engines._LAID_OUT) == held - linears
+
+
+# Products
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_products(rows, bias, relu, dtype):
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(64, 48, bias=bias)
+    with torch.no_grad():
+        linear.weight.copy_(torch.randn(48, 64, generator=generator))
+        linear.weight[3] = 0  # a silent row has no scale of its own
+    linear.to(dtype)
+    x = torch.randn(2, rows, 64, generator=generator).to(dtype)
+    with torch.no_grad():
+        wanted = F.linear(x.double(), linear.weight.double(), linear.bias.double() if bias else None)
+        wanted = wanted.relu() if relu else wanted
+        size, half = wanted.abs().mean(), 2e-2 * (dtype == torch.bfloat16)
+        for kind, tolerance in (
+            (PlainLinear, 1e-5),
+            (PackedLinear, 1e-5),
+            (Int8Linear, 0.05),
+            (Int8WeightLinear, 0.05),
+        ):
+            if kind is PackedLinear and not can_pack(dtype):
+                continue
+            product = kind(linear, relu)(x)
+            assert product.dtype == dtype
+            assert product.shape == wanted.shape
+            assert ((product - wanted).abs().mean() / size) < tolerance + half, kind.__name__
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_one_query_in_float32(monkeypatch, masked):
+    monkeypatch.setattr(fast, "FLOAT32_NUMBERS", 2 * 3 * 9 * 4)  # two of five rows at a time
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(5, 3, n, 4, generator=generator).to(torch.bfloat16) for n in (1, 9, 9))
+    mask = torch.zeros(5, 1, 1, 9, dtype=torch.bfloat16).masked_fill(torch.arange(9) < 2, -1e9) if masked else None
+    mixed = attend_in_float32(query, key, value, mask)
+    exact = F.scaled_dot_product_attention(
+        query.double(), key.double(), value.double(), None if mask is None else mask.double()
+    )
+    assert mixed.dtype == torch.bfloat16
+    assert torch.equal(mixed, exact.to(torch.bfloat16))
+
+
+# Steps of fixed shapes
+
+
+def test_buckets_are_powers_of_two():
+    assert [bucket_of(n) for n in (1, 128, 129, 256, 257, 5000)] == [128, 128, 256, 256, 512, 8192]
+
+
+def test_a_static_step_keeps_its_addresses_and_crosses_buckets(tiny_model, monkeypatch):
+    monkeypatch.setattr(fast, "SMALLEST_BUCKET", 8)
+    model = tiny_model()
+    run = FastRunner(model)
+    run.static = True
+    cache, wanted = run.new_cache(30), in_pieces(model, DynamicCache(), prompt(2, 30), [5] + 25 * [1])
+    ids, logits, steps = prompt(2, 30), [run(prompt(2, 30)[:, :5], past_key_values=cache).logits], []
+    room = [tensor.data_ptr() for layer in cache.reserved() for tensor in layer] if len(cache) else []
+    for place in range(5, 30):
+        logits.append(run(ids[:, place : place + 1], past_key_values=cache).logits)
+        steps.append(run._step)
+        assert [tensor.data_ptr() for layer in cache.reserved() for tensor in layer] == room
+    assert (torch.cat(logits, dim=1) - wanted[:, 4:]).abs().max() < 2e-5
+    assert [step.bucket for step in dict.fromkeys(steps)] == [8, 16, 32]
+    assert logits[-1].data_ptr() != run._step.output.data_ptr(), "the next step would write over what was handed out"
+
+
+def test_a_static_step_follows_crops_and_reordered_rows(tiny_model):
+    model = tiny_model()
+    static = FastRunner(model)
+    static.static = True
+    ids, answers = prompt(3, 12), []
+    for run, cache in ((model, DynamicCache()), (static, static.new_cache(20))):
+        with torch.no_grad():
+            run(input_ids=ids[:, :6], past_key_values=cache, use_cache=True)
+            run(input_ids=ids[:, 6:7], past_key_values=cache, use_cache=True)
+            cache.reorder_cache(torch.tensor([2, 0, 0]))
+            run(input_ids=ids[:, 7:8], past_key_values=cache, use_cache=True)
+            cache.crop(5)
+            answers.append(run(input_ids=ids[:, 8:9], past_key_values=cache, use_cache=True).logits[:, -1])
+    assert torch.allclose(*answers, atol=2e-5)
+
+
+COMPILED = """
+import functools, torch
+from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
+torch.compile = functools.partial(torch.compile, backend="eager", fullgraph=True)
+model = PersimmonForCausalLM(PersimmonConfig.tiny(initializer_range=0.2), torch.Generator().manual_seed(0)).eval()
+ids = torch.tensor([[5, 9, 7], [8, 3, 4]])
+texts = [model.generate(ids, max_new_tokens=8, eos_token_id=None, engine=engine) for engine in ("plain", "compiled")]
+assert torch.equal(*texts)
+print(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+"""
+
+
+def test_the_compiled_engine():
+    """Traced by torch.compile into one graph, which here runs as it is: a C++ compiler is not on every machine.
+
+    In a process of its own, because the shape checks of these tests are no code that can be traced.
+    """
+    result = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["1"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_captured_graph_gives_the_models_logits(tiny_model, dtype):
+    model = tiny_model().to("cuda", dtype)
+    ids = prompt().to("cuda")
+    run = runner_for(model)
+    wanted = in_pieces(model, DynamicCache(), ids, [6] + 8 * [1])
+    logits = in_pieces(run, run.new_cache(20), ids, [6] + 8 * [1])
+    assert run._step.graph is not None
+    assert (logits - wanted).abs().max() < TOLERANCE[dtype]
+
+
+def test_every_engine_writes_something(tiny_model):
+    model = tiny_model()
+    for engine in (engine for engine in ENGINES if engine != "compiled"):
+        assert model.generate(prompt(), max_new_tokens=4, engine=engine).shape[0] == 3

@@ -1,0 +1,114 @@
+"""ReservedCache holds what DynamicCache holds, whatever is done to both, and does not move what lies in its room."""
+
+import copy
+import random
+
+import pytest
+import torch
+
+from persimmon_lab.cache import DynamicCache, ReservedCache
+from tests.models import ids, tiny
+
+LAYERS, BATCH, HEADS, CHANNELS = 2, 3, 2, 4
+
+
+def entries(positions: int, seed: int, batch: int = BATCH):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(LAYERS, 2, batch, HEADS, positions, CHANNELS, generator=generator)
+
+
+def extend(cache, positions: int, seed: int, batch: int = BATCH):
+    return [cache.update(key, value, index) for index, (key, value) in enumerate(entries(positions, seed, batch))]
+
+
+def require_equal(cache, other):
+    assert cache.get_seq_length() == other.get_seq_length()
+    for ours, theirs in zip(cache.to_legacy_cache(), other.to_legacy_cache(), strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("room", [0, 4, 100])
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_a_dynamic_cache_by_what_it_holds(room, seed):
+    chance, ours, theirs, batch = random.Random(seed), ReservedCache(room), DynamicCache(), BATCH
+    for turn in range(30):
+        action = chance.choice(["extend", "extend", "crop", "reorder", "fewer", "replace"])
+        if action == "extend" or len(theirs) == 0:
+            positions = chance.randint(1, 5)
+            for (key, value), (other_key, other_value) in zip(
+                extend(ours, positions, turn, batch), extend(theirs, positions, turn, batch), strict=True
+            ):
+                assert torch.equal(key, other_key)
+                assert torch.equal(value, other_value)
+        elif action == "crop":
+            length = chance.randint(1, theirs.get_seq_length())
+            ours.crop(length)
+            theirs.crop(length)
+        elif action == "replace":
+            ours.key_cache[0], theirs.key_cache[0] = ours.key_cache[0] + 1, theirs.key_cache[0] + 1
+        else:
+            rows = [chance.randrange(batch) for _ in range(batch if action == "reorder" else chance.randint(1, 3))]
+            ours.reorder_cache(torch.tensor(rows))
+            theirs.reorder_cache(torch.tensor(rows))
+            batch = len(rows)
+        require_equal(ours, theirs)
+
+
+def test_nothing_moves_while_there_is_room():
+    cache = ReservedCache(8)
+    extend(cache, 3, seed=0)
+    before = [(key.data_ptr(), value.data_ptr()) for key, value in cache]
+    for seed in range(5):
+        extend(cache, 1, seed)
+        cache.reorder_cache(torch.tensor([2, 0, 1]))
+    assert [(key.data_ptr(), value.data_ptr()) for key, value in cache] == before
+    extend(cache, 1, seed=9)
+    assert cache.key_cache[0].data_ptr() != before[0][0]
+    assert cache.reserved()[0][0].shape[2] == 16, "when the room is full there is twice as much"
+
+
+def test_copies_do_not_write_to_each_other():
+    cache = ReservedCache(8)
+    extend(cache, 3, seed=0)
+    branch = copy.deepcopy(cache)
+    extend(cache, 1, seed=1)
+    extend(branch, 1, seed=2)
+    one, other = DynamicCache(), DynamicCache()
+    for plain, seed in ((one, 1), (other, 2)):
+        extend(plain, 3, seed=0)
+        extend(plain, 1, seed)
+    require_equal(cache, one)
+    require_equal(branch, other)
+
+
+def test_others_write_into_the_room_and_say_so():
+    cache = ReservedCache(4)
+    assert not cache.has_room(1), "an empty cache has reserved nothing yet"
+    extend(cache, 3, seed=0)
+    assert cache.has_room(1)
+    assert not cache.has_room(2)
+    for keys, values in cache.reserved():
+        keys[:, :, 3], values[:, :, 3] = 7, 8
+    cache.advance(1)
+    assert cache.get_seq_length() == 4
+    assert all((key[:, :, 3] == 7).all() and (value[:, :, 3] == 8).all() for key, value in cache)
+    assert torch.equal(cache.key_cache[1][:, :, :3], entries(3, 0)[1, 0])
+
+
+def test_training_through_it_works():
+    model = tiny()
+    losses = []
+    for cache in (DynamicCache(), ReservedCache(20)):
+        model.zero_grad()
+        model(ids(), past_key_values=cache, use_cache=True)
+        model(ids(), past_key_values=cache, use_cache=True).logits.square().mean().backward()
+        losses.append(model.model.layers[0].self_attn.query_key_value.weight.grad.clone())
+    assert torch.equal(*losses)
+
+
+def test_unwritten_room_is_zero():
+    """A step of fixed shapes multiplies it by 0, and 0 times nan is nan."""
+    cache = ReservedCache(64)
+    extend(cache, 3, seed=0)
+    assert all((room[:, :, 3:] == 0).all() for layer in cache.reserved() for room in layer)
