@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from persimmon_lab.viz.style import CATEGORICAL, INK, MUTED, new_figure
 
 BLUE, ORANGE = CATEGORICAL[:2]
+HALF_A_BOX = 0.2  # where lines begin and end; columns stand 1 apart
 LONGEST = 11  # characters of a token that have room in its box
 
 
@@ -42,7 +43,7 @@ def beam_tree(steps: Sequence[Sequence[Candidate]], title: str = "") -> Figure:
             won = best[column - 1] == row
             colour = (ORANGE if won else BLUE) if each.kept else MUTED
             width, style = (2.6 if won else 1.3, "solid") if each.kept else (0.9, (0, (3, 2)))
-            axes.plot([column - 0.62, column - 0.38], [kept_rows[each.parent], row], color=colour, linewidth=width,
+            axes.plot([column - 1 + HALF_A_BOX, column - HALF_A_BOX], [kept_rows[each.parent], row], color=colour, linewidth=width,
                       linestyle=style, gid="won" if won else "kept" if each.kept else "dropped")  # fmt: skip
             axes.text(column, row, f"{shown(each.token)}\n{each.score:.2f}", ha="center", va="center", fontsize=8.5,
                       color=INK if each.kept else MUTED, parse_math=False, linespacing=1.15,

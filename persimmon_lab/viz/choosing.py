@@ -14,7 +14,7 @@ from persimmon_lab.viz.style import CATEGORICAL, FAINT, INK, LINE_STYLES, MUTED,
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BELOW_RANK_ONE = 0.8  # where a bar of ranks begins, so that one kept token is a bar too
-NAMED = 4  # the most probable tokens, which have room for their names
+NAMED = 3  # the most probable tokens, which have room for their names
 PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}")
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 

@@ -18,3 +18,5 @@ def test_an_answer_without_the_shift_is_told_so(jupyter):
     assert sum("✓ right" in output for output in outputs) == 4  # the solutions
     (told,) = (output for output in outputs if "✗ not yet" in output)
     assert "shift by one" in told
+    jupyter.page.get_by_role("heading", name="7 · Looking ahead: beams").scroll_into_view_if_needed()
+    jupyter.screenshot("notebook_09")

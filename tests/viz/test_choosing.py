@@ -15,11 +15,13 @@ from tests.viz.drawing import drawn, lines
 def test_kept_sets_say_how_many_and_what_mass():
     sure, unsure = torch.tensor([0.1, 0.8, 0.06, 0.04]), torch.tensor([0.25, 0.25, 0.3, 0.2])
     figure = drawn(
-        choosing.kept_sets({"a": (sure, ["$x", "y"]), "b": (unsure, ["\n"])}, {"top-k 2": [2, 2], "min-p": [1, 4]}, "T")
+        choosing.kept_sets(
+            {"a": (sure, ["$x", "y", "z", "unnamed"]), "b": (unsure, ["\n"])}, {"top-k 2": [2, 2], "min-p": [1, 4]}, "T"
+        )
     )
     above, other, below, last = figure.axes
     assert list(above.get_lines()[0].get_ydata()) == pytest.approx([0.8, 0.1, 0.06, 0.04])
-    assert [text.get_text() for text in above.texts] == [r"\$x", "y"]
+    assert [text.get_text() for text in above.texts] == [r"\$x", "y", "z"]
     assert [text.get_text() for text in other.texts] == ["↵"]
     assert [text.get_text() for text in below.texts] == ["2 tokens, 90 %", "1 token, 80 %"]
     assert [text.get_text() for text in last.texts] == ["2 tokens, 55 %", "4 tokens, 100 %"]
