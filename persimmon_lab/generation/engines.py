@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from persimmon_lab.footprint import free_memory
 from persimmon_lab.generation.fast import FastRunner
 from persimmon_lab.generation.packed import Int8Linear, Int8WeightLinear, Linear, LinearKind, PlainLinear, best_kind
-from persimmon_lab.memory import free_memory
 
 ENGINES = ("plain", "fast", "compiled", "int8", "int8-weight-only")
 SHARE = 0.5  # of the free memory, for laid-out copies of the weights
@@ -104,8 +104,7 @@ def fingerprint(weight: Tensor) -> tuple:
     Place and version alone would miss writes through `.data`, which torch does not count.
     """
     rows = weight.detach().contiguous()
-    size = next(size for size in (8, 4, 2, 1) if rows.shape[-1] * rows.itemsize % size == 0)
-    bits = rows.view({8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}[size])
+    bits = rows.view(torch.int64) if rows.shape[-1] * rows.itemsize % 8 == 0 else rows.view(torch.int16)
     return weight.data_ptr(), weight._version, weight.dtype, bits.sum(dim=-1)
 
 
