@@ -26,8 +26,9 @@ class Token:
     """A token as a reader sees it.
 
     `text` is what it adds to the text: nothing for a special token or for the first bytes of a character. `piece` is
-    its name in the vocabulary. One that the model chose also has the probability it had, its rank (1 is the most
-    probable), the entropy of the whole distribution in bits, and (piece, probability) of the most probable ones.
+    its name in the vocabulary, `token_id` its number there. One that the model wrote, or that a reader put in the place
+    of one, also has the probability it had, its rank (1 is the most probable), the entropy of the whole distribution in
+    bits, and (piece, probability) of the most probable ones.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Token:
     rank: int = 0
     entropy_bits: float = 0.0
     alternatives: tuple[tuple[str, float], ...] = ()
+    token_id: int | None = None
 
 
 def tint(probability: float) -> str:
@@ -108,27 +110,6 @@ def legend_html() -> str:
     return f'<span style="font-size: 85%; opacity: 0.85">the model’s probability {swatches} &ensp;{said}</span>'
 
 
-def details_html(token: Token, vocab_size: int) -> str:
-    """Probability, rank and entropy of one chosen token, and a table of the most probable ones with bars."""
-    facts = (
-        ("probability", escaped(percent(token.probability))),
-        ("rank", f"{token.rank:,} of {vocab_size:,}"),
-        ("entropy", f"{token.entropy_bits:.2f} of {math.log2(vocab_size):.1f} bits"),
-    )
-    rows = [(rank, *row) for rank, row in enumerate(token.alternatives, start=1)]
-    if token.piece not in [piece for piece, _ in token.alternatives]:
-        rows.append((token.rank, token.piece, token.probability))
-    return "".join(
-        [
-            f'<div style="font-size: 120%; margin-bottom: 4px">{piece_html(token.piece)}</div>',
-            *(f'<div><span style="opacity: 0.7">{name}</span> {value}</div>' for name, value in facts),
-            '<table style="table-layout: auto; width: 100%; margin: 8px 0; border-collapse: collapse; font-size: 1em">',
-            *(alternative_html(*row, chosen=row[1] == token.piece) for row in rows),
-            "</table>",
-        ]
-    )
-
-
 def alternative_html(rank: int, piece: str, probability: float, chosen: bool) -> str:
     """A table row: rank, piece, a bar as long as the probability, and the probability; heavier for the chosen one."""
     cell = "padding: 1px 4px; border: none; white-space: nowrap; text-align"
@@ -147,20 +128,17 @@ def piece_html(piece: str) -> str:
     return f'<span style="font-family: monospace">{mark("␣").join(map(escaped, piece.split("▁")))}</span>'
 
 
-def page_html(prompt: Sequence[Token], tokens: Sequence[Token], vocab_size: int, inspect: int | None = None) -> str:
-    """Prompt and tokens, the legend, and the details of one token: the one at `inspect`, else the most surprising.
+def page_html(prompt: Sequence[Token], tokens: Sequence[Token], details: str, inspect: int | None = None) -> str:
+    """Prompt and tokens, with a frame around the one at `inspect`, its `details` in HTML beside them, and the legend.
 
     A page for where nothing can be clicked.
     """
-    if inspect is None:
-        inspect = min(range(len(tokens)), key=lambda index: tokens[index].probability, default=0)
     text = tokens_html(prompt) + "".join(
         token_html(token, outlined=index == inspect) for index, token in enumerate(tokens)
     )
-    details = details_html(tokens[inspect], vocab_size) if tokens else ""
     return (
-        '<div style="display: flex; flex-wrap: wrap; gap: 8px 32px; max-width: 64em; font-size: 14px">'
+        '<div style="display: flex; flex-wrap: wrap; gap: 8px 32px; max-width: 72em; font-size: 14px">'
         f'<div style="flex: 1 1 26em; white-space: pre-wrap; line-height: 1.8">{text}</div>'
-        f'<div style="flex: 0 0 20em">{details}</div>'
+        f'<div style="flex: 0 0 27em">{details}</div>'
         f'<div style="flex: 1 0 100%">{legend_html()}</div></div>'
     )

@@ -1,81 +1,52 @@
-"""A playground for generation: write a prompt, watch the tokens come, and ask each what else it could have been."""
+"""A playground for generation: write a prompt, watch the tokens come, ask each what else it could have been, and go on
+from there."""
 
 import threading
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets
+import torch
 from IPython.display import HTML
+from torch import Tensor
 
 from persimmon_lab.generation.prompts import context_limit
+from persimmon_lab.viz.comparison import comparison_html
+from persimmon_lab.viz.nucleus import nucleus_html
 from persimmon_lab.viz.tokens import Token, page_html, tokens_html
-from persimmon_lab.widgets.generation import Settings, describe_prompt, encode_prompt, shortened, stream_tokens
+from persimmon_lab.viz.tree import tree_html
+from persimmon_lab.widgets.branch_view import BranchView, tree_rows
+from persimmon_lab.widgets.controls import make_controls, read, write
+from persimmon_lab.widgets.generation import Settings, describe_prompt, encode_prompt, forced_token, shortened
+from persimmon_lab.widgets.meter import meter_html
+from persimmon_lab.widgets.nucleus import KeptLogits, nucleus
+from persimmon_lab.widgets.playground_layout import Parts, arranged
+from persimmon_lab.widgets.run import Run, path_ids
 from persimmon_lab.widgets.token_view import TokenView
+from persimmon_lab.widgets.tree import Branch, Tree
+from persimmon_lab.widgets.tree_code import tree_code
 
 SECONDS_BETWEEN_UPDATES = 0.05  # a reader sees no difference, and decoding keeps its speed
 SECONDS_AFTER_TYPING = 0.3
 LONGEST_RUN = 1000  # tokens; the slider's end
 
 
-@dataclass(eq=False)
-class Run:
-    """One generation: what was asked for, and what came of it."""
-
-    settings: Settings
-    cancel: threading.Event = field(default_factory=threading.Event)
-    tokens: list[Token] = field(default_factory=list)
-    seconds: float = 0.0
-    error: Exception | None = None
-
-    @property
-    def stopped(self) -> bool:
-        return self.cancel.is_set()
-
-    @property
-    def repeatable_settings(self) -> Settings:
-        """Settings that write the same text: one that was stopped asks for as many tokens as it had."""
-        stopped = self.stopped and self.tokens
-        return replace(self.settings, max_new_tokens=len(self.tokens)) if stopped else self.settings
-
-    def summary(self) -> str:
-        """How many tokens, how fast, and whether it was stopped."""
-        parts = []
-        if self.tokens:
-            parts += [f"{len(self.tokens):,} tokens", f"{len(self.tokens) / self.seconds:,.0f} tokens/s"]
-        if self.stopped:
-            parts.append("stopped")
-        return " · ".join(parts)
-
-
-def make_controls(settings: Settings, vocab_size: int, longest: int) -> dict[str, ipywidgets.DOMWidget]:
-    """One control for each of the settings, under its name; values out of range are moved into it."""
-    look = {"style": {"description_width": "7em"}, "layout": {"width": "auto"}}
-    controls = {
-        "prompt": ipywidgets.Textarea(placeholder="A prompt", rows=3, layout={"width": "auto", "margin": "2px"}),
-        "chat": ipywidgets.Checkbox(description="chat format", indent=False, layout={"width": "auto"}),
-        "temperature": ipywidgets.FloatSlider(min=0, max=2, step=0.05, description="temperature", **look),
-        "top_p": ipywidgets.FloatSlider(min=0.05, max=1, step=0.05, description="top-p", **look),
-        "top_k": ipywidgets.BoundedIntText(min=0, max=vocab_size, description="top-k (0: off)", **look),
-        "max_new_tokens": ipywidgets.IntSlider(min=1, max=longest, description="new tokens", **look),
-        "seed": ipywidgets.BoundedIntText(min=0, max=2**31 - 1, description="seed", **look),
-    }
-    for name, control in controls.items():
-        control.value = getattr(settings, name)
-    return controls
-
-
 class GenerationPlayground(ipywidgets.VBox):
-    """Prompt and settings above, the text below, each token coloured by its probability; click one for what else it
-    could have been.
+    """Prompt and settings above, the text below, each token coloured by its probability. Click one for what else it
+    could have been, and what the settings leave of that; click one of those, and the text goes on from there.
 
-    `settings` are the fields of `Settings`: chat, temperature, top_k, top_p, max_new_tokens, seed. `load` is the code
-    that makes `model` and `tokenizer`; it heads the code that is shown. Generation runs in a thread, so that the
+    `settings` are the fields of `Settings`: chat, temperature, top_k, top_p, min_p, max_new_tokens, seed. `load` is the
+    code that makes `model` and `tokenizer`; it heads the code that is shown. Generation runs in a thread, so that the
     notebook goes on and Stop is heard, and anew at every change with `as_you_type`; a new run ends the one before.
 
-    `run` is the latest Run, with its tokens and the error that ended it, if one did; `text` its prompt and what came
-    after; `code` the code that writes the same. Where no kernel runs, a notebook shows `static()` in place of the
-    widget if there is something to show: let the cell end in `GenerationPlayground(...).generate().wait()`.
+    `tree` holds every text that was written here and `branch` the one that is shown; `take` and `select` do what a
+    click does. `compare` writes the shown text again with the settings of the controls, and shows both.
+    `tree.to_json()` is the whole, for `load_tree` and `from_json`; `tree_code()` is Python that writes it again.
+
+    `run` is the latest Run, with its tokens and the error that ended it, if one did; `text` the prompt of the shown
+    branch and what came after; `code` the code that writes the same. Where no kernel runs, a notebook shows `static()`
+    in place of the widget if there is something to show: let the cell end in
+    `GenerationPlayground(...).generate().wait()`.
     """
 
     def __init__(
@@ -90,65 +61,132 @@ class GenerationPlayground(ipywidgets.VBox):
     ):
         self.model, self.tokenizer, self.load = model, tokenizer, load
         self.run: Run | None = None
+        self.tree, self.branch = Tree(), None
+        self._typed: Branch | None = None  # a text that the next key replaces
+        self._compared: tuple[Branch, Branch] | None = None
+        self._logits, self._following, self._prompt_length = KeptLogits(), True, 0
         self._thread: threading.Thread | None = None
         self._turn = threading.Lock()  # held by the one run that asks the model and writes to the view
         longest = min(LONGEST_RUN, context_limit(model.config) - 1)
         self.controls = make_controls(Settings(prompt, **settings), tokenizer.vocab_size, longest)
-        self.as_you_type = ipywidgets.Checkbox(
-            as_you_type, description="generate as you type", indent=False, layout={"width": "auto"}
+        self.view = TokenView(self._opened, self._describe, self._taken, self._describe)
+        self.branches = BranchView(self._asked)
+        parts = Parts(as_you_type)
+        self.as_you_type, self.status, self.meter, self.comparison = (
+            parts.as_you_type,
+            parts.status,
+            parts.meter,
+            parts.comparison,
         )
-        self.generate_button = ipywidgets.Button(description="Generate", icon="play", button_style="primary")
-        self.stop_button = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
-        self.status = ipywidgets.Label()
-        self.view = TokenView(tokenizer.vocab_size, on_open=self._opened)
-
+        self.generate_button, self.stop_button, self.compare_button = parts.generate, parts.stop, parts.compare
         self.generate_button.on_click(lambda _: self.generate())
         self.stop_button.on_click(lambda _: self.stop())
+        self.compare_button.on_click(lambda _: self.compare())
         for control in [*self.controls.values(), self.as_you_type]:
             control.observe(self._changed, "value")
-        row = {"flex_flow": "row wrap", "align_items": "center", "margin": "0 2px"}
-        grid = {"grid_template_columns": "repeat(auto-fit, minmax(250px, 1fr))", "grid_gap": "0 16px"}
-        numbers = ("temperature", "top_p", "top_k", "max_new_tokens", "seed")
-        super().__init__(
-            [
-                self.controls["prompt"],
-                ipywidgets.Box([self.controls["chat"], self.as_you_type], layout={**row, "grid_gap": "24px"}),
-                ipywidgets.GridBox([self.controls[name] for name in numbers], layout=grid),
-                ipywidgets.Box(
-                    [self.generate_button, self.stop_button, self.status], layout={**row, "grid_gap": "8px"}
-                ),
-                self.view,
-            ],
-            layout={"max_width": "72em"},
-        )
+        super().__init__(arranged(self.controls, parts, self.view, self.branches), layout={"max_width": "76em"})
         self._show_prompt()
+
+    @classmethod
+    def from_json(cls, model: Any, tokenizer: Any, tree: str, **options: Any) -> "GenerationPlayground":
+        """A playground with the tree that `tree.to_json()` wrote. ValueError where it is not of this tokenizer."""
+        return cls(model, tokenizer, **options).load_tree(tree)
 
     @property
     def settings(self) -> Settings:
         """What the controls say now."""
-        values = {name: control.value for name, control in self.controls.items()}
-        # Sliders in the browser answer 0.9500000000000001 where they were told 0.95.
-        rounded = {name: round(values[name], 2) for name in ("temperature", "top_p")}
-        return Settings(**values | rounded)
+        return read(self.controls)
 
     @property
     def text(self) -> str:
-        if self.run is None:
+        if self.branch is None:
             return ""
-        return "".join(token.text for token in [*self._prompt_tokens(self.run.settings), *self.run.tokens])
+        return "".join(token.text for token in [*self._prompt_tokens(self.branch.settings), *self.branch.path])
 
     @property
     def code(self) -> str:
-        return (self.settings if self.run is None else self.run.repeatable_settings).code(self.load)
+        if self.branch is None:
+            return self.settings.code(self.load)
+        if self.branch.parent is None:
+            return self.branch.repeatable_settings.code(self.load)
+        return self.tree_code(self.branch.lineage)
+
+    def tree_code(self, branches: list[Branch] | None = None) -> str:
+        """Python that writes these branches again, by default all, token for token."""
+        branches = self.tree.branches if branches is None else branches
+        limit = context_limit(self.model.config)
+        return tree_code(branches, limit, lambda given: encode_prompt(self.tokenizer, given).shape[1], self.load)
+
+    # What a reader does
 
     def generate(self, delay: float = 0.0) -> "GenerationPlayground":
         """Start a run with the present settings, after `delay` seconds in which another one may take its place."""
-        before, self.run = self.run, Run(self.settings)
+        settings = self.settings
+        for branch in self.tree.children(None):
+            replaced = branch is self._typed or not branch.tokens or branch.settings == settings
+            if replaced and not self.tree.children(branch):
+                self.tree.remove(branch)
+        branch = self.tree.add(settings)
+        self._typed = branch if self.as_you_type.value else None
+        return self._start(branch, delay)
+
+    def take(self, index: int, token_id: int) -> "GenerationPlayground":
+        """Put another token in the place of token `index` of the shown text, and let the model go on from there with
+        the settings of the controls. The text that was there stays in the tree."""
+        branch, settings = self.branch, self._of_this_prompt(self.settings)
+        before = self.tree.find(settings, branch, index, token_id)
         if before is not None:
-            before.cancel.set()
-        self.stop_button.disabled = False
-        self._thread = threading.Thread(target=self._work, args=(self.run, delay), daemon=True)
-        self._thread.start()
+            self.select(before)
+            return self
+        self.stop()  # the run at work gives up its turn
+        logits = self._logits_at(branch, index)
+        ids = path_ids(self.tokenizer, branch, index)
+        forced = forced_token(self.tokenizer, ids, logits, token_id)
+        taken = self.tree.add(settings, branch, index, forced)
+        self._logits.keep(taken, index, logits)
+        return self._start(taken)
+
+    def compare(self) -> "GenerationPlayground":
+        """Write the shown text once more, from the same prompt and seed, as the controls say now; where they say the
+        same, greedily, or at temperature 1 if it was greedy. Both are then shown side by side."""
+        if self.branch is None or not self.branch.tokens:
+            self.status.value = "Generate a text first: it is A, and the controls then say how to write B"
+            return self
+        one = self.branch
+        length = {"max_new_tokens": one.settings.max_new_tokens, "seed": one.settings.seed}
+        now = replace(self._of_this_prompt(self.settings), **length)
+        others = (now, replace(now, temperature=0.0), replace(now, temperature=1.0))
+        settings = next(each for each in others if each != one.settings)
+        forced = one.tokens[0] if one.forced else None
+        other = self.tree.add(settings, one.parent, one.fork, forced)
+        if forced is not None:
+            self._logits.keep(other, one.fork, self._logits_at(one, one.fork))
+        self._compared = (one, other)
+        self._start(other)
+        self._set_controls(settings)
+        return self
+
+    def select(self, branch: Branch | int) -> None:
+        """Show a branch, given itself or by its number, and let the controls say its settings."""
+        branch = self.tree.numbered(branch) if isinstance(branch, int) else branch
+        self.branch = branch
+        self._set_controls(branch.settings)
+        self._show()
+
+    def load_tree(self, text: str) -> "GenerationPlayground":
+        """Show a tree that was saved in place of the present one. ValueError where it is not of this tokenizer."""
+        tree = Tree.from_json(text)
+        for token in [token for branch in tree.branches for token in branch.tokens]:
+            known = 0 <= token.token_id < self.tokenizer.vocab_size
+            piece = self.tokenizer.convert_ids_to_tokens(token.token_id) if known else None
+            if piece != token.piece:
+                raise ValueError(
+                    f"the tree is of another tokenizer: token {token.token_id} is {token.piece!r} there, {piece!r} here"
+                )
+        self.stop()
+        self.tree, self.branch, self.run, self._typed, self._compared = tree, None, None, None, None
+        if tree.branches:
+            self.select(tree.branches[-1])
         return self
 
     def stop(self) -> None:
@@ -166,76 +204,217 @@ class GenerationPlayground(ipywidgets.VBox):
         self.stop()
         super().close()
 
+    # What is shown
+
     def static(self, inspect: int | None = None) -> HTML:
-        """The latest run (made now if there is none) as a page, with the details of the token at `inspect`.
+        """The shown text (made now if there is none) as a page, with the details of the token at `inspect`, and the
+        branches if there are several.
 
         Raises what generating raised.
         """
-        run = self.run
-        if run is None:
-            run = Run(self.settings)
-            run.tokens.extend(stream_tokens(self.model, self.tokenizer, run.settings, run.cancel))
-        if run.error is not None:
-            raise run.error
-        prompt = shortened(self._prompt_tokens(run.settings))
-        return HTML(page_html(prompt, run.tokens, self.tokenizer.vocab_size, inspect))
+        branch = self.branch
+        if branch is None:
+            branch = Tree().add(self.settings)
+            Run(branch).write(self.model, self.tokenizer, self._logits)
+        elif self.run is not None and self.run.branch is branch and self.run.error is not None:
+            raise self.run.error
+        path, prompt = branch.path, shortened(self._prompt_tokens(branch.settings))
+        if inspect is None:
+            inspect = min(range(len(path)), key=lambda index: path[index].probability, default=0)
+        details = self._nucleus_html(branch, inspect, branch.settings) if path else ""
+        rows = tree_rows(self.tree, branch) if len(self.tree.branches) > 1 else []
+        return HTML(page_html(prompt, path, details, inspect) + (tree_html(rows) if rows else ""))
 
     def __repr__(self) -> str:
         return f"GenerationPlayground({self.settings.prompt!r})"
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         bundle = super()._repr_mimebundle_(**options)
-        shows = self.run is not None and self.run.error is None
-        return {**bundle, "text/html": self.static().data} if shows else bundle
+        failed = self.run is not None and self.run.error is not None
+        return bundle if self.branch is None or failed else {**bundle, "text/html": self.static().data}
 
     def _prompt_tokens(self, settings: Settings) -> list[Token]:
         return describe_prompt(self.tokenizer, encode_prompt(self.tokenizer, settings))
+
+    def _set_controls(self, settings: Settings) -> None:
+        """Let the controls say these settings, without a run that follows them."""
+        self._following = False
+        write(self.controls, settings)
+        self._following = True
+        self._show_prompt()
+
+    def _of_this_prompt(self, settings: Settings) -> Settings:
+        """A branch goes on with its own prompt, whatever has been typed since."""
+        return replace(settings, prompt=self.branch.settings.prompt, chat=self.branch.settings.chat)
+
+    def _logits_at(self, branch: Branch, index: int) -> Tensor:
+        """What token `index` was chosen from: kept since it was written, else from one pass over the text before."""
+        logits = self._logits.get(branch, index)
+        if logits is None:
+            with self._turn, torch.no_grad():
+                ids = path_ids(self.tokenizer, branch, index).to(self.model.device)
+                logits = self.model(input_ids=ids, logits_to_keep=1).logits[0, -1]
+            self._logits.keep(branch.owner(index), index, logits)
+        return logits.to("cpu", torch.float32)
+
+    def _nucleus_html(self, branch: Branch, index: int, settings: Settings) -> str:
+        logits, chosen = self._logits_at(branch, index), branch.path[index].token_id
+        return nucleus_html(nucleus(logits, settings, chosen, self.tokenizer.convert_ids_to_tokens), self.view.log)
+
+    def _start(self, branch: Branch, delay: float = 0.0) -> "GenerationPlayground":
+        before, self.run = self.run, Run(branch)
+        self.branch = branch
+        if before is not None:
+            before.cancel.set()
+        if self._compared is not None and branch not in self._compared:
+            self._compared = None
+        self.stop_button.disabled = False
+        self._thread = threading.Thread(target=self._work, args=(self.run, delay), daemon=True)
+        self._thread.start()
+        return self
 
     def _work(self, run: Run, delay: float) -> None:
         replaced_or_stopped = run.cancel.wait(delay)
         with self._turn:
             if not replaced_or_stopped:
-                self._decode(run)
-            self._publish(run)
+                self._write(run)
+            run.branch.stopped = run.stopped
             if run is self.run:
-                self.view.code = self.code
+                self._show()
                 self.stop_button.disabled = True
 
-    def _decode(self, run: Run) -> None:
-        started = published = time.perf_counter()
+    def _write(self, run: Run) -> None:
+        published = 0.0
+        if run.tokens:
+            self._publish(run)  # a token that a reader chose is there at once
+
+        def publish_now_and_then() -> None:
+            nonlocal published
+            if run.branch.seconds - published >= SECONDS_BETWEEN_UPDATES:
+                self._publish(run)
+                published = run.branch.seconds
+
         try:
-            for token in stream_tokens(self.model, self.tokenizer, run.settings, run.cancel):
-                run.tokens.append(token)
-                now = time.perf_counter()
-                run.seconds = max(now - started, 1e-9)  # a coarse clock may not have moved
-                if now - published >= SECONDS_BETWEEN_UPDATES:
-                    self._publish(run)
-                    published = now
+            run.write(self.model, self.tokenizer, self._logits, publish_now_and_then)
         except Exception as error:  # whatever it is, the person at the widget is to see it
             run.error = error
 
     def _publish(self, run: Run) -> None:
-        if run is not self.run:
+        if run is self.run and run.branch is self.branch:
+            self._show_text(run.branch)
+
+    def _show_text(self, branch: Branch) -> None:
+        run = self.run if self.run is not None and self.run.branch is branch else None
+        error = None if run is None else run.error
+        self.view.error = "" if error is None else f"{type(error).__name__}: {error}"
+        path = branch.path
+        self.view.show(path)
+        self.view.stale = branch.settings != self.settings  # last: until then the old tokens are on the page
+        self.status.value = branch.summary()
+        self.meter.value = meter_html(self.model, self._prompt_length + len(path))
+
+    def _show(self) -> None:
+        """Everything that there is to be seen of the shown branch and of the tree."""
+        branch = self.branch
+        self._show_text(branch)
+        self.view.code = self.code
+        self.view.forced = [each.fork for each in branch.lineage if each.forced]
+        forks = {(each.parent, each.fork) for each in self.tree.branches if each.parent is not None}
+        on_path = {(branch.owner(index), index) for index in range(len(branch.path))}
+        self.view.forks = sorted(
+            index
+            for owner, index in on_path
+            if any(index == fork and owner in (parent, branch) for parent, fork in forks)
+        )
+        self.branches.html = tree_html(tree_rows(self.tree, branch)) if self.tree.branches else ""
+        self._show_comparison()
+        self._describe()
+
+    def _show_comparison(self) -> None:
+        alive = self._compared is not None and all(each in self.tree.branches for each in self._compared)
+        self.comparison.layout.display = "" if alive else "none"
+        if alive:
+            one, other = self._compared
+            self.comparison.value = comparison_html(
+                (f"branch {one.number}: {one.settings.says()}", f"branch {other.number}: {other.settings.says()}"),
+                (one.path, other.path),
+            )
+
+    def _describe(self) -> None:
+        """The distribution at the chosen token under the present settings, of what the model said when it wrote it."""
+        branch, index = self.branch, self.view.chosen
+        if branch is None or not 0 <= index < len(branch.path):
+            self.view.details = ""
+        elif self._logits.get(branch, index) is not None:
+            self.view.details = self._nucleus_html(branch, index, self.settings)
+        else:
+            # Forgotten, or of a saved tree: one pass of the model gives it again, once no run needs the model.
+            threading.Thread(target=self._read_again, args=(branch, index), daemon=True).start()
+
+    def _read_again(self, branch: Branch, index: int) -> None:
+        try:
+            self._logits_at(branch, index)
+        except Exception as error:
+            self.view.error = f"{type(error).__name__}: {error}"
             return
-        self.view.error = "" if run.error is None else f"{type(run.error).__name__}: {run.error}"
-        self.view.show(run.tokens)
-        self.view.stale = run.settings != self.settings  # last: until then the old tokens are on the page
-        self.status.value = run.summary()
+        if (branch, index) == (self.branch, self.view.chosen):
+            self._describe()
 
     def _changed(self, change: Any) -> None:
+        if not self._following:
+            return
         self._show_prompt()
         if self.as_you_type.value:
             self.generate(delay=SECONDS_AFTER_TYPING)
+        self._describe()
 
     def _show_prompt(self) -> None:
-        self.view.stale = self.run is not None and self.run.settings != self.settings
+        self.view.stale = self.branch is not None and self.branch.settings != self.settings
         self.view.code = self.code
         try:
-            self.view.prompt = tokens_html(shortened(self._prompt_tokens(self.settings)))
+            tokens = self._prompt_tokens(self.settings)
+            self.view.prompt = tokens_html(shortened(tokens))
             self.view.error = ""
         except ValueError as error:
             self.view.error = str(error)
+            return
+        self._prompt_length = len(tokens)
+        self.meter.value = meter_html(self.model, len(tokens) + (0 if self.branch is None else len(self.branch.path)))
 
     def _opened(self) -> None:
         if self.as_you_type.value and self.run is None:
             self.generate()
+
+    def _taken(self, token_id: int) -> None:
+        self.take(self.view.chosen, token_id)
+
+    def _asked(self, what: str, number: int, text: str) -> None:
+        """What a reader asks of the list of branches; an error is for the reader to see."""
+        try:
+            if what == "json":
+                self.branches.save("branches.json", self.tree.to_json())
+            elif what == "python":
+                self.branches.save("branches.py", self.tree_code() + "\n")
+            elif what == "open":
+                self.load_tree(text)
+            elif what == "select":
+                self.select(number)
+            elif what == "rename":
+                self.tree.numbered(number).name = text
+                self._show()
+            else:
+                self.remove(number)
+        except Exception as error:
+            self.view.error = f"{type(error).__name__}: {error}"
+
+    def remove(self, number: int) -> None:
+        """Forget a branch and what grew from it; the last text stays."""
+        branch = self.tree.numbered(number)
+        gone = [branch, *self.tree.in_order(branch)]
+        left = [each for each in self.tree.branches if each not in gone]
+        if not left:
+            raise ValueError("this is the only text; write another one before it is removed")
+        if self.run is not None and self.run.branch in gone:
+            self.stop()
+        self.tree.remove(branch)
+        self.select((branch.parent or left[-1]) if self.branch in gone else self.branch)

@@ -5,11 +5,13 @@ const FRAME = `
     <div class="page"><span class="prompt"></span><span class="text" role="group" data-lm-suppress-shortcuts
       aria-label="Generated tokens: arrow keys move, Enter shows the alternatives"></span><div class="error"
       role="alert"></div></div>
-    <div class="details" role="region" aria-live="polite" aria-label="The chosen token"></div>
+    <div class="side"><button type="button" class="scale jupyter-button" aria-pressed="false">log scale</button><div
+      class="details" role="region" aria-live="polite" aria-label="The chosen token" data-lm-suppress-shortcuts></div>
+    </div>
   </div>
   <div class="key"></div>
   <details class="code"><summary>Code that writes this text</summary><button type="button"
-    class="jupyter-button">Copy</button><pre></pre></details>`;
+    class="copy jupyter-button">Copy</button><pre></pre></details>`;
 
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
 
@@ -19,6 +21,7 @@ function render({ model, el }) {
   const part = (name) => el.querySelector(name);
   const [panes, page, text] = [part(".panes"), part(".page"), part(".text")];
 
+  const alternatives = () => [...el.querySelectorAll("tr[data-token]")];
   const show = (name, apply) => {
     const update = () => apply(model.get(name));
     model.on(`change:${name}`, update);
@@ -29,7 +32,20 @@ function render({ model, el }) {
     part(".prompt").innerHTML = html;
     follow();
   });
-  show("details", (html) => (part(".details").innerHTML = html));
+  const details = part(".details");
+  show("details", (html) => {
+    const row = alternatives().indexOf(document.activeElement);
+    details.innerHTML = html;
+    for (const [index, each] of alternatives().entries()) {
+      each.setAttribute("role", "button");
+      each.setAttribute("aria-label", `Go on with ${each.cells[1].innerText}, ${each.cells[3].innerText}`);
+      each.title = "Go on with this token: a new branch";
+      each.tabIndex = index === Math.max(row, 0) ? 0 : -1;
+    }
+    if (row >= 0) alternatives()[row]?.focus();
+    part(".scale").hidden = html === "";
+  });
+  show("log", (log) => part(".scale").setAttribute("aria-pressed", log));
   show("legend", (html) => (part(".key").innerHTML = html));
   show("error", (message) => (part(".error").textContent = message));
   show("stale", (stale) => panes.classList.toggle("stale", stale));
@@ -45,13 +61,23 @@ function render({ model, el }) {
       token.setAttribute("role", "button");
       token.tabIndex = token === text.firstElementChild ? 0 : -1;
     }
+    mark();
     if (atEnd) follow();
   });
+  // What is known of tokens besides their text: the chosen one, those where branches leave, those a reader put in.
+  function mark() {
+    const [chosen, forks, forced] = ["chosen", "forks", "forced"].map((name) => model.get(name));
+    [...text.children].forEach((token, index) => {
+      token.toggleAttribute("aria-pressed", index === chosen);
+      if (index === chosen) token.setAttribute("aria-pressed", "true");
+      token.classList.toggle("fork", forks.includes(index));
+      token.classList.toggle("forced", forced.includes(index));
+    });
+  }
+  for (const name of ["chosen", "forks", "forced"]) model.on(`change:${name}`, mark);
   model.send({ type: "whole" });
 
   const choose = (token) => {
-    text.querySelector("[aria-pressed]")?.removeAttribute("aria-pressed");
-    token?.setAttribute("aria-pressed", "true");
     model.send({ type: "choose", index: [...text.children].indexOf(token) });
   };
   const focus = (token) => {
@@ -76,7 +102,29 @@ function render({ model, el }) {
     event.stopPropagation();
   });
 
-  part("button").addEventListener("click", async ({ target }) => {
+  const take = (row) => model.send({ type: "take", token: Number(row.dataset.token) });
+  details.addEventListener("click", ({ target }) => {
+    const row = target.closest("tr[data-token]");
+    if (row) take(row);
+  });
+  details.addEventListener("keydown", (event) => {
+    const row = event.target.closest("tr[data-token]");
+    if (!row) return;
+    const step = { ArrowUp: -1, ArrowDown: 1, Home: -Infinity, End: Infinity }[event.key];
+    if (step) {
+      const rows = alternatives();
+      row.tabIndex = -1;
+      const next = rows[Math.max(0, Math.min(rows.indexOf(row) + step, rows.length - 1))];
+      next.tabIndex = 0;
+      next.focus();
+    } else if (event.key === "Enter" || event.key === " ") take(row);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  part(".scale").addEventListener("click", () => model.send({ type: "scale" }));
+
+  part(".copy").addEventListener("click", async ({ target }) => {
     try {
       await navigator.clipboard.writeText(model.get("code"));
       target.textContent = "Copied";

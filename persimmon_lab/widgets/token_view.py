@@ -1,4 +1,4 @@
-"""A pane of text whose tokens can be chosen."""
+"""A pane of text whose tokens can be chosen, and whose alternatives can be taken."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from persimmon_lab.viz.tokens import Token, details_html, legend_html, tokens_html
+from persimmon_lab.viz.tokens import Token, legend_html, tokens_html
 
 HERE = Path(__file__).parent
 
@@ -16,6 +16,9 @@ class TokenView(anywidget.AnyWidget):
 
     Tokens travel as messages of HTML, each only what is new, since a trait would send the whole text again at every
     step. The other traits go from here to the browser only, so that a thread may set them while messages come in.
+
+    `on_choose` is called when `chosen` has changed, the index of a token or -1; `on_take` with the id of an alternative
+    that a reader takes; `on_scale` when `log` has changed.
     """
 
     _esm = HERE / "token_view.js"
@@ -26,21 +29,32 @@ class TokenView(anywidget.AnyWidget):
     error = traitlets.Unicode().tag(sync=True)
     code = traitlets.Unicode().tag(sync=True)
     stale = traitlets.Bool(False).tag(sync=True)
+    chosen = traitlets.Int(-1).tag(sync=True)
+    forks = traitlets.List(traitlets.Int()).tag(sync=True)
+    forced = traitlets.List(traitlets.Int()).tag(sync=True)
+    log = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, vocab_size: int, on_open: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        on_open: Callable[[], None] = lambda: None,
+        on_choose: Callable[[], None] = lambda: None,
+        on_take: Callable[[int], None] = lambda token_id: None,
+        on_scale: Callable[[], None] = lambda: None,
+    ):
         super().__init__()
         self.tokens: tuple[Token, ...] = ()
-        self._vocab_size = vocab_size
-        self._on_open = on_open
+        self._on_open, self._on_choose, self._on_take, self._on_scale = on_open, on_choose, on_take, on_scale
         self.on_msg(self._answer)
 
     def show(self, tokens: Sequence[Token]) -> None:
-        """Show these tokens, sending those that are not shown yet; a text that does not go on starts anew."""
-        tokens, shown = tuple(tokens), len(self.tokens)
-        if tokens[:shown] != self.tokens or not shown:
-            self.details, shown = "", 0
+        """Show these tokens, sending those that are not shown yet; a choice that is not among them ends."""
+        tokens, shared = tuple(tokens), 0
+        while shared < min(len(tokens), len(self.tokens)) and tokens[shared] == self.tokens[shared]:
+            shared += 1
         self.tokens = tokens
-        self._send_from(shown)
+        if self.chosen >= len(tokens):
+            self.chosen, self.details = -1, ""
+        self._send_from(shared)
 
     def _send_from(self, start: int) -> None:
         self.send({"start": start, "html": tokens_html(self.tokens[start:])})
@@ -49,7 +63,12 @@ class TokenView(anywidget.AnyWidget):
         if content["type"] == "whole":
             self._send_from(0)
             self._on_open()
-        else:
+        elif content["type"] == "choose":
             index = content["index"]
-            chosen = 0 <= index < len(self.tokens)
-            self.details = details_html(self.tokens[index], self._vocab_size) if chosen else ""
+            self.chosen = index if 0 <= index < len(self.tokens) else -1
+            self._on_choose()
+        elif content["type"] == "scale":
+            self.log = not self.log
+            self._on_scale()
+        elif self.chosen >= 0:
+            self._on_take(content["token"])

@@ -30,16 +30,20 @@ def model(tokenizer):
 class Scripted:
     """Stands for a model: gives nearly all probability to one id after another, then to eos."""
 
-    device = torch.device("cpu")
+    device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self, tokenizer, script: list[int]):
         self.script, self.steps, self.vocab_size = [*script, tokenizer.eos_token_id], 0, tokenizer.vocab_size
-        self.config = SimpleNamespace(
+        self.config = PersimmonConfig.tiny(
+            vocab_size=tokenizer.vocab_size,
             max_position_embeddings=256,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
+
+    def get_input_embeddings(self):
+        return torch.nn.Embedding(1, 1)
 
     def __call__(self, **inputs):
         logits = torch.zeros(1, 1, self.vocab_size)

@@ -1,14 +1,18 @@
 """The playground's wiring: threads that end, errors that are seen, and a view that is told what happened."""
 
+import re
 import threading
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import chain, count, repeat
 
 import pytest
 import torch
 
-from persimmon_lab.viz.tokens import details_html, tokens_html
-from persimmon_lab.widgets import GenerationPlayground, playground
+from persimmon_lab.viz.tokens import tokens_html
+from persimmon_lab.widgets import GenerationPlayground, playground, run
+from persimmon_lab.widgets.meter import in_bytes
+from persimmon_lab.widgets.run import path_ids
 from tests.widgets.test_generation import output_of
 
 NASTY = "<script>alert(1)</script>"
@@ -115,7 +119,7 @@ def test_updates_wait_for_each_other(make, monkeypatch):
     """A clock that stands still never reaches the next update, one that leaps once reaches one more."""
     screen = Screen((one := make()).view)
     for clock, updates in ((repeat(0.0), 0), (chain([0.0], repeat(9.0)), 1), (count(), 12)):
-        monkeypatch.setattr(playground.time, "perf_counter", lambda clock=clock: float(next(clock)))
+        monkeypatch.setattr(run.time, "perf_counter", lambda clock=clock: float(next(clock)))
         screen.messages.clear()
         one.generate().wait()
         assert len(screen.messages) == updates + 1  # the last one comes when all is done
@@ -262,10 +266,11 @@ def test_chat_format_is_shown(make):
     assert one.generate().wait().text.startswith("human: Hello\n\nadept:")
 
 
-def test_choosing_a_token_shows_its_details(make, tokenizer):
+def test_choosing_a_token_shows_its_details(make):
     one = make().generate().wait()
     one.view._answer(one.view, {"type": "choose", "index": 3}, [])
-    assert one.view.details == details_html(one.run.tokens[3], tokenizer.vocab_size)
+    assert one.view.details == one._nucleus_html(one.branch, 3, one.settings)
+    assert f"rank {one.run.tokens[3].rank:,} of" in one.view.details
     one.view._answer(one.view, {"type": "choose", "index": -1}, [])
     assert one.view.details == ""
     one.view._answer(one.view, {"type": "choose", "index": 99}, [])
@@ -335,3 +340,217 @@ def test_controls_keep_values_in_range(make):
     one = make(max_new_tokens=100_000, temperature=7.0)
     assert one.settings.max_new_tokens == 255
     assert one.settings.temperature == 2
+
+
+# Branches
+
+
+def ids_of(tokenizer, branch):
+    return path_ids(tokenizer, branch)[0].tolist()
+
+
+def choose(one, index):
+    one.view._answer(one.view, {"type": "choose", "index": index}, [])
+    return [int(token) for token in re.findall(r'data-token="(\d+)"', one.view.details)]
+
+
+def take(one, index, row=2):
+    """Click a token of the text, and then a row of its alternatives, not the one that stands there."""
+    rows = [token for token in choose(one, index) if token != one.branch.path[index].token_id]
+    one.view._answer(one.view, {"type": "take", "token": rows[row]}, [])
+    one.wait()
+    assert one.run.error is None
+    return rows[row]
+
+
+def test_an_alternative_goes_on_from_there_and_the_old_text_stays(make, model, tokenizer):
+    one = make().generate().wait()
+    screen = Screen(one.view)
+    one.view._answer(one.view, {"type": "whole"}, [])
+    old, text = one.branch, one.text
+    taken = take(one, 4)
+    assert [token.token_id for token in one.branch.path[:5]] == [*(t.token_id for t in old.path[:4]), taken]
+    assert one.branch.generated == 12
+    assert (one.view.chosen, one.view.forced, one.view.forks) == (4, [4], [4])
+    assert "".join(screen.tokens) == tokens_html(one.branch.path)
+    ids = torch.tensor([ids_of(tokenizer, one.branch)])
+    after = model.generate(ids[:, :-12], do_sample=True, temperature=1.3, top_p=0.95, max_new_tokens=12, seed=3)
+    assert torch.equal(after, ids), "the seed begins anew behind the token that was put in"
+    with torch.no_grad():
+        model_says = model(input_ids=ids[:, :-13]).logits[0, -1].softmax(dim=-1)[taken]
+    assert one.branch.tokens[0].probability == pytest.approx(float(model_says), rel=1e-4)
+    one.branches._answer(one.branches, {"type": "select", "number": 1}, [])
+    assert (one.branch, one.text) == (old, text)
+    assert "".join(screen.tokens) == tokens_html(old.path)
+    assert one.view.forks == [4] and one.view.forced == []
+
+
+def test_taking_the_same_again_goes_back_to_it(make):
+    one = make().generate().wait()
+    row = take(one, 4)
+    branch, count = one.branch, len(one.tree.branches)
+    one.select(1)
+    one.take(4, row).wait()
+    assert one.branch is branch and len(one.tree.branches) == count
+
+
+def test_returning_restores_what_the_controls_said_and_writes_nothing(make):
+    one = make(as_you_type=True).generate().wait()
+    one.as_you_type.value = False
+    one.controls["temperature"].value = 0.7
+    take(one, 2)
+    one.as_you_type.value = True
+    run = one.run
+    one.select(1)
+    assert one.settings == one.tree.branches[0].settings
+    assert not one.view.stale and one.run is run
+
+
+def test_sliders_shade_the_distribution_without_a_run(make):
+    one = make().generate().wait()
+    choose(one, 3)
+    run, asked = one.run, []
+    one.model.register_forward_hook(lambda *_: asked.append(1))
+    wide = one.view.details
+    one.controls["top_p"].value = 0.1
+    assert one.view.details.count('class="kept"') < wide.count('class="kept"')
+    assert "top-p 0.1 keeps" in one.view.details
+    one.view._answer(one.view, {"type": "scale"}, [])
+    assert one.view.log and one.view.details != wide
+    assert one.run is run and not asked
+
+
+def test_compare_writes_the_same_prompt_and_seed_as_the_controls_say(make, model, tokenizer):
+    one = make().generate().wait()
+    take(one, 3)
+    first = one.branch
+    one.controls["temperature"].value = 0.4
+    one.controls["seed"].value = 99
+    one.compare_button.click()
+    one.wait()
+    second = one.branch
+    assert second.settings == replace(first.settings, temperature=0.4)
+    assert (second.parent, second.fork, second.tokens[0]) == (first.parent, first.fork, first.tokens[0])
+    assert "tokens agree" in one.comparison.value and one.comparison.layout.display == ""
+    one.select(first)
+    one.generate().wait()
+    assert one.comparison.layout.display == "none"
+
+
+def test_where_the_controls_say_the_same_it_compares_with_greedy(make):
+    one = make()
+    one.compare()
+    assert "Generate a text first" in one.status.value
+    one.generate().wait().compare().wait()
+    assert one.branch.settings.temperature == one.settings.temperature == 0
+    one.compare().wait()
+    assert one.branch.settings.temperature == 1
+
+
+def grown(make, **options):
+    """A playground with a stopped text, a branch, one that leaves it, one by comparing, and another prompt."""
+    one = make('She said "柿"', max_new_tokens=30, **options)
+    stop_at(one, 9)
+    one.generate().wait()
+    take(one, 4)
+    one.controls["temperature"].value = 1.8
+    take(one, 9)
+    one.compare().wait()
+    one.controls["prompt"].value, one.controls["chat"].value = "Hello", True
+    one.generate().wait()
+    take(one, 0)
+    return one
+
+
+def test_the_code_of_the_tree_writes_every_branch_token_for_token(make, model, tokenizer):
+    one = grown(make)
+    names = {"model": model, "tokenizer": tokenizer}
+    printed = output_of(one.tree_code(), **names)
+    exec(one.tree_code(), names)
+    assert len(one.tree.branches) == 6
+    for branch in one.tree.branches:
+        assert names["branches"][branch.number].tolist() == [ids_of(tokenizer, branch)]
+    one.select(3)
+    assert f"[3] {one.text}\n" in printed
+    assert f"[3] {one.text}\n" in output_of(one.code, model=model, tokenizer=tokenizer)
+
+
+def test_an_end_that_is_put_in_ends_the_text(make, model, tokenizer):
+    one = make().generate().wait()
+    one.take(3, tokenizer.eos_token_id).wait()
+    assert len(one.branch.path) == 4 and one.run.error is None
+    names = {"model": model, "tokenizer": tokenizer}
+    exec(one.tree_code(), names)
+    assert names["branches"][2].tolist() == [ids_of(tokenizer, one.branch)]
+
+
+def test_a_branch_ends_with_the_context(make, model, tokenizer):
+    one = make(max_new_tokens=245).generate().wait()
+    take(one, 200)
+    assert len(ids_of(tokenizer, one.branch)) == 256
+    names = {"model": model, "tokenizer": tokenizer}
+    exec(one.tree_code(), names)
+    assert names["branches"][2].tolist() == [ids_of(tokenizer, one.branch)]
+
+
+def test_a_saved_tree_is_shown_again(make, model, tokenizer):
+    one = grown(make)
+    sent = []
+    one.branches.send = sent.append
+    one.branches._answer(one.branches, {"type": "json"}, [])
+    one.branches._answer(one.branches, {"type": "python"}, [])
+    assert [message["file"] for message in sent] == ["branches.json", "branches.py"]
+    again = GenerationPlayground.from_json(model, tokenizer, sent[0]["text"])
+    assert again.tree.to_json() == one.tree.to_json()
+    assert again.tree_code() == one.tree_code()
+    one.select(2), again.select(2)
+    assert again.text == one.text
+    index = 6
+    kept, read_again = one._logits_at(one.branch, index), again._logits_at(again.branch, index)
+    torch.testing.assert_close(read_again, kept, rtol=1e-4, atol=1e-4)
+    assert again.static().data.count('role="treeitem"') == 6
+
+
+def test_a_tree_of_another_tokenizer_is_refused_and_shown_why(make):
+    one = make().generate().wait()
+    other = one.tree.to_json().replace('"piece": "', '"piece": "~')
+    one.branches._answer(one.branches, {"type": "open", "text": other}, [])
+    assert one.view.error.startswith("ValueError: the tree is of another tokenizer")
+    one.branches._answer(one.branches, {"type": "open", "text": "nonsense"}, [])
+    assert "JSONDecodeError" in one.view.error
+    assert len(one.tree.branches) == 1
+
+
+def test_branches_are_named_and_removed(make):
+    one = make().generate().wait()
+    take(one, 4)
+    one.branches._answer(one.branches, {"type": "rename", "number": 2, "text": NASTY}, [])
+    assert NASTY not in one.branches.html and "&lt;script&gt;" in one.branches.html
+    one.branches._answer(one.branches, {"type": "remove", "number": 2}, [])
+    assert [one.branch] == one.tree.branches
+    one.branches._answer(one.branches, {"type": "remove", "number": 1}, [])
+    assert "only text" in one.view.error and len(one.tree.branches) == 1
+
+
+def test_typing_replaces_its_own_text_and_keeps_what_has_branches(make, monkeypatch):
+    monkeypatch.setattr(playground, "SECONDS_AFTER_TYPING", 0.0)
+    one = make("O", as_you_type=True)
+    one.generate().wait()
+    one.controls["prompt"].value = "On"
+    one.wait()
+    assert len(one.tree.branches) == 1
+    take(one, 1)
+    one.controls["prompt"].value = "Once"
+    one.wait()
+    assert [branch.settings.prompt for branch in one.tree.branches] == ["On", "On", "Once"]
+
+
+def test_the_meter_counts_positions_and_bytes(make):
+    one = make()
+    prompt = len(one._prompt_tokens(one.settings))
+    one.generate().wait()
+    config = one.model.config
+    full = 2 * config.num_hidden_layers * config.hidden_size * 256 * 4
+    assert f"{prompt + 12} of 256 tokens" in one.meter.value
+    assert f"of {in_bytes(full)}" in one.meter.value
+    assert (in_bytes(8_400_000), in_bytes(999), in_bytes(2_000_000_000)) == ("8.4 MB", "999 bytes", "2.0 GB")

@@ -1,0 +1,98 @@
+// The branches of a text. Shows what Python rendered and escaped, and says what a reader asks for.
+
+const FRAME = `
+  <div class="head"><span class="title">Branches</span><span class="hint">Enter goes there · F2 names · Delete
+    removes</span><span class="space"></span><button type="button" class="jupyter-button" data-ask="json" title="The
+    whole tree, to be opened again">Save JSON</button><button type="button" class="jupyter-button" data-ask="python"
+    title="Code that writes every branch again">Save Python</button><button type="button" class="jupyter-button open"
+    title="A tree that was saved as JSON">Open…</button><input type="file" accept=".json" hidden></div>
+  <div class="list" data-lm-suppress-shortcuts></div>`;
+
+function render({ model, el }) {
+  el.classList.add("persimmon-branches");
+  el.innerHTML = FRAME;
+  const part = (name) => el.querySelector(name);
+  const list = part(".list");
+  const rows = () => [...list.querySelectorAll("[data-number]")];
+  const ask = (type, row, text) => model.send({ type, number: Number(row?.dataset.number ?? 0), text });
+
+  const update = () => {
+    const focused = document.activeElement?.closest?.("[data-number]");
+    const number = list.contains(focused) ? focused.dataset.number : null;
+    list.innerHTML = model.get("html");
+    el.hidden = rows().length === 0;
+    for (const row of rows()) {
+      row.tabIndex = row.getAttribute("aria-selected") === "true" ? 0 : -1;
+      const name = document.createElement("button");
+      const remove = document.createElement("button");
+      Object.assign(name, { textContent: "✎", title: "Name this branch (F2)", className: "tool", tabIndex: -1 });
+      Object.assign(remove, { textContent: "✕", title: "Remove it and what grew from it (Delete)", className: "tool", tabIndex: -1 });
+      name.addEventListener("click", () => rename(row));
+      remove.addEventListener("click", () => ask("remove", row));
+      row.append(name, remove);
+    }
+    if (number !== null) (rows().find((row) => row.dataset.number === number) ?? rows()[0])?.focus();
+  };
+  model.on("change:html", update);
+  update();
+
+  function rename(row) {
+    const input = document.createElement("input");
+    Object.assign(input, { className: "name", placeholder: "a name, then Enter" });
+    input.setAttribute("aria-label", "Name of the branch");
+    const words = row.querySelector(".words");
+    const end = (keep) => {
+      if (!input.isConnected) return;
+      input.replaceWith(words);
+      row.focus();
+      if (keep) ask("rename", row, input.value);
+    };
+    input.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      if (event.key === "Enter" || event.key === "Escape") end(event.key === "Enter");
+    });
+    input.addEventListener("blur", () => end(false));
+    input.value = words.querySelector("b")?.textContent ?? "";
+    words.replaceWith(input);
+    input.focus();
+  }
+
+  list.addEventListener("click", ({ target }) => {
+    const row = target.closest("[data-number]");
+    if (row && !target.closest("button, input")) ask("select", row);
+  });
+  list.addEventListener("keydown", (event) => {
+    const row = event.target.closest("[data-number]");
+    const step = { ArrowUp: -1, ArrowDown: 1, Home: -Infinity, End: Infinity }[event.key];
+    if (step) {
+      const all = rows();
+      const next = all[Math.max(0, Math.min(all.indexOf(row) + step, all.length - 1))];
+      row.tabIndex = -1;
+      next.tabIndex = 0;
+      next.focus();
+    } else if (event.key === "Enter" || event.key === " ") ask("select", row);
+    else if (event.key === "F2") rename(row);
+    else if (event.key === "Delete") ask("remove", row);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+
+  for (const button of el.querySelectorAll("[data-ask]")) {
+    button.addEventListener("click", () => ask(button.dataset.ask));
+  }
+  part(".open").addEventListener("click", () => part("input[type=file]").click());
+  part("input[type=file]").addEventListener("change", async ({ target }) => {
+    if (target.files.length) ask("open", null, await target.files[0].text());
+    target.value = "";
+  });
+  model.on("msg:custom", ({ file, text }) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+    link.download = file;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
+}
+
+export default { render };
