@@ -49,7 +49,7 @@ def kept_sets(
         above.set_title(plain(name), loc="left")
         for rank, token in enumerate(names[:NAMED]):
             above.annotate(plain(token), (rank + 1, ranked[rank]), xytext=(4, 3), textcoords="offset points",
-                           fontsize=8.5, rotation=35, parse_math=False)  # fmt: skip
+                           fontsize=8.5, rotation=35)  # fmt: skip
         above.grid(axis="y", color=FAINT, linewidth=0.6)
         for row, counts in enumerate(kept.values()):
             count, colour = int(counts[column]), CATEGORICAL[row % len(CATEGORICAL)]
