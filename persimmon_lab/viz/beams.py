@@ -44,7 +44,8 @@ def beam_tree(steps: Sequence[Sequence[Candidate]], title: str = "") -> Figure:
             colour = (ORANGE if won else BLUE) if each.kept else MUTED
             width, style = (2.6 if won else 1.3, "solid") if each.kept else (0.9, (0, (3, 2)))
             axes.plot([column - 1 + HALF_A_BOX, column - HALF_A_BOX], [kept_rows[each.parent], row], color=colour,
-                      linewidth=width, linestyle=style, gid="won" if won else "kept" if each.kept else "dropped")  # fmt: skip
+                      linewidth=width, linestyle=style,
+                      gid="won" if won else "kept" if each.kept else "dropped")  # fmt: skip
             axes.text(column, row, f"{shown(each.token)}\n{each.score:.2f}", ha="center", va="center", fontsize=8.5,
                       color=INK if each.kept else MUTED, parse_math=False, linespacing=1.15,
                       bbox={"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour,
