@@ -19,7 +19,7 @@ def bits_at(logits, temperature):
 def by_search(logits, bits):
     """Newton's secant on the log-temperature, in place of halving."""
     low, high = -3.0, 4.0
-    for _ in range(200):
+    for _ in range(70):
         share = (bits - bits_at(logits, math.exp(low))) / (
             bits_at(logits, math.exp(high)) - bits_at(logits, math.exp(low))
         )
@@ -42,6 +42,26 @@ def ranked(logits, temperature, top_p, shift=True, back=True):
     p, order = (logits / temperature).softmax(dim=-1).sort(descending=True)
     stays = (p.cumsum(dim=-1) - p if shift else p.cumsum(dim=-1)) < top_p
     return stays.scatter(-1, order, stays) if back else stays
+
+
+def one_more(logits, temperature, top_p):
+    stays = one_by_one(logits, temperature, top_p)
+    left = [i for i in range(len(logits)) if not stays[i]]
+    stays[max(left, key=lambda i: float(logits[i]))] = True
+    return stays
+
+
+def from_the_tail(logits, temperature, top_p):
+    p = (logits / temperature).softmax(dim=-1)
+    stays, mass = [False] * len(p), 0.0
+    while mass < top_p:
+        worst = min((i for i in range(len(p)) if not stays[i]), key=lambda i: float(p[i]))
+        stays[worst], mass = True, mass + float(p[worst])
+    return torch.tensor(stays)
+
+
+def by_ratio(logits, temperature, top_p):
+    return logits - logits.max() >= temperature * math.log(top_p)
 
 
 def test_right_answers_found_another_way_are_right():
@@ -68,6 +88,9 @@ def test_right_answers_found_another_way_are_right():
             lambda logits, temperature, top_p: ranked(logits * temperature, 1.0, top_p),
             "divided by it",
         ),
+        (checks.nucleus, one_more, "one token too many"),
+        (checks.nucleus, from_the_tail, "from the least probable"),
+        (checks.nucleus, by_ratio, "this is min-p"),
         (checks.nucleus, lambda **case: torch.ones_like(case["logits"]), "the numbers are not"),
     ],
 )
