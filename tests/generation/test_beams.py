@@ -17,6 +17,12 @@ SETTINGS = {
     "sums": {"num_beams": 3, "length_penalty": 0.0, "early_stopping": "never", "num_return_sequences": 3},
     "long texts": {"num_beams": 3, "length_penalty": 2.0, "early_stopping": "never", "num_return_sequences": 2},
     "first complete": {"num_beams": 4, "early_stopping": True, "num_return_sequences": 4},
+    "first complete, long texts": {
+        "num_beams": 3,
+        "early_stopping": True,
+        "length_penalty": 3.0,
+        "num_return_sequences": 3,
+    },
     "penalty": {"num_beams": 3, "repetition_penalty": 1.4},
     "no repeated pairs": {"num_beams": 3, "no_repeat_ngram_size": 2},
 }
@@ -61,6 +67,14 @@ def test_drawn_beams_equal_transformers(twins, padded_prompts):
         torch.manual_seed(3)
         expected = theirs.generate(ids, **settings)
     assert torch.equal(ours.generate(ids, seed=3, **settings), expected)
+
+
+@pytest.mark.parametrize("ends", [None, 9, [9, 11]], ids=str)
+def test_filters_leave_a_token_that_ends_nothing(tiny_model, ends):
+    """Top-k of 1 leaves one token more than there are ids that end a text, and two where there is none."""
+    settings = {"num_beams": 2, "do_sample": True, "top_k": 1, "eos_token_id": ends, "max_new_tokens": 1, "seed": 0}
+    step = next(decode_steps(tiny_model(), torch.tensor([[5, 6, 7]]), **settings))
+    assert step.scores.isfinite().sum(dim=1).tolist() == [3 if isinstance(ends, list) else 2] * 2
 
 
 def test_zero_is_a_pad_id(twins, padded_prompts):
