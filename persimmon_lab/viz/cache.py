@@ -39,7 +39,8 @@ def work_grid(times: Mapping[str, Int[Tensor, "query key"]], prompt: int) -> Fig
         values = numbers(table)
         panel.imshow(np.ma.masked_equal(values, 0), cmap=SEQUENTIAL, vmin=0, vmax=1.3 * highest)
         for row, column in zip(*np.nonzero(values)):
-            panel.text(column, row, int(values[row, column]), ha="center", va="center", fontsize=8, color=INK)
+            ink = "white" if values[row, column] > 0.6 * highest > 1 else INK
+            panel.text(column, row, int(values[row, column]), ha="center", va="center", fontsize=8, color=ink)
         panel.axhline(prompt - 0.5, color=CATEGORICAL[1], linewidth=1.5, linestyle=LINE_STYLES[1])
         panel.text(len(values) - 0.6, prompt - 0.7, "prompt", ha="right", va="bottom", fontsize=9, color=CATEGORICAL[1])
         panel.set_xticks([])
@@ -55,7 +56,8 @@ def bytes_written(positions: Int[Tensor, "step"], written: Mapping[str, Float[Te
     figure, axes = new_figure(7.5, 3.6)
     x = numbers(positions)
     for index, (name, total) in enumerate(written.items()):
-        axes.plot(x, numbers(total), label=name, color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=2)
+        some = np.ma.masked_less_equal(numbers(total), 0)  # nothing written yet has no logarithm
+        axes.plot(x, some, label=name, color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=2)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -76,7 +78,10 @@ def cache_growth(
     figure, axes = new_figure(7.5, 3.8)
     x = numbers(positions)
     axes.axhline(weights, color=INK, linewidth=1.4)
-    axes.text(x.min(), weights, f" the weights: {as_bytes(weights)}", va="bottom", fontsize=9, color=INK)
+    # Right of where the steep lines cross it.
+    axes.text(
+        x.min() + 0.62 * np.ptp(x), weights, f"the weights: {as_bytes(weights)}", va="bottom", fontsize=9, color=INK
+    )
     for index, (name, size) in enumerate(held.items()):
         y = numbers(size)
         axes.plot(x, y, color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=2, label=name)
@@ -126,19 +131,23 @@ def drift(
 def loss_by_position(
     starts: Int[Tensor, "bin"], losses: Mapping[str, Float[Tensor, "bin"]], trained_length: int, title: str
 ) -> Figure:
-    """Loss of a text in bins of positions; the line marks the length that the model was trained on."""
+    """Loss of a text in bins of positions, on a logarithmic axis; the line marks the length that the model was trained on."""
     figure, axes = new_figure(8.0, 3.6)
     x = numbers(starts)
     for index, (name, values) in enumerate(losses.items()):
         axes.plot(x, numbers(values), color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=2,
                   marker=MARKERS[index], markersize=5, label=name)  # fmt: skip
     axes.axvline(trained_length, color=MUTED, linewidth=1.2)
-    axes.annotate("trained length", (trained_length, 1), (4, -4), xycoords=("data", "axes fraction"),
-                  textcoords="offset points", fontsize=9, va="top", color=INK)  # fmt: skip
-    axes.set_ylim(bottom=0)
+    axes.text(trained_length, 1.01, "trained length", transform=axes.get_xaxis_transform(), fontsize=9, ha="center",
+              va="bottom", color=INK)  # fmt: skip
+    # What copies and what does not lie a factor of twenty apart.
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    labelled = ("2", "5")  # first digits: 0.2, 0.5, 2, 5, …
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in labelled else ""))
     axes.set_xlabel("position")
     axes.set_ylabel("loss (nats a token)")
     axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_title(title, loc="left")
+    axes.set_title(title, loc="left", pad=18)
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure
