@@ -19,7 +19,8 @@ def comparison_html(names: tuple[str, str], texts: tuple[Sequence[Token], Sequen
     parting = first_difference(*texts)
     columns = "".join(column_html(*column, parting) for column in zip("AB", names, texts, strict=True))
     return (
-        f'<div class="comparison" style="font-size: 14px">{said_html(texts, parting)}'
+        f'<div class="comparison" style="font-size: 14px; border: 1px solid rgba(128, 128, 128, 0.5); '
+        f'border-radius: 6px; padding: 8px 14px">{said_html(texts, parting)}'
         '<div style="display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 20px; margin-top: 6px">'
         f"{columns}</div></div>"
     )

@@ -93,7 +93,7 @@ def heading_html(nucleus: Nucleus) -> str:
     return (
         f'<div style="font-size: 120%">{piece_html(chosen.piece)}</div>'
         f'<div style="opacity: 0.8; margin-bottom: 6px">probability {escaped(percent(chosen.probability))} · '
-        f"rank {chosen.rank:,} of {nucleus.vocab_size:,} · {entropy}</div>"
+        f"rank {chosen.rank:,} of {nucleus.vocab_size:,}<br>{entropy}</div>"
     )
 
 

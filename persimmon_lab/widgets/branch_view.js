@@ -41,8 +41,10 @@ function render({ model, el }) {
     Object.assign(input, { className: "name", placeholder: "a name, then Enter" });
     input.setAttribute("aria-label", "Name of the branch");
     const words = row.querySelector(".words");
+    let over = false; // leaving the page takes the focus away, which would end it once more
     const end = (keep) => {
-      if (!input.isConnected) return;
+      if (over) return;
+      over = true;
       input.replaceWith(words);
       row.focus();
       if (keep) ask("rename", row, input.value);

@@ -26,9 +26,7 @@ class Parts:
         )
         self.status = ipywidgets.Label()
         self.meter = ipywidgets.HTML(layout={"margin": "0 0 0 auto"})
-        self.comparison = ipywidgets.HTML(
-            layout={"display": "none", "border": "1px solid var(--jp-border-color2, #ccc)", "padding": "6px 12px"}
-        )
+        self.comparison = ipywidgets.HTML(layout={"display": "none"})
 
 
 def arranged(

@@ -7,7 +7,9 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 
+from persimmon_lab.viz.nucleus import Candidate, Nucleus, nucleus_html
 from persimmon_lab.viz.tokens import Token, page_html, tint
+from tests.browser.appearance import in_theme, picture
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tokenizer"
 SETUP = f"""
@@ -66,9 +68,10 @@ def test_it_writes_explains_a_token_and_follows_the_typing(opened):
     expect(details).to_contain_text(
         re.compile(r"probability .*%.*rank [\d,]+ of 700.*entropy [\d.]+ of 9.5 bits", re.S)
     )
-    rows = details.locator("tr")
-    assert rows.count() in (10, 11)
-    probabilities = [float(text) for text in re.findall(r"([\d.]+) %", " ".join(rows.all_inner_texts()[:10]))]
+    rows = details.locator("tr[data-token]")
+    assert rows.count() in (12, 13)
+    model = rows.locator("td:nth-child(4)").all_inner_texts()
+    probabilities = [float(re.search(r"[\d.]+", text)[0]) for text in model]
     assert probabilities == sorted(probabilities, reverse=True)
     piece, percent, *_ = token.get_attribute("title").split(" · ")
     chosen = details.locator("tr", has_text="◂")
@@ -95,12 +98,12 @@ def test_stop_ends_a_long_text_half_way(opened):
     button(jupyter, "Generate").click()
     expect(shown(jupyter).nth(3)).to_be_visible()
     button(jupyter, "Stop").click()
-    expect(jupyter.page.get_by_text("stopped")).to_be_visible()
+    expect(jupyter.page.locator(".widget-label", has_text="stopped")).to_be_visible()
     expect(button(jupyter, "Stop")).to_be_disabled()
     count = shown(jupyter).count()
     assert 4 <= count < 1000
     # What it shows is what was written, and the code for it asks for as much.
-    expect(jupyter.page.get_by_text(f"{count:,} tokens ·")).to_be_visible()
+    expect(jupyter.page.get_by_text(re.compile(rf"^{count:,} tokens · [\d,]+ tokens/s · stopped"))).to_be_visible()
     jupyter.page.get_by_text("Code that writes this text").click()
     expect(jupyter.page.locator(".persimmon-tokens pre")).to_contain_text(f"max_new_tokens={count},")
     button(jupyter, "Generate").click()
@@ -154,8 +157,10 @@ def test_an_error_is_shown_in_place(jupyter):
 
 def test_a_stored_page_needs_no_trust_and_no_kernel(jupyter, tmp_path):
     """As in a notebook fresh from a clone: JupyterLab drops scripts, style sheets and unknown attributes."""
-    nasty = Token("<script>x</script>", "▁<script>", 0.01, 7, 5.0, (("▁the", 0.5),))
-    page = nbformat.v4.new_output("display_data", {"text/html": page_html([Token("Once", "▁Once")], [nasty], 700)})
+    nasty = Token("<script>x</script>", "▁<script>", 0.01, 7, 5.0)
+    best = Candidate(1, "▁the", 1, 0.5, 1.0, True, 0.5)
+    details = nucleus_html(Nucleus((best,), None, 700, 5.0, 1.0, (("top-p 0.4", 1),), 1, 0.5))
+    page = nbformat.v4.new_output("display_data", {"text/html": page_html([Token("Once", "▁Once")], [nasty], details)})
     cell = nbformat.v4.new_code_cell("playground.static()", outputs=[page], execution_count=1)
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     stored = tmp_path / "stored.ipynb"
@@ -163,5 +168,153 @@ def test_a_stored_page_needs_no_trust_and_no_kernel(jupyter, tmp_path):
     jupyter.open(stored)
     token = jupyter.page.get_by_text("<script>x</script>")
     expect(token).to_have_css("background-color", tint(0.01))
-    bar = jupyter.page.locator("tr div").first
+    bar = jupyter.page.locator("tr div div").first
     assert bar.bounding_box()["width"] > 20
+
+
+def branches(jupyter):
+    return jupyter.page.get_by_role("treeitem")
+
+
+def slide(jupyter, name, key, times):
+    """Move a slider with the keyboard."""
+    handle = jupyter.page.locator(".widget-slider", has_text=name).get_by_role("slider")
+    handle.focus()
+    for _ in range(times):
+        handle.press(key)
+
+
+def test_an_alternative_makes_a_branch_and_the_old_text_is_a_click_away(jupyter):
+    jupyter.open([SETUP, TEN])
+    jupyter.run_all()
+    page = jupyter.page
+    button(jupyter, "Generate").click()
+    expect(shown(jupyter)).to_have_count(10)
+    expect(branches(jupyter)).to_have_count(1)
+    old = shown(jupyter).all_inner_texts()
+
+    shown(jupyter).nth(3).click()
+    rows = page.locator(".details tr[data-token]")
+    row = rows.filter(has_not_text="◂").nth(1)
+    piece = row.locator("td").nth(1).inner_text().replace("␣", "")
+    row.click()
+    expect(branches(jupyter)).to_have_count(2)
+    expect(shown(jupyter)).to_have_count(14)
+    expect(button(jupyter, "Stop")).to_be_disabled()
+    assert shown(jupyter).all_inner_texts()[:3] == old[:3]
+    assert shown(jupyter).all_inner_texts()[3:10] != old[3:]
+    expect(shown(jupyter).nth(3)).to_have_class(re.compile("forced"))
+    expect(page.locator(".details tr", has_text="◂")).to_contain_text(piece)
+    expect(branches(jupyter).nth(1)).to_have_attribute("aria-selected", "true")
+
+    branches(jupyter).nth(0).click()
+    expect(shown(jupyter)).to_have_count(10)
+    assert shown(jupyter).all_inner_texts() == old
+    expect(shown(jupyter).nth(3)).to_have_class(re.compile("fork"))
+    expect(page.locator(".stale")).to_have_count(0)
+
+    # The same with keys: down the list and there, then from a token over to its alternatives.
+    branches(jupyter).nth(0).press("ArrowDown")
+    expect(branches(jupyter).nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(shown(jupyter)).to_have_count(14)
+    expect(branches(jupyter).nth(1)).to_be_focused()
+    page.keyboard.press("F2")
+    page.keyboard.type("<b>mine</b>")
+    page.keyboard.press("Enter")
+    expect(branches(jupyter).nth(1)).to_contain_text("<b>mine</b>")
+    shown(jupyter).nth(5).press("Enter")
+    rows.first.focus()
+    page.keyboard.press("End")
+    expect(rows.last).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(branches(jupyter)).to_have_count(3)
+    expect(branches(jupyter).nth(2)).to_have_attribute("aria-level", "3")
+    branches(jupyter).nth(2).press("Delete")
+    expect(branches(jupyter)).to_have_count(2)
+
+    with page.expect_download() as saved:
+        button(jupyter, "Save JSON").click()
+    tree = saved.value.path()
+    with page.expect_download() as saved:
+        button(jupyter, "Save Python").click()
+    assert "branches[2] = model.generate(" in Path(saved.value.path()).read_text()
+    branches(jupyter).nth(1).press("Delete")
+    expect(branches(jupyter)).to_have_count(1)
+    page.locator("input[type=file]").set_input_files(
+        {"name": "branches.json", "mimeType": "application/json", "buffer": Path(tree).read_bytes()}
+    )
+    expect(branches(jupyter)).to_have_count(2)
+    expect(branches(jupyter).nth(1)).to_contain_text("<b>mine</b>")
+
+
+def test_the_shading_follows_the_sliders_without_a_run(jupyter):
+    jupyter.open(
+        [SETUP, "one = " + TEN + "\none", "calls = []\nmodel.register_forward_hook(lambda *_: calls.append(1));"]
+    )
+    jupyter.run_all()
+    button(jupyter, "Generate").click()
+    expect(shown(jupyter)).to_have_count(10)
+    expect(button(jupyter, "Stop")).to_be_disabled()
+    shown(jupyter).nth(4).click()
+    sentence, kept = jupyter.page.locator(".details .sentence"), jupyter.page.locator(".details tr.kept")
+    expect(sentence).to_contain_text("At temperature 0.8 top-p 0.95 keeps")
+    before = kept.count()
+    slide(jupyter, "top-p", "ArrowLeft", 16)
+    expect(sentence).to_contain_text("top-p 0.15 keeps")
+    assert kept.count() < before
+    slide(jupyter, "temperature", "Home", 1)
+    expect(sentence).to_contain_text("Temperature 0 always takes")
+    expect(kept).to_have_count(1)
+    expect(jupyter.page.locator(".stale")).to_have_count(1)
+    expect(shown(jupyter)).to_have_count(10)
+    button(jupyter, "log scale").click()
+    expect(button(jupyter, "log scale")).to_have_attribute("aria-pressed", "true")
+
+    button(jupyter, "Compare").click()
+    comparison = jupyter.page.locator(".comparison")
+    expect(comparison).to_contain_text("greedy")
+    expect(comparison).to_contain_text(re.compile("tokens agree; then A takes .* B takes|write the same"))
+    expect(branches(jupyter)).to_have_count(2)
+
+
+MINI = """
+from persimmon_lab import load_mini
+from persimmon_lab.widgets import GenerationPlayground
+model, tokenizer = load_mini()
+GenerationPlayground(model, tokenizer, "Hello, how are you?", chat=True, max_new_tokens=40, top_p=0.8, seed=7)
+"""
+
+
+def test_it_looks_as_it_should(jupyter):
+    """Leaves playground.png and playground-dark.png; nothing moves when there is something to show."""
+    jupyter.open([MINI])
+    jupyter.run_all()
+    page = jupyter.page
+    jupyter.command("application:toggle-left-area")
+    jupyter.command("notebook:hide-all-cell-code")
+    page.set_viewport_size({"width": 1280, "height": 1150})
+    button(jupyter, "Generate").click()
+    expect(branches(jupyter)).to_have_count(1)
+    expect(button(jupyter, "Stop")).to_be_disabled()
+    for index, row in ((0, 1), (3, 1)):
+        shown(jupyter).nth(index).click()
+        place = page.locator(".panes").bounding_box()
+        page.locator(".details tr[data-token]").filter(has_not_text="◂").nth(row).click()
+        expect(page.locator(".text .forced")).not_to_have_count(0)
+        expect(button(jupyter, "Stop")).to_be_disabled()
+        assert page.locator(".panes").bounding_box() == place
+    expect(page.locator(".sentence")).to_contain_text("top-p 0.8 keeps")
+    whole = page.locator(".widget-vbox", has=page.locator(".panes")).last
+    try:
+        for theme in ("Light", "Dark"):
+            in_theme(jupyter, theme)
+            picture(jupyter, whole, "playground" + ("" if theme == "Light" else "-dark"))
+        slide(jupyter, "temperature", "ArrowRight", 10)
+        button(jupyter, "Compare").click()
+        expect(page.locator(".comparison")).to_contain_text("B takes")
+        expect(button(jupyter, "Stop")).to_be_disabled()
+        picture(jupyter, whole, "playground-compare-dark")
+    finally:
+        in_theme(jupyter, "Light")
+    picture(jupyter, whole, "playground-compare")
