@@ -27,6 +27,11 @@ def as_bytes(value: int | float, _: object = None) -> str:
     return f"{value:.3g} B"
 
 
+def two_or_five(value: int | float, _: object = None) -> str:
+    """0.2, 0.5, 2, 5, …: what is worth a label between powers of ten; nothing for the others."""
+    return f"{value:g}" if f"{value:e}"[0] in ("2", "5") else ""
+
+
 def work_grid(times: Mapping[str, Int[Tensor, "query key"]], prompt: int) -> Figure:
     """How often each score is computed while a text is written, one panel for each way of writing it.
 
@@ -131,7 +136,7 @@ def drift(
 def loss_by_position(
     starts: Int[Tensor, "bin"], losses: Mapping[str, Float[Tensor, "bin"]], trained_length: int, title: str
 ) -> Figure:
-    """Loss of a text in bins of positions, on a logarithmic axis; the line marks the length that the model was trained on."""
+    """Loss of a text in bins of positions, on a logarithmic axis; the line marks the length of training."""
     figure, axes = new_figure(8.0, 3.6)
     x = numbers(starts)
     for index, (name, values) in enumerate(losses.items()):
@@ -143,8 +148,7 @@ def loss_by_position(
     # What copies and what does not lie a factor of twenty apart.
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    labelled = ("2", "5")  # first digits: 0.2, 0.5, 2, 5, …
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in labelled else ""))
+    axes.yaxis.set_minor_formatter(FuncFormatter(two_or_five))
     axes.set_xlabel("position")
     axes.set_ylabel("loss (nats a token)")
     axes.grid(color=FAINT, linewidth=0.6)

@@ -18,6 +18,10 @@ def test_bytes_in_powers_of_a_thousand(value, text):
     assert figures.as_bytes(value) == text
 
 
+def test_the_labels_between_powers_of_ten():
+    assert [figures.two_or_five(value) for value in (0.2, 0.3, 0.5, 2.0, 4.0, 50)] == ["0.2", "", "0.5", "2", "", "50"]
+
+
 def test_the_grid_writes_how_often_each_score_is_computed():
     often = torch.tensor([[3, 0], [2, 2]])
     figure = drawn(figures.work_grid({"again": often, "once": (often > 0).long()}, prompt=1))
