@@ -1,6 +1,7 @@
 """The branches of a text, to be chosen, named, removed, and saved."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import anywidget
@@ -51,7 +52,7 @@ def row(branch: Branch, selected: bool) -> Row:
         None if forced is None else forced.text or forced.piece,
         None if forced is None else forced.probability,
         "".join(token.text for token in own),
-        f"{len(branch.tokens):,} tokens · {branch.settings.says()}",
+        f"{replace(branch, seconds=0.0).summary()} · {branch.settings.says()}",
         branch.name,
         selected,
     )

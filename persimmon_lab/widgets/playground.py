@@ -285,8 +285,8 @@ class GenerationPlayground(ipywidgets.VBox):
 
     def _write(self, run: Run) -> None:
         published = 0.0
-        if run.tokens:
-            self._publish(run)  # a token that a reader chose is there at once
+        if run.tokens and run is self.run and run.branch is self.branch:
+            self._show()  # a token that a reader chose is there at once, and so is its branch
 
         def publish_now_and_then() -> None:
             nonlocal published

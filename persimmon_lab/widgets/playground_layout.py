@@ -36,10 +36,10 @@ def arranged(
     branches: ipywidgets.DOMWidget,
 ) -> list[ipywidgets.DOMWidget]:
     """From top to bottom."""
-    buttons = [parts.generate, parts.stop, parts.compare, parts.status, parts.meter]
+    buttons = [parts.generate, parts.stop, parts.compare, parts.status]
     return [
         controls["prompt"],
-        ipywidgets.Box([controls["chat"], parts.as_you_type], layout={**ROW, "grid_gap": "24px"}),
+        ipywidgets.Box([controls["chat"], parts.as_you_type, parts.meter], layout={**ROW, "grid_gap": "24px"}),
         ipywidgets.GridBox([controls[name] for name in NUMBERS], layout=GRID),
         ipywidgets.Box(buttons, layout={**ROW, "grid_gap": "8px"}),
         parts.comparison,

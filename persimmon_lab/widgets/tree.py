@@ -62,7 +62,7 @@ class Branch:
         """How many tokens, how fast, and whether it was stopped."""
         parts = []
         if self.tokens:
-            parts += [f"{len(self.tokens):,} tokens"]
+            parts.append(f"{len(self.tokens):,} token{'s' * (len(self.tokens) != 1)}")
         if self.tokens and self.seconds:
             parts += [f"{self.generated / self.seconds:,.0f} tokens/s"]
         if self.stopped:
