@@ -104,7 +104,7 @@ def nucleus_cases() -> Iterator[dict]:
         yield {"logits": scale * draw(width), "temperature": temperature, "top_p": top_p}
 
 
-_nucleus = Exercise(
+nucleus = Exercise(  # its answer is a mask, of bools or of 0 and 1
     reference=kept,
     cases=nucleus_cases,
     axes=("vocab",),
@@ -125,16 +125,6 @@ _nucleus = Exercise(
         "this is min-p: it compares each token with the best one; top-p adds up from the best one": kept_by_ratio,
     },
 )
-
-
-def nucleus(answer: Callable[..., Tensor]) -> Verdict:
-    """Marks a function (logits, temperature, top_p) to a mask (vocab), of bools or of 0 and 1."""
-
-    def as_numbers(**case: object) -> object:
-        mask = answer(**case)
-        return mask.float() if isinstance(mask, Tensor) else mask
-
-    return _nucleus(as_numbers)
 
 
 # Medium: shown_until

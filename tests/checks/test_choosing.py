@@ -8,7 +8,7 @@ import torch
 from persimmon_lab.checks import choosing as checks
 from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told, mistakes_of
 
-EXERCISES = {"temperature_for": checks.temperature_for, "nucleus": checks._nucleus}
+EXERCISES = {"temperature_for": checks.temperature_for, "nucleus": checks.nucleus}
 
 
 def bits_at(logits, temperature):
@@ -139,6 +139,7 @@ def test_the_other_right_answer_waits_and_shows():
         (lambda pieces, stop: streamed(pieces, stop, look=False, wait=False), "begins in one piece"),
         (lambda pieces, stop: streamed(pieces, stop, wait=False), "wait"),
         (lambda pieces, stop: streamed(pieces, stop, flush=False), "was never shown"),
+        (lambda pieces, stop: streamed(pieces, stop, wait=stop in "".join(pieces)), "may still become a stop string"),
         (
             lambda pieces, stop: [*[""] * (len(pieces) - 1), "".join(pieces).split(stop)[0]],
             "can be shown by then",
