@@ -20,7 +20,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 CORE_NEEDS = ("torch", "numpy", "einops", "jaxtyping", "safetensors", "sentencepiece", "huggingface_hub")
 LEAVE_THE_CORE = {"widgets", "cli", "checks", "training", "offload"}  # they import what they need themselves
-MORE = {"viz": ("matplotlib",), "numerics": ("pandas",), "trace": ("tqdm",), "generation": ("tqdm",)}  # what a part may import besides
+# What a part may import besides.
+MORE = {"viz": ("matplotlib",), "numerics": ("pandas",), "trace": ("tqdm",), "generation": ("tqdm",)}
 
 
 def package_name(path: Path) -> str:

@@ -17,7 +17,14 @@ from persimmon_lab.generation.packed import Int8Linear, Int8WeightLinear, Linear
 
 ENGINES = ("plain", "fast", "compiled", "int8", "int8-weight-only")
 SHARE = 0.5  # of the free memory, for laid-out copies of the weights
-OURS = ("persimmon_lab.", "torch.nn.modules.")
+# Where the modules come from that FastRunner knows; `vocabulary_rows`, for one, puts others in their place.
+KNOWN = (
+    "persimmon_lab.heads",
+    "persimmon_lab.model",
+    "persimmon_lab.attention",
+    "persimmon_lab.mlp",
+    "torch.nn.modules.",
+)
 
 # The laid-out products of each Linear that still exists, with what its weight was when they were made.
 _LAID_OUT: weakref.WeakKeyDictionary[nn.Linear, dict[tuple[LinearKind, bool], tuple[tuple, Linear]]] = (
@@ -71,7 +78,7 @@ def why_not_fast(model: Any) -> str | None:
     if torch.is_autocast_enabled(model.device.type):
         return "autocast is on"
     for name, module in model.named_modules():
-        if not type(module).__module__.startswith(OURS):
+        if not type(module).__module__.startswith(KNOWN):
             return f"{name or 'the model'} is a {type(module).__module__}.{type(module).__qualname__}"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"a hook listens to {name or 'the model'}"

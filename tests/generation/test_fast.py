@@ -14,6 +14,7 @@ from persimmon_lab.generation import engines, fast, packed
 from persimmon_lab.generation.engines import ENGINES, laid_out, runner_for
 from persimmon_lab.generation.fast import FastRunner, attend_in_float32, bucket_of
 from persimmon_lab.generation.packed import Int8Linear, Int8WeightLinear, PackedLinear, PlainLinear, can_pack
+from persimmon_lab.vocabulary_rows import drop_rows
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 0.15, torch.float16: 0.02}
 KINDS = [
@@ -196,6 +197,8 @@ def spoil(model: PersimmonForCausalLM, how: str):
         model.config.attn_implementation = "eager"
     elif how == "mixed":
         layer.mlp.to(torch.bfloat16)
+    elif how == "dropped rows":
+        model = drop_rows(model, torch.arange(100, 128))
     elif how == "subclass":
         model.__class__ = type("Mine", (PersimmonForCausalLM,), {})
     return model
@@ -212,6 +215,7 @@ def spoil(model: PersimmonForCausalLM, how: str):
         ("dropout", "training mode, with dropout"),
         ("eager", "eager"),
         ("mixed", "several kinds"),
+        ("dropped rows", "vocabulary_rows"),
         ("subclass", "Mine"),
     ],
 )
