@@ -331,7 +331,9 @@ class GenerationPlayground(ipywidgets.VBox):
         self._describe()
 
     def _show_comparison(self) -> None:
-        alive = self._compared is not None and all(each in self.tree.branches for each in self._compared)
+        alive = self._compared is not None and all(
+            each in self.tree.branches and each.generated for each in self._compared
+        )
         self.comparison.layout.display = "" if alive else "none"
         if alive:
             one, other = self._compared
@@ -344,9 +346,9 @@ class GenerationPlayground(ipywidgets.VBox):
         """The distribution at the chosen token under the present settings, of what the model said when it wrote it."""
         branch, index = self.branch, self.view.chosen
         if branch is None or not 0 <= index < len(branch.path):
-            self.view.details = ""
+            self.view.describe("")
         elif self._logits.get(branch, index) is not None:
-            self.view.details = self._nucleus_html(branch, index, self.settings)
+            self.view.describe(self._nucleus_html(branch, index, self.settings), f"{branch.number}:{index}")
         else:
             # Forgotten, or of a saved tree: one pass of the model gives it again, once no run needs the model.
             threading.Thread(target=self._read_again, args=(branch, index), daemon=True).start()

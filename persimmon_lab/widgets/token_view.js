@@ -102,7 +102,10 @@ function render({ model, el }) {
     event.stopPropagation();
   });
 
-  const take = (row) => model.send({ type: "take", token: Number(row.dataset.token) });
+  const take = (row) => {
+    const { about } = row.closest("[data-about]").dataset;
+    model.send({ type: "take", about, token: Number(row.dataset.token) });
+  };
   details.addEventListener("click", ({ target }) => {
     const row = target.closest("tr[data-token]");
     if (row) take(row);

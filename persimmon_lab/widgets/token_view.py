@@ -1,5 +1,6 @@
 """A pane of text whose tokens can be chosen, and whose alternatives can be taken."""
 
+import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class TokenView(anywidget.AnyWidget):
     ):
         super().__init__()
         self.tokens: tuple[Token, ...] = ()
+        self._about = ""
         self._on_open, self._on_choose, self._on_take, self._on_scale = on_open, on_choose, on_take, on_scale
         self.on_msg(self._answer)
 
@@ -53,8 +55,15 @@ class TokenView(anywidget.AnyWidget):
             shared += 1
         self.tokens = tokens
         if self.chosen >= len(tokens):
-            self.chosen, self.details = -1, ""
+            self.chosen = -1
+            self.describe("")
         self._send_from(shared)
+
+    def describe(self, details: str, about: str = "") -> None:
+        """Show some details. `about` says of what: a click that was meant for other details, since they changed while
+        it was on its way, then takes nothing."""
+        self._about = about
+        self.details = details and f'<div data-about="{html.escape(about)}">{details}</div>'
 
     def _send_from(self, start: int) -> None:
         self.send({"start": start, "html": tokens_html(self.tokens[start:])})
@@ -70,5 +79,5 @@ class TokenView(anywidget.AnyWidget):
         elif content["type"] == "scale":
             self.log = not self.log
             self._on_scale()
-        elif self.chosen >= 0:
+        elif self.chosen >= 0 and content["about"] == self._about:
             self._on_take(content["token"])

@@ -269,7 +269,7 @@ def test_chat_format_is_shown(make):
 def test_choosing_a_token_shows_its_details(make):
     one = make().generate().wait()
     one.view._answer(one.view, {"type": "choose", "index": 3}, [])
-    assert one.view.details == one._nucleus_html(one.branch, 3, one.settings)
+    assert one._nucleus_html(one.branch, 3, one.settings) in one.view.details
     assert f"rank {one.run.tokens[3].rank:,} of" in one.view.details
     one.view._answer(one.view, {"type": "choose", "index": -1}, [])
     assert one.view.details == ""
@@ -357,7 +357,7 @@ def choose(one, index):
 def take(one, index, row=2):
     """Click a token of the text, and then a row of its alternatives, not the one that stands there."""
     rows = [token for token in choose(one, index) if token != one.branch.path[index].token_id]
-    one.view._answer(one.view, {"type": "take", "token": rows[row]}, [])
+    one.view._answer(one.view, {"type": "take", "about": f"{one.branch.number}:{index}", "token": rows[row]}, [])
     one.wait()
     assert one.run.error is None
     return rows[row]
@@ -554,3 +554,25 @@ def test_the_meter_counts_positions_and_bytes(make):
     assert f"{prompt + 12} of 256 tokens" in one.meter.value
     assert f"of {in_bytes(full)}" in one.meter.value
     assert (in_bytes(8_400_000), in_bytes(999), in_bytes(2_000_000_000)) == ("8.4 MB", "999 bytes", "2.0 GB")
+
+
+def test_a_click_on_alternatives_that_are_no_longer_shown_takes_nothing(make):
+    one = make().generate().wait()
+    rows = choose(one, 2)
+    choose(one, 5)
+    one.view._answer(one.view, {"type": "take", "about": "1:2", "token": rows[0]}, [])
+    assert len(one.tree.branches) == 1
+    take(one, 5)
+    one.view._answer(one.view, {"type": "take", "about": "1:5", "token": rows[0]}, [])
+    assert len(one.tree.branches) == 2
+
+
+def test_a_token_put_in_keeps_the_distribution_it_was_taken_from(make):
+    one = make().generate().wait()
+    take(one, 4)
+    asked = []
+    one.model.register_forward_hook(lambda *_: asked.append(1))
+    assert one.view.details != ""
+    one.controls["top_p"].value = 0.5
+    assert "top-p 0.5" in one.view.details and not asked
+    assert one._logits.get(one.branch, 4) is not None
