@@ -139,9 +139,12 @@ class Worker:
     def decode(self, batch: int, prompt: int, new: int) -> dict:
         """Tokens a second after the first one: the time of 1 + new tokens less that of 1."""
         ids = self.tokens(batch, prompt)
+        self.generate(ids, 1)  # the first time an engine lays its weights out
         one = self.seconds(lambda: self.generate(ids, 1), SHORTEST / 3)
         all_of_them = self.seconds(lambda: self.generate(ids, 1 + new))
-        return {"rate": batch * new / max(all_of_them - one, 1e-9), "first": one}
+        if all_of_them <= one:
+            raise Refused(f"{1 + new} tokens took {all_of_them:.3f} s and one took {one:.3f} s: disturbed")
+        return {"rate": batch * new / (all_of_them - one), "first": one}
 
     def prefill(self, length: int) -> dict:
         """Prompt tokens a second until the first new token is there."""
@@ -211,7 +214,7 @@ class Worker:
     def bits_per_byte(self) -> dict:
         """Of persimmon-mini's model card, which it was not trained on, by the plain model and by this engine."""
         from persimmon_lab import load_mini
-        from persimmon_lab.generation.fast import runner_for
+        from persimmon_lab.generation.engines import runner_for
 
         model, tokenizer = load_mini()
         ids = tokenizer((MINI / "MODEL_CARD.md").read_text(encoding="utf-8"), return_tensors="pt").input_ids
