@@ -135,7 +135,7 @@ class FastRunner:
             x = x + layer.down(layer.act(layer.up(F.layer_norm(x, *layer.mlp_norm))))
         return self.lm_head(F.layer_norm(x[:, -keep:], *self.final_norm))
 
-    def dynamic_theta(self, end: int) -> bool:
+    def has_own_base(self, end: int) -> bool:
         """Whether the rotation of `end` positions has a base of its own."""
         scaling = self.config.rope_scaling
         return scaling is not None and scaling["type"] == "dynamic" and end > self.config.max_position_embeddings
@@ -143,7 +143,7 @@ class FastRunner:
     def rotation(self, start: int, end: int, position_ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine for `rotate_`, from tables that are made once."""
         config, dtype, device = self.config, self.embedding.dtype, self.embedding.device
-        if self.dynamic_theta(end):
+        if self.has_own_base(end):
             positions = torch.arange(start, end, device=device)[None] if position_ids is None else position_ids
             return tuple(table.unsqueeze(1) for table in signed(*rotary_tables(positions, config, end, dtype)))
         length = max(end, config.max_position_embeddings)
@@ -175,8 +175,8 @@ def attend_in_float32(
 ) -> OneQuery:
     """Attention of one query per row to a bfloat16 cache, row by row in float32.
 
-    torch's fused kernel for bfloat16 on a CPU spends three times as long on a single query (AMD EPYC, torch 2.13), and
-    rounds its weights besides. A few rows at a time, so that their float32 copies stay in the cache of the processor.
+    torch's fused kernel for bfloat16 on a CPU is slow at a single query, and rounds its weights. A few
+    rows at a time, so that their float32 copies stay in the cache of the processor.
     """
     rows = max(1, FLOAT32_NUMBERS // key[0].numel())
     pieces = []
