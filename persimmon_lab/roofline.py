@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import nn
 
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.generation.packed import Linear, LinearKind, OneRowLinear, PackedLinear, PlainLinear, can_pack
 from persimmon_lab.memory import cache_bytes, streamed_bytes
 
 BANDWIDTHS = ("packed", "plain", "copy")
@@ -77,10 +77,10 @@ def measure_bandwidth(
         source = torch.ones(streamed // dtype.itemsize, dtype=dtype, device=device)
         target = torch.empty_like(source)
         return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), device, repeats)
-    weight = torch.ones(streamed // (STREAM_WIDTH * dtype.itemsize), STREAM_WIDTH, dtype=dtype, device=device)
+    rows = streamed // (STREAM_WIDTH * dtype.itemsize)
+    product = product_of_ones(rows, STREAM_WIDTH, dtype, device, OneRowLinear if how == "packed" else PlainLinear)
     row = torch.ones(1, STREAM_WIDTH, dtype=dtype, device=device)
-    product = packed_linear(weight) if how == "packed" else lambda x: F.linear(x, weight)
-    return weight.nbytes / best_seconds(lambda: product(row), device, repeats)
+    return rows * STREAM_WIDTH * dtype.itemsize / best_seconds(lambda: product(row), device, repeats)
 
 
 def measure_matrix_rate(
@@ -99,19 +99,20 @@ def measure_matrix_rate(
     how = how or ("packed" if device.type == "cpu" else "plain")
     if how not in ("packed", "plain"):
         raise ValueError(f"how is {how!r}; choose 'packed' or 'plain'")
-    weight, rows = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    product = packed_linear(weight) if how == "packed" else lambda x: F.linear(x, weight)
+    product = product_of_ones(size, size, dtype, device, PackedLinear if how == "packed" else PlainLinear)
+    rows = torch.ones(size, size, dtype=dtype, device=device)
     return 2 * size**3 / best_seconds(lambda: product(rows), device, repeats)
 
 
-def packed_linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """`x @ weight.T` with the weight in the layout that oneDNN streams best. Raises ValueError where it cannot."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+def product_of_ones(rows: int, columns: int, dtype: torch.dtype, device: torch.device, kind: LinearKind) -> Linear:
+    """A laid-out matrix of ones. Raises ValueError where oneDNN cannot pack one."""
+    if kind is not PlainLinear and not (device.type == "cpu" and can_pack(dtype)):
         raise ValueError(
-            f"oneDNN packs matrices on a CPU that it knows; this one is on {weight.device}: ask for 'plain'"
+            f"oneDNN packs float32 and bfloat16 on a CPU that it knows, not {dtype} on {device}: ask for 'plain'"
         )
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
-    return lambda x: torch.ops.mkldnn._linear_pointwise.default(x, packed, None, "none", [], "")
+    linear = nn.Linear(columns, rows, bias=False, dtype=dtype, device=device)
+    nn.init.ones_(linear.weight)
+    return kind(linear)
 
 
 def best_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:

@@ -31,7 +31,7 @@ def require_equal(cache, other):
 @pytest.mark.parametrize("room", [0, 4, 100])
 @pytest.mark.parametrize("seed", range(5))
 def test_it_is_a_dynamic_cache_by_what_it_holds(room, seed):
-    chance, ours, theirs, batch = random.Random(seed), ReservedCache(room), DynamicCache(), BATCH
+    chance, ours, theirs, batch = random.Random(seed), ReservedCache(LAYERS, room), DynamicCache(), BATCH
     for turn in range(30):
         action = chance.choice(["extend", "extend", "crop", "reorder", "fewer", "replace"])
         if action == "extend" or len(theirs) == 0:
@@ -56,7 +56,7 @@ def test_it_is_a_dynamic_cache_by_what_it_holds(room, seed):
 
 
 def test_nothing_moves_while_there_is_room():
-    cache = ReservedCache(8)
+    cache = ReservedCache(LAYERS, 8)
     extend(cache, 3, seed=0)
     before = [(key.data_ptr(), value.data_ptr()) for key, value in cache]
     for seed in range(5):
@@ -65,11 +65,11 @@ def test_nothing_moves_while_there_is_room():
     assert [(key.data_ptr(), value.data_ptr()) for key, value in cache] == before
     extend(cache, 1, seed=9)
     assert cache.key_cache[0].data_ptr() != before[0][0]
-    assert cache.reserved()[0][0].shape[2] == 16, "when the room is full there is twice as much"
+    assert cache.reserved.shape[4] == 16, "when the room is full there is twice as much"
 
 
 def test_copies_do_not_write_to_each_other():
-    cache = ReservedCache(8)
+    cache = ReservedCache(LAYERS, 8)
     extend(cache, 3, seed=0)
     branch = copy.deepcopy(cache)
     extend(cache, 1, seed=1)
@@ -83,23 +83,39 @@ def test_copies_do_not_write_to_each_other():
 
 
 def test_others_write_into_the_room_and_say_so():
-    cache = ReservedCache(4)
+    cache = ReservedCache(LAYERS, 4)
     assert not cache.has_room(1), "an empty cache has reserved nothing yet"
     extend(cache, 3, seed=0)
     assert cache.has_room(1)
     assert not cache.has_room(2)
-    for keys, values in cache.reserved():
-        keys[:, :, 3], values[:, :, 3] = 7, 8
+    cache.reserved[:, 0, :, :, 3], cache.reserved[:, 1, :, :, 3] = 7, 8
     cache.advance(1)
     assert cache.get_seq_length() == 4
     assert all((key[:, :, 3] == 7).all() and (value[:, :, 3] == 8).all() for key, value in cache)
     assert torch.equal(cache.key_cache[1][:, :, :3], entries(3, 0)[1, 0])
 
 
+def test_all_layers_are_extended_at_once():
+    cache, other = ReservedCache(LAYERS, 4), DynamicCache()
+    for positions, seed in ((3, 0), (1, 1), (2, 2)):  # the last ones need more room
+        new = entries(positions, seed)
+        extend(other, positions, seed)
+        for place, layer in zip(cache.extend(new[0, 0]), new, strict=True):
+            place.copy_(layer)
+        require_equal(cache, other)
+        assert cache.reserved is not None
+    cache.key_cache[1] = other.key_cache[1] = cache.key_cache[1] + 1
+    assert cache.reserved is None, "what somebody put there does not lie in the room"
+    for place, layer in zip(cache.extend(entries(1, 3)[0, 0]), entries(1, 3), strict=True):
+        place.copy_(layer)
+    extend(other, 1, 3)
+    require_equal(cache, other)
+
+
 def test_training_through_it_works():
     model = tiny()
     losses = []
-    for cache in (DynamicCache(), ReservedCache(20)):
+    for cache in (DynamicCache(), ReservedCache(2, 20)):
         model.zero_grad()
         model(ids(), past_key_values=cache, use_cache=True)
         model(ids(), past_key_values=cache, use_cache=True).logits.square().mean().backward()
@@ -109,6 +125,6 @@ def test_training_through_it_works():
 
 def test_unwritten_room_is_zero():
     """A step of fixed shapes multiplies it by 0, and 0 times nan is nan."""
-    cache = ReservedCache(64)
+    cache = ReservedCache(LAYERS, 64)
     extend(cache, 3, seed=0)
-    assert all((room[:, :, 3:] == 0).all() for layer in cache.reserved() for room in layer)
+    assert (cache.reserved[:, :, :, :, 3:] == 0).all()

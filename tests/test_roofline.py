@@ -77,5 +77,7 @@ def test_unknown_ways_are_named():
         measure_bandwidth(torch.float32, how="fast")
     with pytest.raises(ValueError, match="'copy'; choose 'packed' or 'plain'"):
         measure_matrix_rate(torch.float32, how="copy")
-    with pytest.raises(ValueError, match="on meta: ask for 'plain'"):
-        roofline.packed_linear(torch.ones(2, 2, device="meta"))
+    with pytest.raises(ValueError, match="not torch.float32 on meta: ask for 'plain'"):
+        measure_bandwidth(torch.float32, "meta", how="packed")
+    with pytest.raises(ValueError, match="not torch.float16 on cpu: ask for 'plain'"):
+        measure_matrix_rate(torch.float16, how="packed")

@@ -138,7 +138,8 @@ def decode_steps(
         raise ValueError("rows of a batch stop at different lengths, and there is no pad_token_id to fill them with")
     require_memory(model, config, batch, width, new_tokens, past_key_values, padded=mask is not None)
 
-    run, cache = runner_for(model, engine), past_key_values
+    run = runner_for(model, engine, rows=batch * max(config.num_beams, config.num_return_sequences))
+    cache = past_key_values
     if isinstance(cache, tuple):
         cache = DynamicCache.from_legacy_cache(cache)
     elif cache is None and config.use_cache:

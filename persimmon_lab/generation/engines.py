@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from persimmon_lab.footprint import free_memory
 from persimmon_lab.generation.fast import FastRunner
-from persimmon_lab.generation.packed import Int8Linear, Int8WeightLinear, Linear, LinearKind, PlainLinear, best_kind
+from persimmon_lab.generation.packed import (
+    Int8Linear,
+    Int8WeightLinear,
+    Linear,
+    LinearKind,
+    PackedLinear,
+    PlainLinear,
+    best_kind,
+)
 
 ENGINES = ("plain", "fast", "compiled", "int8", "int8-weight-only")
 SHARE = 0.5  # of the free memory, for laid-out copies of the weights
@@ -32,8 +40,8 @@ _LAID_OUT: weakref.WeakKeyDictionary[nn.Linear, dict[tuple[LinearKind, bool], tu
 )
 
 
-def runner_for(model: Any, engine: str | None = None) -> Any:
-    """What decoding calls in the model's place.
+def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
+    """What decoding calls in the model's place; weights are laid out for steps of `rows` rows, and serve any others.
 
     - None: "fast" where it applies and half of the free memory holds the laid-out weights, else "plain".
     - "plain": the model itself.
@@ -58,12 +66,15 @@ def runner_for(model: Any, engine: str | None = None) -> Any:
         if engine is None:
             return model
         raise ValueError(f"engine={engine!r} cannot serve this model: {reason}; pass engine=None or 'plain'")
-    # The compiler takes no weights that are packed already.
-    kinds = {"int8": Int8Linear, "int8-weight-only": Int8WeightLinear, "compiled": PlainLinear}
-    kind = kinds.get(engine) or best_kind(model.dtype, model.device)
-    if engine is None and kind is not PlainLinear and not _is_affordable(model, kind):
+    if engine is None and not _is_affordable(model):
         return model
-    return FastRunner(model, lambda linear, relu=False: laid_out(linear, kind, relu), compiled=engine == "compiled")
+    # The compiler takes no weights that are packed already.
+    asked = {"int8": Int8Linear, "int8-weight-only": Int8WeightLinear, "compiled": PlainLinear}.get(engine)
+
+    def product(linear: nn.Linear, relu: bool = False) -> Linear:
+        return laid_out(linear, asked or best_kind(linear, rows), relu)
+
+    return FastRunner(model, product, compiled=engine == "compiled")
 
 
 def why_not_fast(model: Any) -> str | None:
@@ -100,6 +111,8 @@ def laid_out(linear: nn.Linear, kind: LinearKind, relu: bool = False) -> Linear:
     now = fingerprint(linear.weight) + (() if linear.bias is None else fingerprint(linear.bias))
     before, product = made.get((kind, relu), ((), None))
     if not is_same(now, before):
+        if issubclass(kind, PackedLinear):  # one layout at a time: a second one would be as large as the weight again
+            made = _LAID_OUT[linear] = {of: each for of, each in made.items() if not issubclass(of[0], PackedLinear)}
         product = kind(linear, relu)
         made[kind, relu] = now, product
     return product
@@ -121,7 +134,10 @@ def is_same(now: tuple, before: tuple) -> bool:
     )
 
 
-def _is_affordable(model: Any, kind: LinearKind) -> bool:
+def _is_affordable(model: Any) -> bool:
+    """Whether the copies that the fastest products need fit, or are there already."""
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if best_kind(model.lm_head, rows=1) is PlainLinear:  # which copies nothing
+        return True
     missing = sum(linear.weight.nbytes for linear in linears if not _LAID_OUT.get(linear))
     return missing <= SHARE * free_memory().get("cpu", float("inf"))

@@ -5,6 +5,7 @@ Inside it, `FastRunner.logits` is the whole of Persimmon in one function; prefil
 that a CUDA graph replays differ only in how they attend.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,8 @@ from persimmon_lab.rotary import rotary_tables
 Hidden = Float[Tensor, "batch position hidden"]
 OneQuery = Float[Tensor, "batch head 1 channel"]
 Keys = Float[Tensor, "batch head key channel"]
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, query, key, value -> mixed values
+QueryKeyValue = Float[Tensor, "3 batch head position channel"]
+Attend = Callable[[int, QueryKeyValue], Float[Tensor, "batch head position channel"]]  # the int is the layer
 
 FLOAT32_NUMBERS = 2**20  # of keys, converted at a time: 4 MB, and the values as much again
 SMALLEST_BUCKET = 128
@@ -51,7 +53,7 @@ class FastLayer:
 
 
 def norm_arguments(norm: nn.LayerNorm) -> tuple:
-    """What F.layer_norm takes after its input."""
+    """What torch.layer_norm takes after its input."""
     return norm.normalized_shape, norm.weight, norm.bias, norm.eps
 
 
@@ -87,7 +89,7 @@ class FastRunner:
         if inputs_embeds is None:
             if input_ids.shape[1] > 1:  # single ones are those that decoding chose
                 check_range(input_ids, self.config.vocab_size, "token id")
-            inputs_embeds = F.embedding(input_ids, self.embedding)
+            inputs_embeds = torch.embedding(self.embedding, input_ids)
         new = inputs_embeds.shape[1]
         cache = past_key_values
         past = 0 if cache is None else cache.get_seq_length()
@@ -102,9 +104,20 @@ class FastRunner:
             mask = causal_mask(attention_mask, new, past + new, inputs_embeds.dtype, inputs_embeds.device)
         is_causal = mask is None and new > 1
 
-        def attend(index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            if cache is not None and (use_cache or past):
-                key, value = cache.update(key, value, index)
+        places = None
+        if use_cache and isinstance(cache, ReservedCache):
+            heads = self.config.num_attention_heads
+            places = cache.extend(inputs_embeds.view(len(inputs_embeds), new, heads, -1).transpose(1, 2))
+
+        def attend(index: int, query_key_value: QueryKeyValue) -> Tensor:
+            query, key_and_value = query_key_value[0], query_key_value[1:]
+            if places is not None:
+                places[index].copy_(key_and_value)
+                key, value = cache[index]
+            elif cache is not None and (use_cache or past):
+                key, value = cache.update(*key_and_value.clone(), index)  # the cache may keep them, without the query
+            else:
+                key, value = key_and_value
             if new == 1 and key.dtype == torch.bfloat16 and key.device.type == "cpu":
                 return attend_in_float32(query, key, value, mask)
             return F.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal)
@@ -115,7 +128,7 @@ class FastRunner:
 
     def new_cache(self, room: int) -> ReservedCache:
         """An empty cache with room for `room` positions, or the next bucket of them where steps have fixed shapes."""
-        return ReservedCache(bucket_of(room) if self.static else room)
+        return ReservedCache(self.config.num_hidden_layers, bucket_of(room) if self.static else room)
 
     def logits(
         self, x: Hidden, cos: Tensor, signed_sin: Tensor, attend: Attend, keep: int
@@ -123,17 +136,19 @@ class FastRunner:
         """The model: embeddings in, logits of the last `keep` positions out; attention over the past is `attend`'s."""
         batch, new, hidden = x.shape
         head = self.config.num_attention_heads
+        x = x.flatten(0, 1)  # products take rows
         for index, layer in enumerate(self.layers):
-            fused = layer.query_key_value(F.layer_norm(x, *layer.input_norm))
-            query, key, value = fused.view(batch, new, head, 3, -1).permute(3, 0, 2, 1, 4)
+            fused = layer.query_key_value(torch.layer_norm(x, *layer.input_norm))
+            query, key, value = fused.view(batch, new, head, 3, -1).transpose(1, 2).unbind(3)
             if layer.norms is not None:
-                query, key = F.layer_norm(query, *layer.norms[0]), F.layer_norm(key, *layer.norms[1])
-            query_and_key = torch.stack((query, key))  # one copy, and four operations instead of eight
-            rotate_(query_and_key, cos, signed_sin)
-            mixed = attend(index, *query_and_key, value)
-            x = x + layer.dense(mixed.transpose(1, 2).reshape(batch, new, hidden))
-            x = x + layer.down(layer.act(layer.up(F.layer_norm(x, *layer.mlp_norm))))
-        return self.lm_head(F.layer_norm(x[:, -keep:], *self.final_norm))
+                query, key = torch.layer_norm(query, *layer.norms[0]), torch.layer_norm(key, *layer.norms[1])
+            query_key_value = torch.stack((query, key, value))  # one copy, so that one operation does for all of them
+            rotate_(query_key_value[:2], cos, signed_sin)
+            mixed = attend(index, query_key_value)
+            x = x + layer.dense(mixed.transpose(1, 2).reshape(batch * new, hidden))
+            x = x + layer.down(layer.act(layer.up(torch.layer_norm(x, *layer.mlp_norm))))
+        kept = x.view(batch, new, hidden)[:, -keep:].flatten(0, 1)
+        return self.lm_head(torch.layer_norm(kept, *self.final_norm)).view(batch, -1, self.config.vocab_size)
 
     def has_own_base(self, end: int) -> bool:
         """Whether the rotation of `end` positions has a base of its own."""
@@ -146,9 +161,8 @@ class FastRunner:
         if self.has_own_base(end):
             positions = torch.arange(start, end, device=device)[None] if position_ids is None else position_ids
             return tuple(table.unsqueeze(1) for table in signed(*rotary_tables(positions, config, end, dtype)))
-        length = max(end, config.max_position_embeddings)
-        if self._tables is None or self._tables[0].shape[1] < length:
-            positions = torch.arange(length, device=device)[None]
+        if self._tables is None or self._tables[0].shape[1] < end:
+            positions = torch.arange(bucket_of(end), device=device)[None]
             self._tables = signed(*rotary_tables(positions, config, config.max_position_embeddings, dtype))
         cos, sin = self._tables
         if position_ids is None:
@@ -179,15 +193,12 @@ def attend_in_float32(
     rows at a time, so that their float32 copies stay in the cache of the processor.
     """
     rows = max(1, FLOAT32_NUMBERS // key[0].numel())
-    pieces = []
-    for start in range(0, len(query), rows):
-        piece = slice(start, start + rows)
-        query_key_value = (tensor[piece].to(torch.float32) for tensor in (query, key, value))
-        part = mask if mask is None or len(mask) == 1 else mask[piece]
-        pieces.append(
-            F.scaled_dot_product_attention(*query_key_value, None if part is None else part.to(torch.float32))
-        )
-    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).to(query.dtype)
+    if len(query) > rows:
+        masks = itertools.repeat(None) if mask is None else mask.expand(len(query), -1, -1, -1).split(rows)
+        parts = zip(query.split(rows), key.split(rows), value.split(rows), masks, strict=False)
+        return torch.cat([attend_in_float32(*part) for part in parts])
+    mask = None if mask is None else mask.float()
+    return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask).to(query.dtype)
 
 
 def bucket_of(positions: int) -> int:
@@ -204,9 +215,10 @@ class StaticStep:
 
     def __init__(self, runner: FastRunner, cache: ReservedCache, end: int):
         self.runner, self.cache = runner, cache
-        self.room = cache.reserved()
-        batch, _, room, _ = self.room[0][0].shape
+        self.reserved = cache.reserved
+        batch, room = self.reserved.shape[2], self.reserved.shape[4]
         self.bucket = min(bucket_of(end), room)
+        self.rooms = self.reserved.unbind()
         device, like = runner.embedding.device, runner.embedding
         self.embeds = like.new_zeros(batch, 1, like.shape[1])
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
@@ -219,15 +231,13 @@ class StaticStep:
 
     def serves(self, cache: ReservedCache, end: int) -> bool:
         """Whether this step fits the text as it is now."""
-        return cache is self.cache and end <= self.bucket and cache.reserved()[0][0] is self.room[0][0]
+        return cache is self.cache and end <= self.bucket and cache.reserved is self.reserved
 
     def logits(self) -> Tensor:
-        def attend(index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = self.room[index]
-            keys.index_copy_(2, self.place, key)
-            values.index_copy_(2, self.place, value)
-            keys, values = keys[:, :, : self.bucket], values[:, :, : self.bucket]
-            return F.scaled_dot_product_attention(query, keys, values, self.visible)
+        def attend(index: int, query_key_value: QueryKeyValue) -> Tensor:
+            self.rooms[index].index_copy_(3, self.place, query_key_value[1:])
+            keys, values = self.rooms[index][:, :, :, : self.bucket]
+            return F.scaled_dot_product_attention(query_key_value[0], keys, values, self.visible)
 
         return self.runner.logits(self.embeds, self.cos, self.signed_sin, attend, 1)
 

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Rows = Float[Tensor, "batch position input"]
-Product = Float[Tensor, "batch position output"]
+Rows = Float[Tensor, "row input"]
+Product = Float[Tensor, "row output"]
+
+ONE_ROW_SIZE = 1024  # rows and columns from which a matrix has OneRowLinear's layout for a single row of float32
 
 
 class PlainLinear:
@@ -32,14 +34,21 @@ class PlainLinear:
 class PackedLinear:
     """oneDNN's product on its own layout of the weight, with bias and relu in the same pass over the result."""
 
+    rows = 32  # of x that oneDNN is told to expect: it has one layout for a single row and one for more
+
     def __init__(self, linear: nn.Linear, relu: bool = False):
-        # The 1 is the number of rows to expect; layouts for more are slower at one and no faster at many.
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), 1)
-        self.bias, self.relu = linear.bias, relu
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), self.rows)
+        self.product = torch.ops.mkldnn._linear_pointwise.default
+        self.arguments = self.weight, linear.bias, "relu" if relu else "none", [], ""
 
     def __call__(self, x: Rows) -> Product:
-        unary = "relu" if self.relu else "none"
-        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, unary, [], "")
+        return self.product(x, *self.arguments)
+
+
+class OneRowLinear(PackedLinear):
+    """The layout that streams a large float32 matrix fastest past a single row, and is slower at everything else."""
+
+    rows = 1
 
 
 class Int8Linear:
@@ -73,8 +82,7 @@ class Int8WeightLinear:
         self.bias, self.relu = linear.bias, relu
 
     def __call__(self, x: Rows) -> Product:
-        product = torch.ops.aten._weight_int8pack_mm(x.flatten(0, 1), self.weight, self.scales)
-        product = product.unflatten(0, x.shape[:2])
+        product = torch.ops.aten._weight_int8pack_mm(x, self.weight, self.scales)
         product = product if self.bias is None else product.add_(self.bias)
         return product.relu_() if self.relu else product
 
@@ -97,13 +105,21 @@ def can_pack(dtype: torch.dtype) -> bool:
     linear = nn.Linear(32, 32, dtype=dtype)
     with torch.no_grad():
         nn.init.constant_(linear.weight, 0.25)
-        x = torch.ones(1, 1, 32, dtype=dtype)
+        x = torch.ones(1, 32, dtype=dtype)
         try:
             return torch.equal(PackedLinear(linear, relu=True)(x), PlainLinear(linear, relu=True)(x))
         except (AttributeError, NotImplementedError, RuntimeError):
             return False
 
 
-def best_kind(dtype: torch.dtype, device: torch.device) -> LinearKind:
-    """Packed on a CPU that can, else plain."""
-    return PackedLinear if device.type == "cpu" and torch.backends.mkldnn.enabled and can_pack(dtype) else PlainLinear
+def best_kind(linear: nn.Linear, rows: int) -> LinearKind:
+    """The fastest exact product for `rows` rows of x: packed on a CPU that can, else plain.
+
+    Which layout is the better one was measured by `benchmarks/layouts.py`.
+    """
+    weight = linear.weight
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.enabled or not can_pack(weight.dtype):
+        return PlainLinear
+    if rows == 1 and weight.dtype == torch.float32 and min(weight.shape) >= ONE_ROW_SIZE:
+        return OneRowLinear
+    return PackedLinear

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persimmon_lab.cache import DynamicCache
 from persimmon_lab.generation.context import Context
-from persimmon_lab.generation.decoding import runner_for
+from persimmon_lab.generation.engines import runner_for
 
 LOGITS_AT_ONCE = 2**25  # 128 MiB in float32: 128 positions of a vocabulary of 262,144
 
@@ -51,7 +51,9 @@ def score_tokens(
     input_ids = input_ids.to(model.device)
     mask = None if attention_mask is None else attention_mask.to(model.device, torch.int64)
     choices = None if token_set is None else torch.as_tensor(token_set, device=model.device)
-    context = Context(runner_for(model, engine), input_ids, mask, DynamicCache(), chunk=chunk_size)
+    context = Context(
+        runner_for(model, engine, rows=input_ids.numel()), input_ids, mask, DynamicCache(), chunk=chunk_size
+    )
 
     following = F.pad(input_ids[:, 1:], (0, 1))
     tokens, sets, start = [], [], 0

@@ -13,7 +13,14 @@ from persimmon_lab.cache import DynamicCache, ReservedCache
 from persimmon_lab.generation import engines, fast, packed
 from persimmon_lab.generation.engines import ENGINES, laid_out, runner_for
 from persimmon_lab.generation.fast import FastRunner, attend_in_float32, bucket_of
-from persimmon_lab.generation.packed import Int8Linear, Int8WeightLinear, PackedLinear, PlainLinear, can_pack
+from persimmon_lab.generation.packed import (
+    Int8Linear,
+    Int8WeightLinear,
+    OneRowLinear,
+    PackedLinear,
+    PlainLinear,
+    can_pack,
+)
 from persimmon_lab.vocabulary_rows import drop_rows
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 0.15, torch.float16: 0.02}
@@ -78,7 +85,11 @@ def test_logits_are_the_models(tiny_model, kind, config, padded):
         arguments = {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
     pieces = [6, 1, 4, 1, 1, 1]
     wanted = in_pieces(model, DynamicCache(), input_ids, pieces, **arguments)
-    for cache in (DynamicCache(), ReservedCache(20), ReservedCache(0)):
+    for cache in (
+        DynamicCache(),
+        ReservedCache(model.config.num_hidden_layers, 20),
+        ReservedCache(model.config.num_hidden_layers),
+    ):
         logits = in_pieces(FastRunner(model, kind), cache, input_ids, pieces, **arguments)
         assert (logits - wanted).abs().max() < TOLERANCE[torch.float32]
     static = FastRunner(model, kind)
@@ -316,6 +327,20 @@ def test_unchanged_weights_are_laid_out_once(tiny_model):
     assert laid_out(linear, Int8WeightLinear) is not first
 
 
+def test_the_layout_follows_the_rows_and_only_one_is_kept():
+    wide, narrow = nn.Linear(1024, 1024), nn.Linear(1024, 512)
+    if not can_pack(torch.float32):
+        pytest.skip("no oneDNN")
+    assert [packed.best_kind(wide, rows) for rows in (1, 2)] == [OneRowLinear, PackedLinear]
+    assert packed.best_kind(narrow, 1) is packed.best_kind(wide.to(torch.bfloat16), 1) is PackedLinear
+    wide, x = wide.to(torch.float32), torch.randn(3, 1024)
+    held = {kind: laid_out(wide, kind) for kind in (Int8WeightLinear, OneRowLinear, PackedLinear)}
+    assert torch.allclose(held[OneRowLinear](x), held[PackedLinear](x), atol=1e-5)
+    assert laid_out(wide, PackedLinear) is held[PackedLinear]
+    assert laid_out(wide, Int8WeightLinear) is held[Int8WeightLinear]
+    assert laid_out(wide, OneRowLinear) is not held[OneRowLinear], "it gave its place to the other layout"
+
+
 def test_copies_go_with_their_model(tiny_model):
     model = tiny_model()
     runner_for(model, "int8")
@@ -339,7 +364,7 @@ def test_products(rows, bias, relu, dtype):
         linear.weight.copy_(torch.randn(48, 64, generator=generator))
         linear.weight[3] = 0  # a silent row has no scale of its own
     linear.to(dtype)
-    x = torch.randn(2, rows, 64, generator=generator).to(dtype)
+    x = torch.randn(rows, 64, generator=generator).to(dtype)
     with torch.no_grad():
         wanted = F.linear(x.double(), linear.weight.double(), linear.bias.double() if bias else None)
         wanted = wanted.relu() if relu else wanted
@@ -347,10 +372,11 @@ def test_products(rows, bias, relu, dtype):
         for kind, tolerance in (
             (PlainLinear, 1e-5),
             (PackedLinear, 1e-5),
+            (OneRowLinear, 1e-5),
             (Int8Linear, 0.05),
             (Int8WeightLinear, 0.05),
         ):
-            if kind is PackedLinear and not can_pack(dtype):
+            if issubclass(kind, PackedLinear) and not can_pack(dtype):
                 continue
             product = kind(linear, relu)(x)
             assert product.dtype == dtype
@@ -386,11 +412,11 @@ def test_a_static_step_keeps_its_addresses_and_crosses_buckets(tiny_model, monke
     run.static = True
     cache, wanted = run.new_cache(30), in_pieces(model, DynamicCache(), prompt(2, 30), [5] + 25 * [1])
     ids, logits, steps = prompt(2, 30), [run(prompt(2, 30)[:, :5], past_key_values=cache).logits], []
-    room = [tensor.data_ptr() for layer in cache.reserved() for tensor in layer] if len(cache) else []
+    room = cache.reserved.data_ptr()
     for place in range(5, 30):
         logits.append(run(ids[:, place : place + 1], past_key_values=cache).logits)
         steps.append(run._step)
-        assert [tensor.data_ptr() for layer in cache.reserved() for tensor in layer] == room
+        assert cache.reserved.data_ptr() == room
     assert (torch.cat(logits, dim=1) - wanted[:, 4:]).abs().max() < 2e-5
     assert [step.bucket for step in dict.fromkeys(steps)] == [8, 16, 32]
     assert logits[-1].data_ptr() != run._step.output.data_ptr(), "the next step would write over what was handed out"
