@@ -43,9 +43,11 @@ def causal_lm_loss(
     Labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give NaN).
     Raises IndexError for any other label outside the vocabulary.
     """
+    # The labels move and not the logits, which are so much larger: a slice of them would be copied, forth and back.
+    following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     return mean_cross_entropy(
-        rearrange(at_least_float32(logits[:, :-1]), "batch position vocab -> (batch position) vocab"),
-        rearrange(labels[:, 1:], "batch position -> (batch position)"),
+        rearrange(at_least_float32(logits), "batch position vocab -> (batch position) vocab"),
+        rearrange(following, "batch position -> (batch position)"),
     )
 
 
