@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from persimmon_lab.attention import causal_mask
-from persimmon_lab.cache import Cache, ReservedCache
+from persimmon_lab.cache import Cache, DynamicCache, ReservedCache
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.generation.packed import LinearKind, PlainLinear
 from persimmon_lab.losses import check_range
@@ -86,14 +86,16 @@ class FastRunner:
         logits_to_keep: int = 1,
     ) -> CausalLMOutputWithPast:
         """Logits of the last `logits_to_keep` positions (0: all), in the model's dtype; the cache is extended."""
+        cache = past_key_values
+        if cache is not None and not use_cache:
+            cache = DynamicCache.from_legacy_cache(cache.to_legacy_cache())  # read it, leave the caller's as it is
+        past = 0 if cache is None else cache.get_seq_length()
         if inputs_embeds is None:
-            if input_ids.shape[1] > 1:  # single ones are those that decoding chose
+            if input_ids.shape[1] > 1 or not past:  # single ones behind others are those that decoding chose
                 check_range(input_ids, self.config.vocab_size, "token id")
             inputs_embeds = torch.embedding(self.embedding, input_ids)
         new = inputs_embeds.shape[1]
-        cache = past_key_values
-        past = 0 if cache is None else cache.get_seq_length()
-        if self.static and new == 1 and use_cache and isinstance(cache, ReservedCache) and cache.has_room(1):
+        if self.static and new == 1 and isinstance(cache, ReservedCache) and cache.has_room(1):
             if not (self._step and self._step.serves(cache, past + 1)):
                 self._step = StaticStep(self, cache, past + 1)
             logits = self._step(inputs_embeds, attention_mask, position_ids)
@@ -105,7 +107,7 @@ class FastRunner:
         is_causal = mask is None and new > 1
 
         places = None
-        if use_cache and isinstance(cache, ReservedCache):
+        if isinstance(cache, ReservedCache):
             heads = self.config.num_attention_heads
             places = cache.extend(inputs_embeds.view(len(inputs_embeds), new, heads, -1).transpose(1, 2))
 
@@ -114,7 +116,7 @@ class FastRunner:
             if places is not None:
                 places[index].copy_(key_and_value)
                 key, value = cache[index]
-            elif cache is not None and (use_cache or past):
+            elif cache is not None:
                 key, value = cache.update(*key_and_value.clone(), index)  # the cache may keep them, without the query
             else:
                 key, value = key_and_value
