@@ -1,9 +1,14 @@
 """What is refused before it begins, and what is left behind by what was interrupted."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.nn.functional as F
 
-from persimmon_lab import DynamicCache, StaticCache
+from persimmon_lab import DynamicCache, PersimmonConfig, StaticCache
+from persimmon_lab.cache import ReservedCache
+from persimmon_lab.footprint import activation_bytes
 from persimmon_lab.generation import GenerationConfig, context, limits
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
@@ -61,11 +66,60 @@ def test_what_a_given_cache_holds_already_is_not_needed_again(tiny_model, free):
     model.generate(IDS, max_new_tokens=9, past_key_values=cache)
 
 
-def test_chunks_and_padding_change_the_need(tiny_model):
-    model, whole = tiny_model(), GenerationConfig()
-    forward = lambda config, **more: limits.memory_needed(model, config, 1, 5000, 9, **more)["forward"]  # noqa: E731
-    assert forward(GenerationConfig(prefill_chunk_size=10)) < forward(whole) / 40
-    assert forward(whole, padded=True) - forward(whole) == 5000 * 5000 * 9  # two masks of float32 and one of bool
+@pytest.mark.parametrize(
+    ("settings", "answers", "positions", "rows", "mask"),
+    [
+        ({}, 2, 700, 2, 0),
+        ({"padded": True}, 2, 700, 2, 2 * 700 * 700),
+        ({"prefill_chunk_size": 60}, 2, 60, 2, 2 * 60 * 700),
+        ({"prefill_chunk_size": 5000}, 2, 700, 2, 0),
+        ({"num_beams": 3, "num_return_sequences": 2}, 6, 700, 2, 0),
+        (
+            {"num_beams": 800, "prefill_chunk_size": 700},
+            1600,
+            1,
+            1600,
+            0,
+        ),  # a step of the beams is more than the prompt
+        ({"do_sample": True, "num_return_sequences": 3, "use_cache": False}, 6, 709, 6, 0),
+    ],
+    ids=str,
+)
+def test_what_a_generation_needs(settings, answers, positions, rows, mask):
+    """A pass over `positions` of `rows`, a mask's numbers in bfloat16 twice and as a bool, three scores per answer."""
+    model = SimpleNamespace(config=PersimmonConfig.tiny(), dtype=torch.bfloat16)
+    padded = settings.get("padded", False)
+    config = GenerationConfig(**{name: value for name, value in settings.items() if name != "padded"})
+    needed = limits.memory_needed(model, config, 2, 700, 9, padded)
+    assert needed["forward"] == activation_bytes(model.config, model.dtype, positions, rows) + 5 * mask
+    assert needed["choice"] == 3 * answers * 128 * 4
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_on_a_gpu_what_torch_holds_unused_is_free(monkeypatch, device):
+    for name, value in {"current_device": 1, "memory_reserved": 300, "memory_allocated": 100}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    model = SimpleNamespace(config=PersimmonConfig.tiny(), dtype=torch.float32, device=device)
+    needed = sum(limits.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
+    free = {"cpu": 0, "cuda:0": 0, "cuda:1": needed - 200}
+    monkeypatch.setattr(limits, "free_memory", lambda: free)
+    limits.require_memory(model, GenerationConfig(), 1, 7, 9)
+    free["cuda:1"] -= 1
+    with pytest.raises(MemoryError):
+        limits.require_memory(model, GenerationConfig(), 1, 7, 9)
+
+
+def test_padding_is_counted_and_what_a_cache_holds_beyond_its_share_is_not(tiny_model, free):
+    model, mask = tiny_model(), torch.ones_like(IDS)
+    mask[0, 0] = 0
+    needed = limits.memory_needed(model, GenerationConfig(), 1, 7, 9, padded=True)
+    free(sum(needed.values()) - 1)
+    with pytest.raises(MemoryError):
+        model.generate(IDS, attention_mask=mask, max_new_tokens=9)
+    free(sum(needed.values()) - needed["cache"] - 1)
+    large = DynamicCache.from_legacy_cache(((torch.zeros(1, 1, 5, 10_000),) * 2,))
+    with pytest.raises(MemoryError):
+        limits.require_memory(model, GenerationConfig(), 1, 7, 9, large, padded=True)
 
 
 def test_where_the_system_cannot_say_nothing_is_refused(tiny_model, monkeypatch):
@@ -123,26 +177,47 @@ def test_chunks_that_cannot_be(tiny_model, settings, message):
 # Interruptions
 
 
-@pytest.mark.parametrize("make_cache", [DynamicCache, lambda: StaticCache(30)], ids=["dynamic", "static"])
-@pytest.mark.parametrize("at_call", [0, 2], ids=["prompt", "third token"])
-@pytest.mark.parametrize("settings", [{}, {"prefill_chunk_size": 3}, {"num_beams": 1}], ids=str)
-def test_an_interrupted_pass_leaves_model_and_cache_usable(tiny_model, make_cache, at_call, settings):
-    """Ctrl-C while the second layer computes, when the first has already filled its part of the cache."""
+@pytest.mark.parametrize(
+    ("engine", "make_cache"),
+    [
+        ("plain", DynamicCache),
+        ("plain", lambda: StaticCache(30)),
+        ("fast", DynamicCache),
+        ("fast", lambda: ReservedCache(2, 5)),
+        ("compiled", lambda: ReservedCache(2, 30)),
+    ],
+    ids=["dynamic", "static", "fast", "reserved", "fixed shapes"],
+)
+@pytest.mark.parametrize(
+    ("chunk", "at_call", "held"),
+    [(None, 0, 3), (None, 2, 8), (3, 1, 3), (3, 3, 8)],
+    ids=["prompt", "step", "chunk", "late"],
+)
+def test_an_interrupted_pass_leaves_model_and_cache_usable(
+    tiny_model, monkeypatch, engine, make_cache, chunk, at_call, held
+):
+    """Ctrl-C while the second layer attends, when the first has already filled its part of the cache."""
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
     model, cache, calls = tiny_model(eos_token_id=None), make_cache(), []
-    settings = {"max_new_tokens": 6, "engine": "plain", **settings}
-    expected = model.generate(IDS, **settings)
+    settings = {"max_new_tokens": 6, "prefill_chunk_size": chunk, "engine": engine}
+    expected = model.generate(IDS, **settings | {"engine": "plain"})
+    with torch.no_grad():
+        model(expected[:, :3], past_key_values=cache, use_cache=True)
+        whole = model(expected[:, :held]).past_key_values
 
-    def interrupt(module, arguments):
+    def interrupt(*arguments, **more):
         calls.append(1)
-        if len(calls) == at_call + 1:
+        if len(calls) == 2 * at_call + 2:
             raise KeyboardInterrupt
+        return attend(*arguments, **more)
 
-    handle = model.model.layers[1].register_forward_pre_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    attend = F.scaled_dot_product_attention
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(F, "scaled_dot_product_attention", interrupt)
         model.generate(IDS, past_key_values=cache, **settings)
-    handle.remove()
-    if len(cache):
-        assert {cache.get_seq_length(layer) for layer in range(len(cache))} <= {cache.get_seq_length()}
+    for layer, (kept, wanted) in enumerate(zip(cache.to_legacy_cache(), whole, strict=True)):
+        assert cache.get_seq_length(layer) == held
+        assert all(torch.allclose(a, b, atol=2e-5) for a, b in zip(kept, wanted, strict=True))
     assert torch.equal(model.generate(IDS, **settings), expected)
     cache.crop(6)
     assert torch.equal(model.generate(IDS, past_key_values=cache, **settings), expected)
