@@ -142,6 +142,70 @@ def test_a_missing_venv_package_is_named(lab, monkeypatch):
     assert lab.commands == []
 
 
+def belonging_to(venv: Path, checkout: Path, *, command: str = "", installed: Path | None = None) -> None:
+    """Write what venv and pip leave in an environment; `command` is what made it, `installed` where the code lies."""
+    (checkout / "lab").touch()
+    venv.mkdir(parents=True, exist_ok=True)
+    made = f"command = /usr/bin/python3.11 {command}\n" if command else ""
+    (venv / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = 3.11.7\n{made}")
+    if installed is not None:
+        record = venv / "lib" / "python3.11" / "site-packages" / "persimmon_lab-0.1.0.dist-info" / "direct_url.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"dir_info": {"editable": True}, "url": installed.as_uri()}))
+
+
+@pytest.fixture
+def original(tmp_path_factory):
+    """Another checkout, whose path has a space."""
+    return tmp_path_factory.mktemp("the original") / "our lab"
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["linked", "copied"])
+@pytest.mark.parametrize("evidence", ["command", "installed"])
+@pytest.mark.parametrize("stamped", [True, False])
+def test_another_checkout_s_environment_is_left_alone(lab, original, linked, evidence, stamped):
+    original.mkdir()
+    venv = original / ".venv" if linked else lab.VENV
+    given = {"command": f"-m venv --clear {original / '.venv'}"} if evidence == "command" else {"installed": original}
+    belonging_to(venv, original, **given)
+    if linked:
+        lab.VENV.symlink_to(venv)
+    if stamped:  # as it is after an earlier ./lab has made it this folder's
+        lab.PYTHON.parent.mkdir()
+        lab.PYTHON.touch()
+        lab.STAMP.write_text(lab.fingerprint())
+    before = sorted(venv.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        lab.main("test")
+    told = str(stopped.value.code)
+    assert f"of another checkout, {original}," in told
+    assert f"Delete {lab.VENV} ({'only the link' if linked else 'a copy'};" in told and "run ./lab again" in told
+    assert lab.commands == [] and sorted(venv.rglob("*")) == before
+    lab.VENV.unlink() if linked else shutil.rmtree(lab.VENV)
+    lab.setup()  # what it was told to do helps
+    assert kinds(lab.commands) == ["venv", "pip"]
+
+
+@pytest.mark.parametrize("case", ["own", "own, repointed", "moved", "elsewhere", "other tool"])
+def test_environments_that_are_no_other_checkout_s(lab, original, case):
+    """Made here; made here and then taken by a copy; moved with the folder; on another disk; made by another tool."""
+    original.mkdir()
+    command = {"moved": f"-m venv {original / '.venv'}", "other tool": ""}.get(case, f"-m venv {lab.VENV}")
+    installed = {"own": lab.ROOT, "other tool": lab.ROOT}.get(case, original)
+    if case == "elsewhere":
+        command, installed = f"-m venv --clear {original / 'room'}", lab.ROOT
+        belonging_to(original / "room", lab.ROOT, command=command, installed=installed)
+        lab.VENV.symlink_to(original / "room")
+    else:
+        belonging_to(lab.VENV, original, command=command, installed=installed)
+    if case == "moved":
+        shutil.rmtree(original)
+    lab.PYTHON.parent.mkdir()
+    lab.PYTHON.touch()
+    lab.setup()
+    assert kinds(lab.commands) == ["pip"]
+
+
 def test_an_unknown_command_shows_the_help(lab, capsys):
     with pytest.raises(SystemExit) as stopped:
         lab.main("tset")
