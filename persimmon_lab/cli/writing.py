@@ -11,6 +11,7 @@ import typer
 from jaxtyping import Int
 from torch import Tensor
 
+from persimmon_lab.cli import answers
 from persimmon_lab.cli.loading import (
     Device,
     Dtype,
@@ -27,7 +28,7 @@ from persimmon_lab.cli.loading import (
     room_after,
 )
 from persimmon_lab.generation import stream
-from persimmon_lab.generation.prompts import context_limit
+from persimmon_lab.generation.prompts import context_limit, settle
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.tokenizer.chat import NEXT_TURN
@@ -46,13 +47,30 @@ def generate(
     top_p: TopP = None,
     min_p: MinP = None,
     repetition_penalty: RepetitionPenalty = None,
+    no_repeat_ngram_size: answers.NoRepeatNgramSize = None,
     seed: Seed = None,
+    num_beams: answers.NumBeams = None,
+    length_penalty: answers.LengthPenalty = None,
+    num_return_sequences: answers.NumReturnSequences = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    engine: answers.EngineName = None,
+    prefill_chunk_size: answers.PrefillChunkSize = None,
 ) -> None:
-    """Continue PROMPT. Takes the most probable tokens unless an option that draws them is given."""
+    """Continue PROMPT. Takes the most probable tokens unless an option that draws them is given.
+
+    A single text is shown while it is written; the best of several beams, and several answers, when they are whole.
+    """
     settings = decoding_settings(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    settings |= answers.search_settings(
+        settings.get("do_sample", False),
+        num_beams,
+        length_penalty,
+        num_return_sequences,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        prefill_chunk_size=prefill_chunk_size,
+    )
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
     network, tokenizer = load(model, dtype, device)
     if chat:
@@ -65,10 +83,14 @@ def generate(
     if stop:
         settings["stop_strings"] = stop
     settings["max_new_tokens"] = room_after(network, prompt_ids.shape[1], max_new_tokens)
+    config = settle(network, None, {name: value for name, value in settings.items() if name != "seed"})
     started, count, text = time.monotonic(), 0, ""
-    for event in stream(network, tokenizer, prompt_ids, **settings):
-        text, count = show(event.text, text, trim=chat), count + 1
-    typer.echo()
+    if config.num_beams == config.num_return_sequences == 1:
+        for event in stream(network, tokenizer, prompt_ids, engine=engine, **settings):
+            text, count = show(event.text, text, trim=chat), count + 1
+        typer.echo()
+    else:
+        count = answers.write_answers(network, tokenizer, prompt_ids, config, seed, engine, trim=chat)
     if sys.stderr.isatty():
         speed = count / (time.monotonic() - started)
         typer.secho(f"{count} tokens, {speed:,.0f} a second", dim=True, err=True)
@@ -88,6 +110,7 @@ def chat(
 ) -> None:
     """Talk with the model, one line at a time. Ctrl-C ends an answer, /reset the conversation, /quit the program."""
     settings = decoding_settings(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    settings |= {"num_beams": 1, "num_return_sequences": 1}  # whatever the model's own settings: an answer is streamed
     network, tokenizer = load(model, dtype, device)
     if (seed := settings.pop("seed", None)) is not None:
         # One source for the whole conversation: a seed for each answer would draw the same numbers again.
