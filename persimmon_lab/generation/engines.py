@@ -86,6 +86,10 @@ def why_not_fast(model: Any) -> str | None:
         return "it is in training mode, with dropout; call model.eval()"
     if config.attn_implementation == "eager":
         return 'its config asks for attn_implementation="eager"'
+    kinds = {(p.dtype, p.device) for p in model.parameters()}
+    if len(kinds) > 1 or model.device.type == "meta":  # of which autocast knows nothing
+        found = ", ".join(sorted(f"{dtype} on {place}" for dtype, place in kinds))
+        return f"its parameters are of several kinds or nowhere: {found}"
     if torch.is_autocast_enabled(model.device.type):
         return "autocast is on"
     for name, module in model.named_modules():
@@ -97,9 +101,6 @@ def why_not_fast(model: Any) -> str | None:
             return f"the forward of {name or 'the model'} was replaced"
     if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
         return "a hook listens to all modules"
-    kinds = {(p.dtype, p.device) for p in model.parameters()}
-    if len(kinds) > 1 or model.device.type == "meta":
-        return f"its parameters are of several kinds: {', '.join(sorted(f'{d} on {place}' for d, place in kinds))}"
     return None
 
 

@@ -4,16 +4,17 @@ import copy
 import itertools
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from persimmon_lab import PersimmonForCausalLM
+from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonForSequenceClassification
 from persimmon_lab.cache import DynamicCache, ReservedCache, StaticCache
 from persimmon_lab.generation import engines, fast, packed
-from persimmon_lab.generation.engines import ENGINES, laid_out, runner_for
+from persimmon_lab.generation.engines import ENGINES, fingerprint, is_same, laid_out, runner_for
 from persimmon_lab.generation.fast import FastRunner, attend_in_float32, bucket_of
 from persimmon_lab.generation.packed import (
     Int8Linear,
@@ -158,10 +159,13 @@ def test_embeddings_and_every_number_of_logits(tiny_model):
         assert torch.allclose(output.logits, wanted, atol=2e-5)
 
 
-@pytest.mark.parametrize("before", [[], [3]], ids=["alone", "behind another"])
-def test_ids_outside_the_vocabulary_are_named(tiny_model, before):
+@pytest.mark.parametrize(("past", "new"), [(0, [128]), (0, [3, 128]), (4, [3, 128])])
+def test_ids_outside_the_vocabulary_are_named(tiny_model, past, new):
+    run, cache = runner_for(tiny_model(), "fast"), DynamicCache()
+    if past:
+        run(prompt(1, past), past_key_values=cache)
     with pytest.raises(IndexError, match="token id 128"):
-        runner_for(tiny_model(), "fast")(torch.tensor([[*before, 128]]))
+        run(torch.tensor([new]), past_key_values=cache)
 
 
 # Tokens
@@ -286,10 +290,24 @@ def test_whatever_happens_to_a_cache_between_steps(tiny_model, happen):
 # Which engine
 
 
-def test_the_fast_engine_is_the_default(tiny_model):
-    assert isinstance(runner_for(tiny_model()), FastRunner)
-    model = tiny_model()
+@pytest.mark.parametrize("changes", [{}, {"hidden_dropout": 0.1, "attention_dropout": 0.1}], ids=["", "dropout"])
+def test_the_fast_engine_is_the_default(tiny_model, changes):
+    model = tiny_model(**changes)
     assert runner_for(model, "plain") is model
+    assert isinstance(runner_for(model.train(mode=not changes)), FastRunner), "nothing is dropped in eval mode, or ever"
+
+
+@pytest.mark.skipif(not can_pack(torch.float32), reason="no oneDNN")
+def test_layouts_are_those_for_the_rows_that_a_step_has(tiny_model, monkeypatch):
+    monkeypatch.setattr(packed, "ONE_ROW_SIZE", 64)
+    for engine, kinds in {
+        "fast": [OneRowLinear, OneRowLinear, PackedLinear],
+        "int8": 3 * [Int8Linear],
+        "int8-weight-only": 3 * [Int8WeightLinear],
+        "compiled": 3 * [PlainLinear],
+    }.items():
+        runners = [runner_for(tiny_model(), engine, **rows) for rows in ({}, {"rows": 1}, {"rows": 2})]
+        assert [type(run.lm_head) for run in runners] == kinds
 
 
 def spoil(model: PersimmonForCausalLM, how: str):
@@ -304,13 +322,25 @@ def spoil(model: PersimmonForCausalLM, how: str):
         layer.mlp.dense_h_to_4h = type("LoraLinear", (nn.Linear,), {})(64, 256)
     elif how == "parametrised":
         nn.utils.parametrizations.weight_norm(layer.mlp.dense_h_to_4h)
-    elif how == "dropout":
-        model.config.hidden_dropout = 0.1
+    elif how.endswith("dropout"):
+        setattr(model.config, how.replace(" ", "_"), 0.1)
         model.train()
     elif how == "eager":
         model.config.attn_implementation = "eager"
     elif how == "mixed":
         layer.mlp.to(torch.bfloat16)
+    elif how == "two devices":
+        model.lm_head.to("meta")
+    elif how == "meta":
+        model.to("meta")
+    elif how == "a part":
+        model = model.model
+    elif how == "no language model":
+        model = PersimmonForSequenceClassification(PersimmonConfig.tiny())
+    elif how == "no module":
+        model = SimpleNamespace(
+            **vars(model) | {"model": model.model, "lm_head": model.lm_head, "config": model.config}
+        )
     elif how == "dropped rows":
         model = drop_rows(model, torch.arange(100, 128))
     elif how == "subclass":
@@ -326,9 +356,15 @@ def spoil(model: PersimmonForCausalLM, how: str):
         ("replaced forward", "the forward of model.layers.1.mlp was replaced"),
         ("foreign module", "LoraLinear"),
         ("parametrised", "Parametrized"),
-        ("dropout", "training mode, with dropout"),
+        ("hidden dropout", "training mode, with dropout"),
+        ("attention dropout", "training mode, with dropout"),
         ("eager", "eager"),
-        ("mixed", "several kinds"),
+        ("mixed", "several kinds or nowhere: torch.bfloat16 on cpu, torch.float32 on cpu"),
+        ("two devices", "several kinds or nowhere: torch.float32 on cpu, torch.float32 on meta"),
+        ("meta", "nowhere: torch.float32 on meta"),
+        ("a part", "this is a PersimmonModel"),
+        ("no language model", "this is a PersimmonForSequenceClassification"),
+        ("no module", "this is a SimpleNamespace"),
         ("dropped rows", "vocabulary_rows"),
         ("subclass", "Mine"),
     ],
@@ -340,16 +376,24 @@ def test_it_steps_back_where_the_model_is_more_than_its_weights(tiny_model, how,
         runner_for(model, "fast")
 
 
-def test_it_steps_back_for_autocast_and_global_hooks(tiny_model):
+@pytest.mark.parametrize("register", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+def test_it_steps_back_for_autocast_and_global_hooks(tiny_model, register):
     model = tiny_model()
     with torch.autocast("cpu", torch.bfloat16):
         assert runner_for(model) is model
-    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    hook = getattr(nn.modules.module, register)(lambda *_: None)
     try:
         assert runner_for(model) is model
     finally:
         hook.remove()
     assert isinstance(runner_for(model), FastRunner)
+
+
+@pytest.mark.parametrize("engine", ["int8", "int8-weight-only"])
+def test_int8_is_for_the_cpu(monkeypatch, engine):
+    monkeypatch.setattr(engines, "why_not_fast", lambda model: None)
+    with pytest.raises(ValueError, match="for the CPU, and the model is on cuda:1"):
+        runner_for(SimpleNamespace(device=torch.device("cuda:1")), engine)
 
 
 def test_an_unknown_engine(tiny_model):
@@ -358,9 +402,16 @@ def test_an_unknown_engine(tiny_model):
 
 
 def test_without_memory_for_copies_the_model_serves_itself(tiny_model, monkeypatch):
-    model = tiny_model()
-    monkeypatch.setattr(engines, "free_memory", lambda: {"cpu": 1000})
-    assert runner_for(model) is model
+    model, free = tiny_model(), {}
+    monkeypatch.setattr(engines, "free_memory", lambda: free)
+    assert isinstance(runner_for(tiny_model()), FastRunner), "nobody knows what is free"
+    copies = sum(linear.weight.nbytes for linear in model.modules() if isinstance(linear, nn.Linear))
+    free["cpu"] = 2 * copies
+    assert isinstance(runner_for(tiny_model()), FastRunner)
+    free["cpu"] -= 1
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert isinstance(runner_for(model), FastRunner), "plain products copy nothing"
+    assert runner_for(model) is (model if can_pack(torch.float32) else runner_for(model))
     assert isinstance(runner_for(model, "fast"), FastRunner), "who asks for it gets it"
     assert isinstance(runner_for(model), FastRunner), "copies that exist cost nothing more"
 
@@ -377,16 +428,16 @@ def test_without_onednn_the_products_are_plain(tiny_model, monkeypatch, how):
         assert torch.equal(model.generate(prompt(), max_new_tokens=5), wanted)
 
 
-def test_an_operator_that_is_gone_or_wrong_is_not_used(monkeypatch):
-    for replacement in (None, lambda self, x: x + 1):
-        can_pack.cache_clear()
-        with monkeypatch.context() as patch:
-            if replacement is None:
-                patch.delattr(PackedLinear, "__call__")
-                patch.setattr(PackedLinear, "__init__", lambda self, *_, **__: torch.ops.mkldnn._no_such_operator())
-            else:
-                patch.setattr(PackedLinear, "__call__", replacement)
-            assert not can_pack(torch.float32)
+@pytest.mark.parametrize("failure", [AttributeError, RuntimeError, None])
+def test_an_operator_that_is_gone_or_wrong_is_not_used(monkeypatch, failure):
+    def call(self, x):
+        if failure is not None:
+            raise failure
+        return x + 1
+
+    can_pack.cache_clear()
+    monkeypatch.setattr(PackedLinear, "__call__", call)
+    assert not can_pack(torch.float32)
     can_pack.cache_clear()
 
 
@@ -394,7 +445,11 @@ def test_an_operator_that_is_gone_or_wrong_is_not_used(monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["fast", "int8", "int8-weight-only"])
-@pytest.mark.parametrize("how", ["in place", "data", "rows swapped", "replaced", "loaded", "bias", "dtype and back"])
+@pytest.mark.parametrize(
+    "how",
+    ["in place", "data", "rows swapped", "columns swapped", "columns moved", "replaced", "loaded", "bias",
+     "dtype and back"],
+)  # fmt: skip
 def test_changed_weights_are_laid_out_anew(tiny_model, engine, how):
     model, other = randomised(tiny_model()), randomised(tiny_model(seed=1))
     ids = prompt()
@@ -407,6 +462,10 @@ def test_changed_weights_are_laid_out_anew(tiny_model, engine, how):
             linear.weight.data[5, 7] += 3
         elif how == "rows swapped":
             linear.weight.data[[5, 9]] = linear.weight.data[[9, 5]]
+        elif how == "columns swapped":
+            linear.weight[:, [5, 9]] = linear.weight[:, [9, 5]]
+        elif how == "columns moved":
+            linear.weight.data = linear.weight.data.roll(2, dims=1)
         elif how == "replaced":
             linear.weight = nn.Parameter(torch.randn_like(linear.weight))
         elif how == "loaded":
@@ -421,13 +480,24 @@ def test_changed_weights_are_laid_out_anew(tiny_model, engine, how):
 
 
 def test_unchanged_weights_are_laid_out_once(tiny_model):
-    model = tiny_model()
-    linear = model.lm_head
-    first = laid_out(linear, Int8WeightLinear)
-    assert laid_out(linear, Int8WeightLinear) is first
+    linear = tiny_model().lm_head
+    first, other = laid_out(linear, Int8WeightLinear), laid_out(linear, Int8WeightLinear, relu=True)
+    assert laid_out(linear, Int8WeightLinear) is first is not other
+    assert laid_out(linear, Int8WeightLinear, relu=True) is other
     assert laid_out(linear, Int8Linear) is not first
     linear.weight.data[0, 0] += 1
     assert laid_out(linear, Int8WeightLinear) is not first
+    assert laid_out(linear, PlainLinear) is not laid_out(linear, PlainLinear), "it holds no copy to keep"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("width", [3, 6, 8])
+def test_a_fingerprint_of_any_width_and_order(dtype, width):
+    for weight in (torch.ones(5, width, dtype=dtype), torch.ones(width, 5, dtype=dtype).T):
+        before = fingerprint(weight)
+        assert is_same(fingerprint(weight), before)
+        weight.data[4, width - 1] = 2
+        assert not is_same(fingerprint(weight), before)
 
 
 def test_the_layout_follows_the_rows_and_only_one_is_kept():
@@ -435,11 +505,15 @@ def test_the_layout_follows_the_rows_and_only_one_is_kept():
     if not can_pack(torch.float32):
         pytest.skip("no oneDNN")
     assert [packed.best_kind(wide, rows) for rows in (1, 2)] == [OneRowLinear, PackedLinear]
-    assert packed.best_kind(narrow, 1) is packed.best_kind(wide.to(torch.bfloat16), 1) is PackedLinear
+    assert OneRowLinear.rows == 1 < PackedLinear.rows
+    assert packed.best_kind(nn.Linear(4, 4, device="meta"), 1) is packed.best_kind(narrow.double(), 2) is PlainLinear
+    assert packed.best_kind(narrow.float(), 1) is packed.best_kind(wide.to(torch.bfloat16), 1) is PackedLinear
     wide, x = wide.to(torch.float32), torch.randn(3, 1024)
     held = {kind: laid_out(wide, kind) for kind in (Int8WeightLinear, OneRowLinear, PackedLinear)}
     assert torch.allclose(held[OneRowLinear](x), held[PackedLinear](x), atol=1e-5)
+    laid_out(wide, Int8Linear)
     assert laid_out(wide, PackedLinear) is held[PackedLinear]
+    assert not held[PackedLinear].weight.requires_grad
     assert laid_out(wide, Int8WeightLinear) is held[Int8WeightLinear]
     assert laid_out(wide, OneRowLinear) is not held[OneRowLinear], "it gave its place to the other layout"
 
