@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sizes import CONTENDERS, MINI, SIZES, python_of
@@ -69,6 +70,32 @@ class Contender:
             self.process.wait()
 
 
+class Limits(Contender):
+    """The process that measures the machine."""
+
+    def __init__(self, device: str, threads: int):
+        self.prepare("ours", threads)
+        self.ask("prepare_limits", device=device)
+
+
+class Clock:
+    """A logits processor, which every library's `generate` takes, that notes when the first and the last logits came.
+
+    Between them lie the steps alone, without the prompt. A streamer would do it too, but transformers copies every
+    token to the CPU for one, and a GPU waits for that.
+    """
+
+    def __init__(self, last: int, synchronise: Callable[[], None]):
+        self.last, self.synchronise, self.count, self.times = last, synchronise, 0, []
+
+    def __call__(self, ids, scores):
+        self.count += 1
+        if self.count in (1, self.last):
+            self.synchronise()
+            self.times.append(time.perf_counter())
+        return scores
+
+
 class Worker:
     """What the process does for each request: the methods are the tasks."""
 
@@ -80,7 +107,7 @@ class Worker:
         torch.manual_seed(0)
         torch.set_default_dtype(getattr(torch, dtype))
         with torch.device(device):
-            self.model = self.make(dict(SIZES[size])).eval()
+            self.model = self.make(SIZES[size] | {"eos_token_id": None}).eval()  # nobody stops early
         torch.set_default_dtype(torch.float32)
         self.model.to(getattr(torch, dtype))
         self.fill()
@@ -119,32 +146,36 @@ class Worker:
 
     def generate(self, ids, new: int, **more):
         """The public `generate`, greedy, exactly `new` tokens."""
+        more = {"do_sample": False, "max_new_tokens": new} | more
         if self.library == "persimmon_lab":
-            ours = {"do_sample": False, "eos_token_id": [], "engine": self.way, **more}
-            return self.model.generate(ids, max_new_tokens=new, **ours)
-        length = {"min_new_tokens": new, "max_new_tokens": new}
-        mask = self.torch.ones_like(ids)
-        return self.model.generate(ids, attention_mask=mask, do_sample=False, eos_token_id=-1, pad_token_id=3, **length)
+            return self.model.generate(ids, engine=self.way, **more)
+        return self.model.generate(ids, attention_mask=self.torch.ones_like(ids), pad_token_id=3, **more)
+
+    def synchronise(self):
+        if self.device != "cpu":
+            self.torch.cuda.synchronize()
 
     def seconds(self, work, shortest: float = SHORTEST) -> float:
         """Of one run of `work`, over as many as take `shortest` seconds."""
         runs, start = 0, time.perf_counter()
         while not runs or time.perf_counter() - start < shortest:
             work()
-            if self.device != "cpu":
-                self.torch.cuda.synchronize()
+            self.synchronise()
             runs += 1
         return (time.perf_counter() - start) / runs
 
     def decode(self, batch: int, prompt: int, new: int) -> dict:
-        """Tokens a second after the first one: the time of 1 + new tokens less that of 1."""
+        """Tokens a second after the first one, over as many generations as have SHORTEST seconds of steps."""
         ids = self.tokens(batch, prompt)
-        self.generate(ids, 1)  # the first time an engine lays its weights out
-        one = self.seconds(lambda: self.generate(ids, 1), SHORTEST / 3)
-        all_of_them = self.seconds(lambda: self.generate(ids, 1 + new))
-        if all_of_them <= one:
-            raise Refused(f"{1 + new} tokens took {all_of_them:.3f} s and one took {one:.3f} s: disturbed")
-        return {"rate": batch * new / (all_of_them - one), "first": one}
+        self.generate(ids, 2)  # the first time an engine lays its weights out, or compiles
+        first, steps = [], []
+        while sum(steps) < SHORTEST:
+            clock = Clock(1 + new, self.synchronise)
+            start = time.perf_counter()
+            self.generate(ids, 1 + new, logits_processor=[clock])
+            first.append(clock.times[0] - start)
+            steps.append(clock.times[1] - clock.times[0])
+        return {"rate": batch * new * len(steps) / sum(steps), "first": sum(first) / len(first)}
 
     def prefill(self, length: int) -> dict:
         """Prompt tokens a second until the first new token is there."""
@@ -174,20 +205,25 @@ class Worker:
         peak = memory(self, "VmHWM")
         return {"peak": peak, "beyond": peak - self.resident, "rate": length / first}
 
-    def limits(self, dtype: str, rows: int) -> dict:
-        """What this machine can right now, in bytes and operations a second (needs no model)."""
+    def prepare_limits(self, device: str) -> dict:
         import torch
 
-        from persimmon_lab.roofline import measure_bandwidth, measure_matrix_rate
-
-        device, dtype = self.device, getattr(torch, dtype)
-        on_gpu = {} if device == "cpu" else {"size": 8192}
-        bandwidth = measure_bandwidth(dtype, device, repeats=5)
-        return {"bandwidth": bandwidth, "matrix": measure_matrix_rate(dtype, device, repeats=3, **on_gpu)}
-
-    def prepare_limits(self, device: str) -> dict:
-        self.device = device
+        self.torch, self.device = torch, device
         return {}
+
+    def limits(self, size: str, dtype: str) -> dict:
+        """What this machine can right now, in bytes and operations a second (needs no model).
+
+        As many bytes are streamed, over and over, as the model has weights: small ones stay in the processor's cache.
+        """
+        from persimmon_lab import PersimmonConfig
+        from persimmon_lab.roofline import STREAMED_BYTES, bytes_per_step, measure_bandwidth, measure_matrix_rate
+
+        dtype = getattr(self.torch, dtype)
+        streamed = min(bytes_per_step(PersimmonConfig(**SIZES[size]), dtype), STREAMED_BYTES)
+        on_gpu = {} if self.device == "cpu" else {"size": 8192}
+        bandwidth = measure_bandwidth(dtype, self.device, streamed=streamed, repeats=5)
+        return {"bandwidth": bandwidth, "matrix": measure_matrix_rate(dtype, self.device, repeats=3, **on_gpu)}
 
     def widget(self, new: int) -> dict:
         """Seconds of generating, and of the playground that shows it, with one set of settings."""

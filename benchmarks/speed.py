@@ -1,13 +1,13 @@
 """How fast Persimmon Lab decodes, reads prompts and trains, beside transformers and what the machine allows.
 
-    ./lab bench                                        # everything, about twenty minutes on two cores
+    ./lab bench                                        # everything, about half an hour on two cores
     ./lab bench --quick                                # a first look, about two minutes
     ./lab bench --sizes M --dtypes bfloat16 --only decode
     ./lab bench --config 8b --device cuda              # not yet seen on a GPU
     ./lab bench --profile --sizes M --dtypes float32   # where a decode step's time goes
     ./lab bench --render                               # only the table and the picture, from what was measured
 
-Decode: greedy `generate` from 16 tokens; the time of 1 + N new tokens less that of one, so that only steps count.
+Decode: greedy `generate` from 16 tokens, from the first token's logits to the last one's, so that only steps count.
 Prefill: `generate` of one token. Contenders are processes that take turns in every round with the machine's limits;
 ratios are medians over the rounds of what was measured within one round. What other processes disturbed is thrown away
 and taken again (quiet.py). A case is stored as soon as it is measured, and one that is stored is not measured again
@@ -16,172 +16,21 @@ unless asked for by `--again`: an interrupted run goes on where it was.
 
 import argparse
 import datetime
+import itertools
 import json
 import os
-import statistics
 import time
 from pathlib import Path
 
 import psutil
-import torch
-from contenders import Contender, Refused
+from cases import KINDS, ONCE, PROMPT, cases, is_quick, key
+from contenders import Contender, Limits, Refused
 from machine import machine
-from quiet import quiet_sample
-from sizes import CONTENDERS, HERE, QUADRATIC, SIZES, python_of
-
-from persimmon_lab import PersimmonConfig
-from persimmon_lab.roofline import bytes_per_step, flops
+from quiet import RETRIES
+from rounds import BUDGET, FEWEST, LIMITS, measure, measure_once
+from sizes import CONTENDERS, HERE, SIZES, python_of
 
 RESULTS = HERE / "results" / "speed.json"
-PEERS = ("transformers 5 sdpa", "transformers 5 eager", "transformers 4.37.2")
-LIMITS = "limits"
-PROMPT = 16
-LONG = 16384
-KINDS = ("decode", "prefill", "memory", "train", "widget", "int8")
-BUDGET, ROUNDS, MOST_ROUNDS = 20.0, 3, 9  # seconds a case may take once it has its rounds
-
-
-def cases(size: str, dtype: str, device: str) -> list[dict]:
-    """What is measured at a size: the kind, its arguments and who takes part."""
-    everyone, context = [*CONTENDERS], SIZES[size]["max_position_embeddings"]
-    everyone.remove("ours compiled")  # asked for by --compiled: warming it up takes longer than a case
-    found = []
-
-    def add(kind: str, contenders: list[str], **arguments):
-        found.append({"size": size, "dtype": dtype, "device": device, "kind": kind, "arguments": arguments,
-                      "contenders": contenders})  # fmt: skip
-
-    if size == "8b":
-        everyone = ["ours", "ours plain", "transformers 5 sdpa"]
-        add("decode", everyone, batch=1, prompt=2048, new=64)
-        for length in (2048, 16384):
-            add("prefill", everyone, length=length)
-        for exponent in range(1, 9):
-            add("decode", ["ours"], batch=2**exponent, prompt=PROMPT, new=64)
-        return found
-    for batch in (1, 8, 32):
-        add("decode", everyone, batch=batch, prompt=PROMPT, new=16 if size == "M" and batch == 32 else 32)
-    for length in (128, 512, 2048, 8192):
-        if length < context:
-            add("prefill", [name for name in everyone if length <= 2048 or name not in QUADRATIC], length=length)
-    if size == "S":
-        add("train", ["ours", *PEERS], batch=8, length=256)
-        if dtype == "bfloat16":
-            add("memory", ["ours", "ours plain", *PEERS], length=4096)
-    if size == "M" and dtype == "bfloat16":
-        add("memory", ["ours", "ours plain", "transformers 5 sdpa"], length=LONG)
-        add("memory", ["ours"], length=LONG, chunked=True)
-    if size == "mini" and dtype == "float32":
-        add("widget", ["ours"], new=100)
-        add("int8", ["ours int8"])
-    return found
-
-
-def key(case: dict) -> str:
-    """The name that a case is stored under."""
-    arguments = " ".join(f"{name}={value}" for name, value in case["arguments"].items())
-    return f"{case['device']} {case['size']} {case['dtype']} {case['kind']} {arguments}".strip()
-
-
-def limit_rate(case: dict, limits: dict) -> float:
-    """The most tokens a second that this round's bandwidth and matrix rate allow."""
-    config, dtype = PersimmonConfig(**SIZES[case["size"]]), getattr(torch, case["dtype"])
-    arguments = case["arguments"]
-    if case["kind"] == "decode":
-        batch, past = arguments["batch"], arguments["prompt"] + arguments["new"] // 2
-        moved, work, tokens = bytes_per_step(config, dtype, past, batch), flops(config, 1, past, batch), batch
-    else:
-        tokens = arguments["length"]
-        moved, work = bytes_per_step(config, dtype), flops(config, tokens)
-    return tokens / max(moved / limits["bandwidth"], work / limits["matrix"])
-
-
-def summary(case: dict, rounds: list[dict]) -> dict:
-    """Medians of the rates, and of the ratios within each round: ours over each other, each over the limit."""
-    names = [name for name in case["contenders"] if any("rate" in each.get(name, {}) for each in rounds)]
-
-    def median(of, *needed: str) -> float | None:
-        values = [of(each) for each in rounds if all("rate" in each.get(name, {}) for name in needed)]
-        return statistics.median(values) if values else None
-
-    found = {"rates": {name: median(lambda each, name=name: each[name]["rate"], name) for name in names}}
-    found["ratios"] = {
-        name: median(lambda each, name=name: each["ours"]["rate"] / each[name]["rate"], "ours", name)
-        for name in names if name != "ours"
-    } if "ours" in names else {}  # fmt: skip
-    limited = [each for each in rounds if LIMITS in each]
-    if limited:
-        found["limits"] = {
-            of: statistics.median(each[LIMITS][of] for each in limited) for of in ("bandwidth", "matrix")
-        }
-        found["of_limit"] = {
-            name: statistics.median(
-                each[name]["rate"] / limit_rate(case, each[LIMITS]) for each in limited if name in each
-            )
-            for name in names
-        }
-    first = {name: [each[name]["first"] for each in rounds if "first" in each.get(name, {})] for name in names}
-    found["first_token"] = {name: statistics.median(values) for name, values in first.items() if values}
-    return found
-
-
-def measure(case: dict, workers: dict[str, Contender], budget: float, rounds: int) -> dict:
-    """Rounds in which everyone works once, in turn; the first warms up, unless it was long enough to be one."""
-    pids = [os.getpid(), *(worker.process.pid for worker in workers.values())]
-    refused, kept, thrown, disturbed = {}, [], 0, 0
-    start = warm = time.perf_counter()
-    while len(kept) < rounds or (len(kept) < MOST_ROUNDS and time.perf_counter() - warm < budget):
-        this = {}
-        for name in [LIMITS, *case["contenders"]]:
-            if name in refused or name not in workers:
-                continue
-            task, arguments = (
-                (LIMITS, {"dtype": case["dtype"], "rows": 1}) if name == LIMITS else (case["kind"], case["arguments"])
-            )
-            try:
-                sample, bad = quiet_sample(lambda: workers[name].ask(task, **arguments), pids)  # noqa: B023
-            except Refused as refusal:
-                refused[name] = str(refusal)[:300]
-                continue
-            this[name], thrown, disturbed = sample.answer, thrown + bad, disturbed + sample.contended
-        if not any(name in this for name in case["contenders"]):
-            break
-        kept.append(this)
-        if len(kept) == 1 and warm == start:
-            warm = time.perf_counter()
-            if warm - start < budget:
-                kept.clear()
-                thrown = disturbed = 0
-            else:
-                rounds = min(rounds, 2)
-    return {**case, **summary(case, kept), "rounds": len(kept), "thrown_away": thrown, "contended": disturbed,
-            "refused": refused, "samples": kept}  # fmt: skip
-
-
-def measure_once(case: dict, threads: int) -> dict:
-    """Memory and int8: each contender in a fresh process, once."""
-    answers, refused = {}, {}
-    for name in case["contenders"]:
-        worker = None
-        try:
-            worker = Contender(name, case["size"], case["dtype"], case["device"], threads)
-            answers[name] = worker.ask("bits_per_byte" if case["kind"] == "int8" else "memory", **case["arguments"])
-        except Refused as refusal:
-            refused[name] = str(refusal)[:300]
-        finally:
-            if worker is not None:
-                worker.close()
-    return {**case, "answers": answers, "refused": refused}
-
-
-def start(names: list[str], size: str, dtype: str, device: str, threads: int) -> dict[str, Contender]:
-    workers = {}
-    for name in names:
-        try:
-            workers[name] = Contender(name, size, dtype, device, threads)
-        except (Refused, FileNotFoundError) as missing:
-            print(f"    {name} does not take part: {missing}", flush=True)
-    return workers
 
 
 def is_measured(result: dict | None) -> bool:
@@ -208,77 +57,65 @@ def line(result: dict) -> str:
     return f"    {text}" + "".join(f"\n    {name}: {why}" for name, why in result["refused"].items())
 
 
+def chosen(size: str, dtype: str, arguments: argparse.Namespace, stored: dict) -> list[dict]:
+    """The cases of a size that the command line asks for and that are not stored, with those who can take part."""
+    found = [case for case in cases(size, dtype, arguments.device) if case["kind"] in arguments.only]
+    for case in found:
+        names = case["contenders"] + ["ours compiled"] * (arguments.compiled and case["kind"] == "decode")
+        case["contenders"] = [name for name in names if name in arguments.contenders and python_of(name).exists()]
+    found = [case for case in found if case["contenders"] and (is_quick(case) or not arguments.quick)]
+    found = [case for case in found if arguments.again or not is_measured(stored.get(key(case)))]
+    return sorted(found, key=lambda case: KINDS.index(case["kind"]))
+
+
 def run(arguments: argparse.Namespace):
     path = arguments.output
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cases": {}}
     about = machine(("torch", "transformers"))
-    threads = arguments.threads or psutil.cpu_count(logical=False) or os.cpu_count()
-    budget, rounds = (2.0, 1) if arguments.quick else (arguments.budget, ROUNDS)
-    for size in arguments.sizes:
-        for dtype in arguments.dtypes:
-            wanted = [case for case in cases(size, dtype, arguments.device) if case["kind"] in arguments.only]
-            if arguments.quick:
-                wanted = [case for case in wanted if quick(case)]
+    how = {"budget": arguments.budget, "fewest": FEWEST, "retries": RETRIES}
+    if arguments.quick:
+        how = {"budget": 0.0, "fewest": 1, "retries": 0}
+    for size, dtype in itertools.product(arguments.sizes, arguments.dtypes):
+        wanted = chosen(size, dtype, arguments, results["cases"])
+        print(f"{size} {dtype}: {len(wanted)} cases", flush=True)
+        names = list(dict.fromkeys(n for case in wanted if case["kind"] not in ONCE for n in case["contenders"]))
+        workers = start(names, size, dtype, arguments.device, arguments.threads)
+        try:
             for case in wanted:
-                chosen = case["contenders"] + (
-                    ["ours compiled"] if arguments.compiled and case["kind"] == "decode" else []
-                )
-                case["contenders"] = [
-                    name for name in chosen if name in arguments.contenders and python_of(name).exists()
-                ]
-            wanted = [case for case in wanted if arguments.again or not is_measured(results["cases"].get(key(case)))]
-            shared = [case for case in wanted if case["kind"] not in ("memory", "int8")]
-            names = list(dict.fromkeys(name for case in shared for name in case["contenders"]))
-            print(f"{size} {dtype}: {len(wanted)} cases", flush=True)
-            workers = start(names, size, dtype, arguments.device, threads)
-            try:
-                if shared:
-                    limits = Limits(arguments.device, threads)
-                    workers[LIMITS] = limits
-                for case in sorted(wanted, key=lambda case: KINDS.index(case["kind"])):
-                    print(f"  {key(case)}", flush=True)
-                    begun = time.perf_counter()
-                    if case in shared:
-                        alone = {
-                            n: w for n, w in workers.items() if n != LIMITS or case["kind"] in ("decode", "prefill")
-                        }
-                        result = measure(case, alone, budget, rounds)
-                    else:
-                        result = measure_once(case, threads)
-                    result |= {"date": datetime.date.today().isoformat(), "machine": about, "threads": threads,
-                               "quick": arguments.quick, "seconds": time.perf_counter() - begun}  # fmt: skip
-                    results["cases"][key(case)] = result
-                    store(path, results)
-                    print(line(result), flush=True)
-            finally:
-                for worker in workers.values():
-                    worker.close()
+                print(f"  {key(case)}", flush=True)
+                begun = time.perf_counter()
+                once = case["kind"] in ONCE
+                result = measure_once(case, arguments.threads) if once else measure(case, workers, **how)
+                result |= {"date": datetime.date.today().isoformat(), "machine": about, "threads": arguments.threads,
+                           "quick": arguments.quick, "seconds": time.perf_counter() - begun}  # fmt: skip
+                results["cases"][key(case)] = result
+                store(path, results)
+                print(line(result), flush=True)
+        finally:
+            for worker in workers.values():
+                worker.close()
 
 
-class Limits(Contender):
-    """The process that measures the machine."""
-
-    def __init__(self, device: str, threads: int):
-        self.prepare("ours", threads)
-        self.ask("prepare_limits", device=device)
-
-
-def quick(case: dict) -> bool:
-    return case["kind"] in ("decode", "prefill") and (
-        case["arguments"].get("batch") == 1 or case["arguments"].get("length") == 512)  # fmt: skip
+def start(names: list[str], size: str, dtype: str, device: str, threads: int) -> dict[str, Contender]:
+    """The contenders that can be had, and the process that measures the machine."""
+    workers = {}
+    for name in names:
+        try:
+            workers[name] = Contender(name, size, dtype, device, threads)
+        except Refused as missing:
+            print(f"    {name} does not take part: {missing}", flush=True)
+    return workers | ({LIMITS: Limits(device, threads)} if workers else {})
 
 
 def profile(arguments: argparse.Namespace):
     """Print where the time of a decode step of ours goes."""
-    threads = arguments.threads or psutil.cpu_count(logical=False) or os.cpu_count()
-    for size in arguments.sizes:
-        for dtype in arguments.dtypes:
-            worker = Contender("ours", size, dtype, arguments.device, threads)
-            answer = worker.ask("profile", batch=1, prompt=PROMPT, new=32)
-            worker.close()
-            print(f"{size} {dtype}: {answer['step']:,.0f} us a step under the profiler")
-            for operator, micro, calls in answer["rows"]:
-                print(f"  {micro:10,.1f} us  {micro / answer['step']:6.1%}  {calls:7.1f} calls  {operator}")
+    for size, dtype in itertools.product(arguments.sizes, arguments.dtypes):
+        worker = Contender("ours", size, dtype, arguments.device, arguments.threads)
+        answer = worker.ask("profile", batch=1, prompt=PROMPT, new=32)
+        worker.close()
+        print(f"{size} {dtype}: {answer['step']:,.0f} us a step under the profiler")
+        for operator, micro, calls in answer["rows"]:
+            print(f"  {micro:10,.1f} us  {micro / answer['step']:6.1%}  {calls:7.1f} calls  {operator}")
 
 
 def main():
@@ -290,9 +127,11 @@ def main():
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
     parser.add_argument("--compiled", action="store_true", help="let engine='compiled' take part in decoding")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=0, help="default: the physical cores")
-    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for a case, once it has three rounds")
-    parser.add_argument("--quick", action="store_true", help="one round of a few cases, into results/speed_quick.json")
+    cores = psutil.cpu_count(logical=False) or os.cpu_count()
+    parser.add_argument("--threads", type=int, default=cores, help="default: the physical cores, %(default)s")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for more rounds of a case than three")
+    parser.add_argument("--quick", action="store_true",
+                        help="one round of a few cases, disturbed or not, into results/speed_quick.json")  # fmt: skip
     parser.add_argument("--again", action="store_true", help="measure what is stored already")
     parser.add_argument("--profile", action="store_true", help="print where a decode step's time goes")
     parser.add_argument("--render", action="store_true", help="only write the table and the picture")

@@ -11,7 +11,9 @@ import torch
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import cases  # noqa: E402
 import quiet  # noqa: E402
+import rounds  # noqa: E402
 import speed  # noqa: E402
 import table  # noqa: E402
 
@@ -69,26 +71,28 @@ CASE = {
 }
 
 
-def rounds(*pairs: tuple[float, float]) -> list[dict]:
+def answers(*pairs: tuple[float, float]) -> list[dict]:
     limits = {"bandwidth": 40e9, "matrix": 900e9}
-    return [{"ours": {"rate": a, "first": 0.1}, table.SDPA: {"rate": b}, "limits": limits} for a, b in pairs]
+    return [
+        {"ours": {"rate": a, "first": 0.1}, table.SDPA: {"rate": b, "first": 0.3}, "limits": limits} for a, b in pairs
+    ]
 
 
 def test_the_ratio_is_the_median_of_the_rounds():
     """The machine slows down threefold in the middle: a ratio of medians would say 80 / 30."""
-    found = speed.summary(CASE, rounds((90.0, 50.0), (30.0, 15.0), (80.0, 30.0)))
+    found = rounds.summary(CASE, answers((90.0, 50.0), (30.0, 15.0), (80.0, 30.0)))
     assert found["rates"] == {"ours": 80.0, table.SDPA: 30.0}
     assert found["ratios"] == {table.SDPA: 2.0}
-    assert found["first_token"] == {"ours": 0.1}
+    assert found["first_token"] == {"ours": 0.1, table.SDPA: 0.3}
 
 
 def test_the_limit_is_memory_for_one_row_and_arithmetic_for_a_prompt():
     limits = {"bandwidth": 40e9, "matrix": 900e9}
-    config = speed.PersimmonConfig(**speed.SIZES["M"])
-    moved = speed.bytes_per_step(config, torch.bfloat16, 32, 1)
-    assert speed.limit_rate(CASE, limits) == pytest.approx(40e9 / moved)
+    config = cases.PersimmonConfig(**cases.SIZES["M"])
+    moved = cases.bytes_per_step(config, torch.bfloat16, 32, 1)
+    assert cases.limit_rate(CASE, limits) == pytest.approx(40e9 / moved)
     prompt = CASE | {"kind": "prefill", "arguments": {"length": 2048}}
-    assert speed.limit_rate(prompt, limits) == pytest.approx(2048 * 900e9 / speed.flops(config, 2048))
+    assert cases.limit_rate(prompt, limits) == pytest.approx(2048 * 900e9 / cases.flops(config, 2048))
 
 
 class Scripted:
@@ -102,23 +106,44 @@ class Scripted:
         self.asked += 1
         answer = next(self.answers)
         if isinstance(answer, str):
-            raise speed.Refused(answer)
-        return {"rate": answer}
+            raise rounds.Refused(answer)
+        return {"rate": answer, "first": 0.1}
 
 
 @pytest.fixture
 def undisturbed(monkeypatch):
-    monkeypatch.setattr(speed, "quiet_sample", lambda work, pids: (quiet.Sample(work(), 1.0, 0.0), 0))
+    monkeypatch.setattr(rounds, "quiet_sample", lambda work, pids, retries: (quiet.Sample(work(), 1.0, 0.0), 0))
 
 
 def test_the_first_round_warms_up_and_who_refuses_is_asked_no_more(undisturbed):
     workers = {"ours": Scripted(1.0, 10.0, 30.0), table.SDPA: Scripted("no memory")}
-    result = speed.measure(CASE, workers, budget=0.0, rounds=2)
+    result = rounds.measure(CASE, workers, budget=0.0, fewest=2)
     assert result["refused"] == {table.SDPA: "no memory"}
     assert workers[table.SDPA].asked == 1
-    assert result["rates"]["ours"] == 5.5  # with no budget the first round counts
-    workers = {"ours": Scripted(*([1.0] + [10.0] * 20))}
-    assert speed.measure(CASE, workers, budget=60.0, rounds=2)["samples"][0]["ours"]["rate"] == 10.0
+    assert result["rates"] == {"ours": 20.0} and result["rounds"] == 2
+
+
+def test_rounds_go_on_within_the_budget(undisturbed):
+    workers = {"ours": Scripted(*range(1, 20))}
+    assert rounds.measure(CASE, workers, budget=60.0, fewest=2)["rounds"] == rounds.MOST
+
+
+def test_a_long_round_counts_and_two_are_enough(undisturbed, monkeypatch):
+    monkeypatch.setattr(rounds, "LONG_ROUND", 0.0)
+    workers = {"ours": Scripted(10.0, 30.0)}
+    assert rounds.measure(CASE, workers, budget=0.0, fewest=3)["rates"] == {"ours": 20.0}
+
+
+def test_a_case_that_everyone_refuses_ends(undisturbed):
+    result = rounds.measure(CASE, {"ours": Scripted("no")}, budget=60.0)
+    assert result["rates"] == result["ratios"] == result["limits"] == {} and result["rounds"] == 0
+    assert not speed.is_measured(result) and "ours: no" in speed.line(result)
+
+
+def test_limits_stand_beside_what_they_limit(undisturbed):
+    workers = {"ours": Scripted(*[1.0] * 9), rounds.LIMITS: Scripted(*[0.0] * 9)}
+    rounds.measure(CASE | {"kind": "widget"}, workers, budget=0.0, fewest=1)
+    assert workers[rounds.LIMITS].asked == 0
 
 
 def test_a_case_from_beginning_to_end_and_not_twice(tmp_path):
@@ -145,8 +170,8 @@ def test_what_everyone_refused_is_measured_again():
 
 
 def test_results_become_tables_and_a_picture(tmp_path):
-    samples = rounds((70.0, 50.0), (75.0, 50.0))
-    case = CASE | speed.summary(CASE, samples) | {"samples": samples, "refused": {}}
+    samples = answers((70.0, 50.0), (75.0, 50.0))
+    case = CASE | rounds.summary(CASE, samples) | {"samples": samples, "refused": {}}
     results = tmp_path / "speed.json"
     results.write_text(json.dumps({"cases": {"a": case}}))
     (tmp_path / "benchmarks").mkdir()
