@@ -8,10 +8,12 @@ One JupyterLab server and one browser serve the whole folder; each test gets a f
         jupyter.page.get_by_role("button", name="Go").click()          # `page` is Playwright's
         assert "done" in jupyter.outputs()[-1]                # the visible text of each code cell's output
         jupyter.write_into_cell("def answer(", "def answer(): ...")     # another source for the cell that begins so
+        jupyter.answer("def answer(", "def answer(): return 1") # the same for an exercise, which must be marked right
         jupyter.screenshot("button")                          # screenshots/button.png, which git ignores
 
 `jupyter.open_voila(...)` shows the same notebook as a page of Voila, run and without its code. A notebook given by its
 path is copied, so that nothing a test does reaches the repository; its cells run with persimmon_lab importable.
+`jupyter.open_excerpt(name, *starts)` opens those cells only of a notebook that a widget or an exercise needs.
 Wait for what the page shows with Playwright's `expect(locator).to_contain_text(...)`, never by sleeping.
 A test that fails leaves screenshots/<its name>.png and shows what the browser's console said.
 """
@@ -31,7 +33,9 @@ from nbformat import NotebookNode
 from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
+NOTEBOOKS = ROOT / "notebooks"
 SCREENSHOTS = ROOT / "screenshots"
+NOT_ANSWERED, RIGHT = "○ not answered yet", "✓ right"  # how a mark begins
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 120  # seconds until a server, a kernel or a page counts as stuck; a busy machine is slow, not broken
 expect.set_options(timeout=PATIENCE * 1000)
@@ -148,10 +152,12 @@ class Jupyter:
         self.page.evaluate(call, [name, arguments])
 
     def place(self, notebook) -> str:
-        """Put a notebook (a path, or the sources of its cells) where the server sees it; return its name."""
+        """Put a notebook (itself, a path, or the sources of its cells) where the server sees it; return its name."""
         folder = self.server.notebooks
         name = f"{len(list(folder.iterdir())):03}.ipynb"
-        if isinstance(notebook, (str, Path)):
+        if isinstance(notebook, NotebookNode):
+            nbformat.write(notebook, folder / name)
+        elif isinstance(notebook, (str, Path)):
             shutil.copy(notebook, folder / name)
         else:
             cells = [nbformat.v4.new_code_cell(source) for source in notebook]
@@ -169,6 +175,21 @@ class Jupyter:
             "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         )
 
+    def open_excerpt(self, name: str, *starts: str) -> None:
+        """A notebook's first cell, those that import its checks and those that begin so; an exercise with its mark.
+
+        nbval runs each notebook as a whole. What a browser adds, a widget that answers and a reader's own answer that
+        is marked, needs a few of its cells: seconds, where the whole takes half a minute. A cell too few is an error.
+        """
+        notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        chosen = {0, *(i for i, cell in enumerate(cells) if cell.source.startswith("from persimmon_lab.checks"))}
+        for start in starts:
+            (found,) = (i for i, cell in enumerate(cells) if cell.source.startswith(start))
+            chosen |= {found, found + 1} if "exercise" in cells[found].metadata.get("tags", ()) else {found}
+        notebook.cells = [cells[i] for i in sorted(chosen)]
+        self.open(notebook)
+
     def run_all(self) -> None:
         self.command("notebook:run-all-cells")
         self.wait_until_idle()
@@ -179,6 +200,17 @@ class Jupyter:
     def write_into_cell(self, start: str, source: str) -> None:
         """Replace the source of the first cell that begins with `start`."""
         self.page.evaluate(WRITE_INTO_CELL, [start, source])
+
+    def answer(self, start: str, source: str) -> None:
+        """An exercise is open, is answered as a reader answers it, and all cells run once more: now it is right."""
+        assert self.marks() == [NOT_ANSWERED]
+        self.write_into_cell(start, source)
+        self.run_all()
+        assert self.marks() == [RIGHT]
+
+    def marks(self) -> list[str]:
+        """What the checks say, in the order of the notebook."""
+        return [mark for output in self.outputs() for mark in (NOT_ANSWERED, RIGHT) if mark in output]
 
     def wait_until_idle(self) -> None:
         """Until the kernel has done all that was asked of it."""
