@@ -176,13 +176,7 @@ class GenerationPlayground(ipywidgets.VBox):
     def load_tree(self, text: str) -> "GenerationPlayground":
         """Show a tree that was saved in place of the present one. ValueError where it is not of this tokenizer."""
         tree = Tree.from_json(text)
-        for token in [token for branch in tree.branches for token in branch.tokens]:
-            known = 0 <= token.token_id < self.tokenizer.vocab_size
-            piece = self.tokenizer.convert_ids_to_tokens(token.token_id) if known else None
-            if piece != token.piece:
-                raise ValueError(
-                    f"the tree is of another tokenizer: token {token.token_id} is {token.piece!r} there, {piece!r} here"
-                )
+        tree.require_tokenizer(self.tokenizer)
         self.stop()
         self.tree, self.branch, self.run, self._typed, self._compared = tree, None, None, None, None
         if tree.branches:
@@ -319,13 +313,7 @@ class GenerationPlayground(ipywidgets.VBox):
         self._show_text(branch)
         self.view.code = self.code
         self.view.forced = [each.fork for each in branch.lineage if each.forced]
-        forks = {(each.parent, each.fork) for each in self.tree.branches if each.parent is not None}
-        on_path = {(branch.owner(index), index) for index in range(len(branch.path))}
-        self.view.forks = sorted(
-            index
-            for owner, index in on_path
-            if any(index == fork and owner in (parent, branch) for parent, fork in forks)
-        )
+        self.view.forks = self.tree.forks(branch)
         self.branches.html = tree_html(tree_rows(self.tree, branch)) if self.tree.branches else ""
         self._show_comparison()
         self._describe()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from persimmon_lab.viz.tokens import Token
 from persimmon_lab.widgets.generation import Settings
@@ -114,6 +115,25 @@ class Tree:
         """As a page lists them: each branch before its children, which come in the order of their forks."""
         children = sorted(self.children(below), key=lambda child: child.fork)
         return [each for child in children for each in (child, *self.in_order(child))]
+
+    def forks(self, branch: Branch) -> list[int]:
+        """Where on this branch's path texts part: the places at which another branch left it, or it left another."""
+        forks = {(each.parent, each.fork) for each in self.branches if each.parent is not None}
+        return [
+            index
+            for index in range(len(branch.path))
+            if any(index == fork and branch.owner(index) in (parent, branch) for parent, fork in forks)
+        ]
+
+    def require_tokenizer(self, tokenizer: Any) -> None:
+        """ValueError where a token of the tree is another one, or none, to this tokenizer."""
+        for token in [token for branch in self.branches for token in branch.tokens]:
+            known = 0 <= token.token_id < tokenizer.vocab_size
+            piece = tokenizer.convert_ids_to_tokens(token.token_id) if known else None
+            if piece != token.piece:
+                raise ValueError(
+                    f"the tree is of another tokenizer: token {token.token_id} is {token.piece!r} there, {piece!r} here"
+                )
 
     def remove(self, branch: Branch) -> None:
         """Forget a branch and all that grew from it."""
