@@ -28,6 +28,7 @@ def test_one_row_and_its_last_logits_are_what_is_meant():
     config = PersimmonConfig.tiny(vocab_size=5000)
     assert activation_bytes(config, torch.float32, 7) == activation_bytes(config, torch.float32, 7, 1, 1)
     assert cache_bytes(config, torch.bfloat16, 7) == cache_bytes(config, torch.bfloat16, 7, 1) == 2 * 2 * 64 * 7 * 2
+    assert cache_bytes(config, torch.float32, 7, 3) == 2 * 2 * 64 * 7 * 3 * 4
 
 
 @pytest.mark.parametrize(

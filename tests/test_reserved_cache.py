@@ -59,9 +59,15 @@ def test_nothing_moves_while_there_is_room():
     cache = ReservedCache(LAYERS, 8)
     extend(cache, 3, seed=0)
     before = [(key.data_ptr(), value.data_ptr()) for key, value in cache]
+    room = cache.reserved
     for seed in range(5):
         extend(cache, 1, seed)
         cache.reorder_cache(torch.tensor([2, 0, 1]))
+        assert cache.reserved is room
+    cache.crop(7)
+    assert cache.reserved is room
+    extend(cache, 1, seed)
+    assert cache.reserved is room
     assert [(key.data_ptr(), value.data_ptr()) for key, value in cache] == before
     extend(cache, 1, seed=9)
     assert cache.key_cache[0].data_ptr() != before[0][0]
@@ -93,6 +99,33 @@ def test_others_write_into_the_room_and_say_so():
     assert cache.get_seq_length() == 4
     assert all((key[:, :, 3] == 7).all() and (value[:, :, 3] == 8).all() for key, value in cache)
     assert torch.equal(cache.key_cache[1][:, :, :3], entries(3, 0)[1, 0])
+
+
+def test_while_the_first_layer_is_ahead_the_others_hold_what_they_held():
+    cache, (key, value) = ReservedCache(LAYERS, 3), entries(1, 1)[0]
+    cache.update(key, value, 0)
+    assert not cache.has_room(1), "the second layer holds nothing yet"
+    cache.update(key, value, 1)
+    extend(cache, 2, seed=0)
+    before = [held.clone() for held in cache[1]]
+    cache.update(key, value, 0)  # which makes a larger room
+    assert all(torch.equal(held, old) for held, old in zip(cache[1], before, strict=True))
+
+
+def test_other_tensors_and_other_rows_do_not_lie_in_the_room():
+    cache = ReservedCache(LAYERS, 9)
+    extend(cache, 3, seed=0)
+    with pytest.raises(RuntimeError):
+        extend(cache, 1, seed=1, batch=1)  # and are not spread over all rows
+    cache = ReservedCache(LAYERS, 9)
+    extend(cache, 3, seed=0)
+    cache.reserved[:, :, :, :, 3:5] = 7
+    cache.advance(2)
+    assert cache.get_seq_length() == 5
+    cache.value_cache[1] = cache.value_cache[1].clone()
+    assert not cache.has_room(1)
+    cache.key_cache, cache.value_cache = [], []
+    assert cache.reserved is None
 
 
 def test_all_layers_are_extended_at_once():
