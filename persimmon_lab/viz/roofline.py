@@ -6,20 +6,17 @@ Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performan
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
-from matplotlib.transforms import Bbox
 
+from persimmon_lab.viz.point_labels import label_points
 from persimmon_lab.viz.style import CATEGORICAL, FAINT, INK, MUTED, new_figure
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
-MARKER_SIZE = 9  # points
+MARKER_SIZE = 9.0  # points
 PREFIXES = ("", "k", "M", "G", "T", "P")
-EDGE = 3  # pixels between a label and the edge of the axes
 
 
 def roof(intensity: float, bandwidth: float, peak: float) -> float:
@@ -40,96 +37,9 @@ def as_rate(value: float, unit: str) -> str:
     return f"{two_digits(rounded / 1000**power)} {PREFIXES[power]}{unit}"
 
 
-def places(width: float, height: float, gap: float) -> Iterator[tuple[float, float, str]]:
-    """Where a label's lower left corner may stand relative to its point, in pixels, and how it is aligned there.
-
-    Right of the point first, then left, below and above, then the same further away.
-    """
-    for reach in range(8):
-        rise = reach * 0.6 * height
-        away = gap + rise
-        for up in dict.fromkeys((-0.5 * height - rise, -0.5 * height + rise)):
-            yield away, up, "left"
-            yield -away - width, up, "right"
-        yield -0.5 * width, -away - height, "center"
-        yield -0.5 * width, away, "center"
-
-
-def name_points(axes: Axes, points: Mapping[str, tuple[float, float]], bandwidth: float, peak: float) -> bool:
-    """Write each point's label beside it, clear of every text, point and line; False, and none, where one has no place.
-
-    All sizes are in pixels of the figure as it is laid out now, so nothing may move afterwards.
-    """
-    canvas = FigureCanvasAgg(axes.figure)
-    canvas.draw()
-    scale = axes.figure.dpi / 72
-    half = 0.5 * MARKER_SIZE * scale + 1
-    inside = axes.bbox.padded(-EDGE)
-    centres = dict(zip(points, axes.transData.transform(list(points.values())))) if points else {}
-    taken = [text.get_window_extent() for text in axes.texts]
-    left, right = axes.get_xlim()
-    ridge = peak / bandwidth
-    corners = axes.transData.transform([(left, bandwidth * left), (ridge, peak), (right, peak)])
-    bottom = axes.transData.transform((ridge, axes.get_ylim()[0]))
-    written, leads = [], []
-    # From the top down, so that of points above each other the upper keep the upper places.
-    for name in sorted(points, key=lambda name: -points[name][1]):
-        x, y = centres[name]
-        # Clear of its own point, and clearly away from the others, or it would seem to be theirs.
-        others = [Bbox([centre, centre]).padded(half if other == name else 2 * half) for other, centre in
-                  centres.items()]  # fmt: skip
-        gaps = [(centres[other], axes.transData.transform((intensity, roof(intensity, bandwidth, peak))))
-                for other, (intensity, _) in points.items() if other != name]  # fmt: skip
-        lines = [(corners[0], corners[1]), (corners[1], corners[2]), (bottom, corners[1]), *gaps]
-        label = axes.annotate(described(name, points[name], bandwidth, peak), points[name], (0, 0), fontsize=9,
-                              textcoords="offset pixels", linespacing=1.25, parse_math=False, va="bottom", color=INK,
-                              zorder=5)  # fmt: skip
-        written.append(label)
-        size = label.get_window_extent(canvas.get_renderer())
-        for across, up, alignment in places(size.width, size.height, half + 5 * scale):  # noqa: B007
-            box = Bbox.from_bounds(x + across, y + up, size.width, size.height)
-            within = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-            if within and not any(box.overlaps(other) for other in taken + others) and not any(
-                crosses(box.padded(2), *line) for line in lines
-            ):  # fmt: skip
-                break
-        else:
-            for each in written:
-                each.remove()
-            return False
-        label.set(position=(across, up), multialignment=alignment)
-        taken.append(box)
-        leads.append((box, (float(x), float(y))))
-    for box, point in leads:
-        lead(axes, box, point, half + 7 * scale)
-    return True
-
-
 def described(name: str, point: tuple[float, float], bandwidth: float, peak: float, separator: str = "\n") -> str:
     intensity, rate = point
     return f"{name}{separator}{rate / roof(intensity, bandwidth, peak):.0%} of the roof"
-
-
-def crosses(box: Bbox, start: Iterable[float], end: Iterable[float]) -> bool:
-    """Whether the straight line from start to end passes through the box: clipped to it, something is left."""
-    low, high = 0.0, 1.0
-    for begin, stop, least, most in zip(start, end, box.min, box.max):
-        step = stop - begin
-        if step == 0:
-            if not least <= begin <= most:
-                return False
-            continue
-        first, last = sorted(((least - begin) / step, (most - begin) / step))
-        low, high = max(low, first), min(high, last)
-    return bool(low <= high)
-
-
-def lead(axes: Axes, box: Bbox, point: Sequence[float], near: float) -> None:
-    """A thin line to the point from a label further away than `near`."""
-    edge = (min(max(point[0], box.x0), box.x1), min(max(point[1], box.y0), box.y1))
-    if math.dist(edge, point) > near:
-        ends = axes.transData.inverted().transform([edge, point])
-        axes.plot(ends[:, 0], ends[:, 1], color=MUTED, linewidth=0.7, zorder=2)
 
 
 def plot_roofline(
@@ -156,7 +66,10 @@ def plot_roofline(
     ridge = peak / bandwidth
     across = [ridge, *(intensity for intensity, _ in points.values())]
     up = [*(rate for _, rate in points.values()), roof(min(across), bandwidth, peak)]
-    left, right = min(across) / 3, max(across) * 8
+    # The two notes at the foot take a quarter of the width each, left and right of the ridge.
+    right = max(across) * 8
+    left = min(min(across) / 3, ridge * (ridge / right) ** 0.45)
+    right = max(right, ridge * (ridge / left) ** 0.4)
     bottom, top = min(up) / 2.5, max(peak, *up) * 2.5
 
     figure, axes = new_figure(9.0, 4.8)
@@ -193,7 +106,11 @@ def plot_roofline(
         f"waits for the memory  ◂  {two_digits(ridge)}", (ridge, bottom), (-5, 5), ha="right", va="bottom", **note
     )
     axes.annotate("▸  waits for the arithmetic", (ridge, bottom), (5, 5), ha="left", va="bottom", **note)
-    if not name_points(axes, points, bandwidth, peak):
+    labels = {name: described(name, point, bandwidth, peak) for name, point in points.items()}
+    gaps = [((x, rate), (x, roof(x, bandwidth, peak))) for x, rate in points.values()]
+    walls = [((left, bandwidth * left), (ridge, peak)), ((ridge, peak), (right, peak))]
+    lines = [*gaps, ((ridge, bottom), (ridge, peak))]
+    if not label_points(axes, points, labels, lines, walls, MARKER_SIZE):
         handles = [line for line in axes.get_lines() if line.get_label() in points]
         labels = [described(name, point, bandwidth, peak, ": ") for name, point in points.items()]
         key = figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
