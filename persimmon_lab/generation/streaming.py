@@ -43,17 +43,18 @@ def stream(
     the loop ends the generation, errors arrive where the events are used, and a Stop button needs only set `cancel`.
     """
     prompt_ids = tokenizer(prompt, return_tensors="pt").input_ids if isinstance(prompt, str) else prompt
-    if prompt_ids.shape[0] != 1 or options.get("num_return_sequences", 1) != 1 or options.get("num_beams", 1) != 1:
-        raise ValueError(
-            f"a stream is one text that only grows, but the prompt is {tuple(prompt_ids.shape)}, or there are several "
-            "answers or beams; use one row of it at a time, and generate() for beams"
-        )
     decoder = StreamingDecoder(tokenizer, skip_special_tokens=True)
     for token_id in prompt_ids[0].tolist():
         decoder.push(token_id)  # a first piece loses its space at the beginning of a text, but not after a prompt
 
     waiting = ""
     for step in decode_steps(model, prompt_ids, tokenizer=tokenizer, **options):
+        if len(step.token_ids) != 1:
+            raise ValueError(
+                f"a stream is one text that only grows, but the prompt is {tuple(prompt_ids.shape)} and "
+                f"num_return_sequences={step.config.num_return_sequences}, num_beams={step.config.num_beams}; use one "
+                "row of it at a time, and generate() for beams"
+            )
         token_id, stop_strings = int(step.token_ids), step.config.stop_string_list()
         text, waiting = split_at_stop_string(waiting + decoder.push(token_id), stop_strings)
         stopped = any(stop_string in waiting for stop_string in stop_strings)

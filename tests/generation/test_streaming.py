@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from persimmon_lab.generation import stream
+from persimmon_lab.generation import GenerationConfig, stream
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 PROMPT = "human: Hey, what should I eat for dinner?"
@@ -122,5 +122,17 @@ def test_errors_arrive_where_the_events_are_used(model, tokenizer):
         next(events)
     with pytest.raises(TypeError, match="'colour'"):
         next(stream(model, tokenizer, PROMPT, colour="red"))
-    with pytest.raises(ValueError, match=r"\(2, 3\)"):
-        next(stream(model, tokenizer, torch.ones(2, 3, dtype=torch.int64)))
+
+
+def test_several_texts_are_refused_wherever_they_were_asked_for(model, tokenizer):
+    beams = GenerationConfig(num_beams=2, max_new_tokens=3)
+    two = tokenizer([PROMPT, PROMPT], return_tensors="pt").input_ids
+    for prompt, options in (
+        (two, {}),
+        (PROMPT, {"do_sample": True, "num_return_sequences": 2}),
+        (PROMPT, {"generation_config": beams}),
+    ):
+        with pytest.raises(
+            ValueError, match=r"the prompt is \([12], \d+\) and num_return_sequences=[12], num_beams=[12];"
+        ):
+            next(stream(model, tokenizer, prompt, **options))
