@@ -122,7 +122,8 @@ def laid_out(linear: nn.Linear, kind: LinearKind, relu: bool = False) -> Linear:
 def fingerprint(weight: Tensor) -> tuple:
     """What tells a weight from an earlier one: its place and version, and a checksum of each row's bits.
 
-    Place and version alone would miss writes through `.data`, which torch does not count.
+    Place and version alone would miss writes through `.data`, which torch does not count. The trap: columns that trade
+    places in place through `.data` keep all three; do that under `torch.no_grad()` on the weight itself, which counts.
     """
     rows = weight.detach().contiguous()
     bits = rows.view(torch.int64) if rows.shape[-1] * rows.itemsize % 8 == 0 else rows.view(torch.int16)
