@@ -202,7 +202,7 @@ MUTANTS = [
     Mutant("padding row trained", "model.py", (("padding_idx=config.pad_token_id", "padding_idx=None"),)),
     Mutant("ReLU not squared", "mlp.py", (("return F.relu(x).square()", "return F.relu(x)"),)),
     Mutant("gelu_new without its approximation", "mlp.py", (('F.gelu(x, approximate="tanh")', "F.gelu(x)"),)),
-    Mutant("loss without the shift", "losses.py", (("rearrange(labels[:, 1:]", "rearrange(labels[:, :-1]"),)),
+    Mutant("loss without the shift", "losses.py", (("F.pad(labels[:, 1:]", "F.pad(labels[:, :-1]"),)),
     Mutant("ignored labels counted", "losses.py", (("(labels != IGNORED).sum()", "torch.tensor(labels.numel())"),)),
     Mutant(
         "classifier reads the last position",
