@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import forget_the_peak, machine, resident
+from machine import forget_the_peak, machine, resident, store
 
 ROOT = Path(__file__).parents[1]
 # What is converted: how the release is shared out, and the dtype that is written.
@@ -142,9 +142,7 @@ def main():
         return
     result = {"date": datetime.date.today().isoformat(), "machine": machine(), "repeats": arguments.repeats}
     result["rows"] = run(arguments.repeats, arguments.layers)
-    unfinished = arguments.output.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(arguments.output)
+    store(arguments.output, result)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ model and has no such task.
 
 import argparse
 import datetime
-import json
 import math
 from pathlib import Path
 
 import torch
-from machine import machine
+from machine import machine, store
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
 from persimmon_lab.trace.capture import capture
@@ -77,9 +76,7 @@ def main():
         })  # fmt: skip
         print(name, rows[-1]["learned"], "of", len(runs), rows[-1]["largest_score"], flush=True)
     result = {"date": datetime.date.today().isoformat(), "machine": machine(("torch",)), "rows": rows}
-    unfinished = arguments.output.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(arguments.output)
+    store(arguments.output, result)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ stay in the processor's cache). Medians over the rounds of the weights' bytes pe
 
 import argparse
 import datetime
-import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
-from machine import machine
+from machine import machine, store
 from torch import nn
 
 from persimmon_lab.generation.packed import OneRowLinear, PackedLinear, PlainLinear, can_pack
@@ -86,7 +85,7 @@ def main():
                         print(line(cases[-1]), flush=True)
     about = {"date": datetime.date.today().isoformat(), "machine": machine(("torch",)), "rounds": arguments.rounds,
              "threads": torch.get_num_threads()}  # fmt: skip
-    arguments.output.write_text(json.dumps(about | {"cases": cases}, indent=1) + "\n", encoding="utf-8")
+    store(arguments.output, about | {"cases": cases})
 
 
 if __name__ == "__main__":

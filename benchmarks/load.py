@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import torch
-from machine import forget_the_peak, machine, resident
+from machine import forget_the_peak, machine, resident, store
 
 # Stored format and dtype, dtype asked for.
 CASES = [
@@ -123,9 +123,7 @@ def main():
         return
     result = {"date": datetime.date.today().isoformat(), "machine": machine(), "repeats": arguments.repeats}
     result["rows"] = run(arguments.repeats, arguments.scale)
-    unfinished = arguments.output.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(arguments.output)
+    store(arguments.output, result)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The machine that a benchmark ran on, and the memory of the process that runs it."""
+"""The machine that a benchmark ran on, the memory of the process that runs it, and the file of its results."""
 
+import json
 import os
 import platform
 from importlib.metadata import version
@@ -18,6 +19,14 @@ def machine(packages: tuple[str, ...] = ("torch", "safetensors", "transformers")
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
     } | {name: version(name) for name in packages}
+
+
+def store(path: Path, results: dict):
+    """Write results whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def resident(field: str) -> int:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from machine import machine
+from machine import machine, store
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, load_mini
 from persimmon_lab.memory import activation_bytes, free_memory, weight_bytes
@@ -118,9 +118,7 @@ def main():
         result["recipes"] = json.loads(ladder(runs).reset_index().to_json(orient="records"))
     name = "precision.json" if arguments.config == "mini" else f"precision_{arguments.config}.json"
     output = arguments.output or Path(__file__).parent / "results" / name
-    unfinished = output.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(output)
+    store(output, result)
     for row in result["rows"]:
         print({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
 

@@ -25,10 +25,11 @@ from pathlib import Path
 import psutil
 from cases import KINDS, ONCE, PROMPT, cases, is_quick, key
 from contenders import Contender, Limits, Refused
-from machine import machine
+from machine import machine, store
 from quiet import RETRIES
 from rounds import BUDGET, FEWEST, LIMITS, measure, measure_once
 from sizes import CONTENDERS, HERE, SIZES, python_of
+from table import render
 
 RESULTS = HERE / "results" / "speed.json"
 
@@ -36,13 +37,6 @@ RESULTS = HERE / "results" / "speed.json"
 def is_measured(result: dict | None) -> bool:
     """Whether anything came of it: what everyone refused is asked again."""
     return bool(result) and bool(result.get("rates") or result.get("answers"))
-
-
-def store(path: Path, results: dict):
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 def line(result: dict) -> str:
@@ -146,8 +140,6 @@ def main():
     if not arguments.render:
         run(arguments)
     if arguments.output == RESULTS and RESULTS.exists():
-        from table import render
-
         render(RESULTS)
     return None
 

@@ -2,7 +2,7 @@
 
 An engine only ever changes how fast the numbers come. So the fast one steps back wherever the model is more than its
 weights (a hook listens, a module was replaced, dropout is on), and laid-out weights are made anew when the model's own
-have changed, however that was done.
+have changed (see `fingerprint`).
 """
 
 import weakref
