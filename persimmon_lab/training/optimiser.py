@@ -1,8 +1,20 @@
 """Float32 masters of a bfloat16 model, and the two optimisers that move them: Muon for matrices, AdamW for the rest."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from persimmon_lab.training.muon import Muon
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it, float32 on a processor that would have to emulate it: there products in
+    bfloat16 take up to ten times as long."""
+    if device.type != "cpu" or any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16")):
+        return torch.bfloat16
+    return torch.float32
 
 
 class MasterWeights:
@@ -23,8 +35,8 @@ class MasterWeights:
         tables = [master for name, master in named if ".layers." not in name and master.ndim == 2]
         vectors = [master for _, master in named if master.ndim != 2]
         self.optimisers = [
-            # match_rms_adamw scales each update to AdamW's usual size, so one rate fits matrices of every shape.
-            torch.optim.Muon(matrices, lr=matrix_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            # Each update is scaled to AdamW's usual size, so one rate fits matrices of every shape.
+            Muon(matrices, matrix_rate, weight_decay, dtype=fast_dtype(matrices[0].device)),
             torch.optim.AdamW(
                 [{"params": tables, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
                 lr=rate,
@@ -61,10 +73,15 @@ class MasterWeights:
         }
 
     @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from weights by name, as a model's `state_dict` has them; the model gets them too."""
+        for name, master in zip(self.names, self.masters, strict=True):
+            master.copy_(weights[name])
+        self.round_into_model()
+
+    @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
         """Go on from a `state_dict`; the model gets its weights too."""
-        for name, master in zip(self.names, self.masters, strict=True):
-            master.copy_(state["masters"][name])
+        self.load_weights(state["masters"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        self.round_into_model()
