@@ -1,18 +1,42 @@
-"""`train`: make the shipped model again, from nothing."""
+"""`train`: make the shipped model again, from nothing, or a small Persimmon of one's own texts."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import typer
+from typer.core import TyperGroup
 
 from persimmon_lab.training.mini import RECIPE, WORKDIR, train_mini
+from persimmon_lab.training.own import train_on
 
-train = typer.Typer(no_args_is_help=True, help="Train a model that this repository can make from nothing.")
+
+class Dtype(StrEnum):
+    """What the model may compute in while it is trained; its masters are float32 in any case."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
-@train.callback()
-def choose() -> None:
-    """Train a model that this repository can make from nothing."""
+class TextByDefault(TyperGroup):
+    """`train notes.txt` is short for `train text notes.txt`."""
+
+    def resolve_command(self, context: Any, arguments: list[str]) -> tuple[str | None, Any, list[str]]:
+        known = arguments and arguments[0] in self.commands
+        return super().resolve_command(context, arguments if known else ["text", *arguments])
+
+
+train = typer.Typer(
+    cls=TextByDefault,
+    no_args_is_help=True,
+    help="Train a model that this repository can make from nothing, or one on your own texts: train FILE…",
+)
+
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, …")]
+ComputeIn = Annotated[
+    Dtype | None, typer.Option(help="What to compute in; by default what the device multiplies fast.")
+]
 
 
 @train.command()
@@ -24,8 +48,63 @@ def mini(
     steps: Annotated[
         int, typer.Option(min=1, help="Steps of the schedule; fewer give a weaker model sooner.")
     ] = RECIPE.steps,
+    device: Device = "cpu",
+    dtype: ComputeIn = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Where WORKDIR was lost: a folder of weights to go on from, with --first-step.")
+    ] = None,
+    first_step: Annotated[int, typer.Option(min=0, help="The step that --start was exported at.")] = 0,
 ) -> None:
     """Download the texts, train the tokenizer and persimmon-mini, and go on where an earlier run stopped."""
-    train_mini(workdir, out, steps=steps)
+    train_mini(
+        workdir,
+        out,
+        steps=steps,
+        device=usable(device),
+        dtype=None if dtype is None else getattr(torch, dtype),
+        start=start,
+        first_step=first_step,
+    )
     if out is not None:
         typer.echo(out)
+
+
+@train.command()
+def text(
+    files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", exists=True, dir_okay=False)],
+    out: Annotated[
+        Path, typer.Option(help="The folder for model, tokenizer and curve; a run that was stopped goes on.")
+    ],
+    layers: Annotated[int, typer.Option(min=1)] = 2,
+    hidden: Annotated[int, typer.Option(min=8, help="The width of the model; heads have 32 channels, or fewer.")] = 128,
+    context: Annotated[int, typer.Option(min=8, help="Tokens that the model can read at once.")] = 128,
+    vocabulary: Annotated[int, typer.Option(min=300, max=4096, help="Pieces of the tokenizer, at the most.")] = 2048,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 4,096 tokens.")] = 200,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Device = "cpu",
+    dtype: ComputeIn = None,
+) -> None:
+    """Train a small Persimmon on your own texts: its tokenizer, then the model; shows a sample at the end."""
+    sample = train_on(
+        files,
+        out,
+        layers=layers,
+        hidden=hidden,
+        context=context,
+        vocabulary=vocabulary,
+        steps=steps,
+        seed=seed,
+        device=usable(device),
+        dtype=None if dtype is None else getattr(torch, dtype),
+    )
+    typer.echo(sample)
+
+
+def usable(name: str) -> torch.device:
+    """The device of that name; ValueError of one line where there is none here."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device

@@ -1,16 +1,20 @@
 """Which tokens the model sees at which step: a pure function of the seed and the step, so a run can stop and go on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor
 
+from persimmon_lab.losses import IGNORED
 from persimmon_lab.training.drills import Stream, drill
 
 DRILLS = "drills"
+UNTAUGHT = 1 << 15  # on a token of a stream: it is read, and the model is not taught to say it
+
+RowSource = Callable[[np.random.Generator, int], Stream]  # a generator and a length -> a row of as many tokens
 
 
 def load_streams(folder: Path) -> dict[str, Stream]:
@@ -18,30 +22,57 @@ def load_streams(folder: Path) -> dict[str, Stream]:
     return {path.stem: np.memmap(path, dtype=np.uint16, mode="r") for path in sorted(folder.glob("*.bin"))}
 
 
-def batch_at(
-    step: int,
-    *,
-    seed: int,
-    streams: Mapping[str, Stream],
-    weights: Mapping[str, float],
-    rows: int,
-    length: int,
-    vocabulary: int,
-    first_piece: int,
-) -> Int[Tensor, "batch position"]:
-    """`rows` rows of `length` + 1 tokens (inputs and, one later, their targets) for one step.
+def plain(stream: Integer[np.ndarray, "*shape"]) -> Integer[np.ndarray, "*shape"]:
+    """The tokens themselves, without the marks of what is not taught."""
+    return stream & (UNTAUGHT - 1)
 
-    Each row draws its domain by `weights` and its place in the domain's stream evenly. A row of the domain "drills" is
-    a `drill` on text of another domain, or on random pieces (from `first_piece` on, so no special ones).
+
+def stretches(stream: Stream) -> RowSource:
+    """Rows from anywhere in a stream, every place as likely as any other."""
+
+    def row(generator: np.random.Generator, length: int) -> Stream:
+        start = int(generator.integers(0, len(stream) - length + 1))
+        return stream[start : start + length]
+
+    return row
+
+
+def whole_documents(draw: Callable[[np.random.Generator], str], encode: Callable[[str], Stream], end: int) -> RowSource:
+    """Rows that begin with a document and hold as many as fit, the last one cut; `end` stands around each."""
+
+    def row(generator: np.random.Generator, length: int) -> Stream:
+        parts, size = [np.array([end], dtype=np.uint16)], 1
+        while size < length:
+            parts.append(encode(draw(generator)))
+            size += len(parts[-1])
+        return np.concatenate(parts)[:length]
+
+    return row
+
+
+def drills(texts: Sequence[RowSource], first_piece: int, vocabulary: int) -> RowSource:
+    """Rows in which something comes twice (see `drill`): text of one of `texts`, or random pieces from `first_piece`
+    on, so no special ones."""
+
+    def row(generator: np.random.Generator, length: int) -> Stream:
+        text = plain(texts[int(generator.integers(len(texts)))](generator, length))
+        return drill(generator, length, text, first_piece, vocabulary)
+
+    return row
+
+
+def batch_at(
+    step: int, *, seed: int, sources: Mapping[str, RowSource], weights: Mapping[str, float], rows: int, length: int
+) -> tuple[Int[Tensor, "batch position"], Int[Tensor, "batch position"]]:
+    """`rows` rows of `length` tokens for one step, and the token that follows each, -100 where it is not taught.
+
+    Each row draws its domain by `weights`, whose names are those of `sources`.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, step]))
     names = list(weights)
     shares = np.array([weights[name] for name in names])
-    texts = [name for name in names if name != DRILLS]
-    batch = []
-    for name in generator.choice(names, size=rows, p=shares / shares.sum()):
-        stream = streams[str(generator.choice(texts)) if name == DRILLS else str(name)]
-        start = int(generator.integers(0, len(stream) - length))
-        row = stream[start : start + length + 1]
-        batch.append(drill(generator, length + 1, row, first_piece, vocabulary) if name == DRILLS else row)
-    return torch.from_numpy(np.stack(batch).astype(np.int64))
+    drawn = generator.choice(names, size=rows, p=shares / shares.sum())
+    batch = np.stack([sources[str(name)](generator, length + 1) for name in drawn]).astype(np.int64)
+    tokens = plain(batch)
+    following = np.where(batch & UNTAUGHT, IGNORED, tokens)
+    return torch.from_numpy(tokens[:, :-1].copy()), torch.from_numpy(following[:, 1:].copy())

@@ -1,32 +1,38 @@
 """From archives to arrays of tokens: documents by domain, a held-out part by document, the tokenizer, uint16 files.
 
-The held-out part is chosen first, by whole chat, play, book or module, so nothing cut from a held-out document can
-reach the tokenizer or the training.
+The held-out part was chosen first, by whole chat, play, book or module (held_out_works.json lists the hashes of their
+names), so nothing cut from a held-out document can reach the tokenizer or the training.
 """
 
 import hashlib
 import io
 import json
-import math
-import os
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib.resources import files
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 from tqdm import tqdm
 
+from persimmon_lab.atomic import write_atomically
 from persimmon_lab.tokenizer.sentencepiece_model import round_scores
+from persimmon_lab.training.batches import UNTAUGHT, Stream
 from persimmon_lab.training.readers import READERS, Document, dialogue
+from persimmon_lab.training.skills import SKILLS
 from persimmon_lab.training.sources import SOURCES, fetch
+from persimmon_lab.training.templates import a_conversation, a_story
 
 END = "|ENDOFTEXT|"
 VOCABULARY = 4096
 SEED = 20
+CUT_FROM_CHATS = ("exchanges", "openings")  # they repeat "chat"
 
-HELD_OUT_SHARE = {"chat": 0.03, "questions": 0.03, "verse": 0.06, "scripture": 0.05, "code": 0.05}
+# The works of each domain that nothing is trained on, frozen: more text never changes what is measured.
+HELD_OUT = json.loads(files(__package__).joinpath("held_out_works.json").read_text(encoding="utf-8"))
 
 
 def windows(document: Document, generator: random.Random) -> Iterator[Document]:
@@ -65,11 +71,15 @@ def without_duplicates(documents: Iterable[Document]) -> list[Document]:
     return list(seen.values())
 
 
-def split(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:
-    """(training, held out): the held-out works are the ceil(share x works) with the smallest hash of their name."""
-    works = sorted({d.work for d in documents}, key=lambda work: hashlib.sha256(work.encode()).hexdigest())
-    held_out = set(works[: math.ceil(share * len(works))])
-    return [d for d in documents if d.work not in held_out], [d for d in documents if d.work in held_out]
+def work_hash(work: str) -> str:
+    """What held_out_works.json knows a work by."""
+    return hashlib.sha256(work.encode()).hexdigest()[:16]
+
+
+def split(documents: list[Document], held_out: Collection[str]) -> tuple[list[Document], list[Document]]:
+    """(training, held out): the held-out works are those whose `work_hash` is listed."""
+    private = {work for work in {d.work for d in documents} if work_hash(work) in held_out}
+    return [d for d in documents if d.work not in private], [d for d in documents if d.work in private]
 
 
 def first_editions(documents: list[Document]) -> list[Document]:
@@ -87,7 +97,7 @@ def read_documents(downloads: Path) -> tuple[dict[str, list[Document]], dict[str
     training, held_out = {}, {}
     for domain, readers in READERS.items():
         found = [d for name, reader in readers for d in reader(fetch(SOURCES[name], downloads))]
-        training[domain], private = split(without_duplicates(found), HELD_OUT_SHARE[domain])
+        training[domain], private = split(without_duplicates(found), HELD_OUT[domain])
         held_out[domain] = first_editions(private)
     generator = random.Random(SEED)
     pieces = {
@@ -114,8 +124,9 @@ def paragraphs(text: str, most: int = 4000) -> Iterator[str]:
         yield "\n".join(part)
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> bytes:
-    """A sentencepiece Unigram model with byte fallback, as the bytes of its file.
+def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY, exact: bool = True) -> bytes:
+    """A sentencepiece Unigram model with byte fallback, as the bytes of its file; unless `exact`, with fewer pieces
+    where the text has no more to give.
 
     One thread and no sampling: the same text gives the same pieces. The newline is a piece of its own, and a word
     after it has no space before it, so text goes in by the paragraph: line by line, sentencepiece would put a space
@@ -128,6 +139,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> bytes
         model_writer=model,
         model_type="unigram",
         vocab_size=vocabulary,
+        hard_vocab_limit=exact,
         byte_fallback=True,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
@@ -143,46 +155,69 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> bytes
     return round_scores(model.getvalue())  # so that sentencepiece and tokenizers break ties alike
 
 
-def tokenizer_sample(training: dict[str, list[Document]], seed: int = SEED) -> Iterator[str]:
-    """About as many bytes of each domain as the model will see of it, so that chats get the pieces they need."""
-    budgets = {"chat": 3_500_000, "questions": 100_000, "verse": 1_700_000, "scripture": 700_000, "code": 1_700_000}
+def tokenizer_sample(training: Mapping[str, list[Document]], size: float = 1.0, seed: int = SEED) -> Iterator[str]:
+    """About as many bytes of each domain as the model will see of it, so that chats get the pieces they need: 9 million
+    characters, or `size` of that."""
+    budgets = {"chat": 2_500_000, "questions": 100_000, "verse": 1_700_000, "scripture": 1_000_000, "code": 1_700_000}
     for domain, budget in budgets.items():
         documents = sorted(training[domain], key=lambda d: (d.work, d.text))
         random.Random(seed).shuffle(documents)
-        for document in documents:
-            if budget <= 0:
-                break
-            yield document.text[:budget]
-            budget -= len(document.text)
+        yield from first_characters((document.text for document in documents), round(size * budget))
+    generator = np.random.default_rng(seed)
+    for draw, budget in ((a_conversation, 1_600_000), (a_story, 600_000), (a_lesson, 1_000_000)):
+        yield from first_characters((draw(generator) for _ in count()), round(size * budget))
 
 
-def encode(documents: list[Document], processor: sentencepiece.SentencePieceProcessor, seed: int | None) -> np.ndarray:
-    """All documents in one uint16 stream, END before the first and after each.
+def first_characters(texts: Iterable[str], budget: int) -> Iterator[str]:
+    """The texts until `budget` characters are spent."""
+    for text in texts:
+        yield text[:budget]
+        budget -= len(text)
+        if budget <= 0:
+            return
+
+
+def a_lesson(generator: np.random.Generator) -> str:
+    """One instance of a skill that is not held out; sums and facts, which are many and short, come more often."""
+    names = sorted(SKILLS)
+    often = np.array([3.0 if name in ("facts", "sums") else 1.0 for name in names])
+    name = names[int(generator.choice(len(names), p=often / often.sum()))]
+    return SKILLS[name].draw(generator, held_out=False).text
+
+
+def encode_one(text: str, processor: sentencepiece.SentencePieceProcessor, marked: bool) -> Stream:
+    """The tokens of a document and END after it. With `marked` it is a dialogue whose human turns are read and not
+    announced: the line break after each answer but the last is UNTAUGHT, so that after an answer only END is learned.
+    """
+    tokens = np.array([*processor.encode(text), processor.piece_to_id(END)], dtype=np.uint16)
+    if marked and text.startswith("human: "):
+        newline = processor.piece_to_id("\n")
+        breaks = np.flatnonzero((tokens[:-1] == newline) & (tokens[1:] == newline))
+        tokens[breaks[1::2]] |= UNTAUGHT  # they come in turns: before adept, before human
+    return tokens
+
+
+def encode(
+    documents: list[Document],
+    processor: sentencepiece.SentencePieceProcessor,
+    seed: int | None,
+    marked: bool = False,
+) -> Stream:
+    """All documents in one uint16 stream, END before the first and after each; `marked` as in `encode_one`.
 
     Shuffled when a seed is given: neighbouring windows of one chat overlap and would teach copying across END.
     """
     order = list(documents)
     if seed is not None:
         random.Random(seed).shuffle(order)
-    end = processor.piece_to_id(END)
-    stream = [np.array([end], dtype=np.uint16)]
-    for document in order:
-        stream.append(np.array([*processor.encode(document.text), end], dtype=np.uint16))
-    return np.concatenate(stream)
+    end = np.array([processor.piece_to_id(END)], dtype=np.uint16)
+    return np.concatenate([end, *(encode_one(document.text, processor, marked) for document in order)])
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name, flush to the disk, rename: a reader sees the old file or the new, never a half."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def prepare(workdir: Path, *, vocabulary: int = VOCABULARY, progress: bool | None = None) -> Path:
+def prepare(workdir: Path, *, vocabulary: int = VOCABULARY, size: float = 1.0, progress: bool | None = None) -> Path:
     """Make `workdir`/corpus: tokenizer.model, train/DOMAIN.bin, held_out/DOMAIN.{bin,txt} and summary.json.
+
+    The tokenizer is trained on `size` of its usual text.
 
     summary.json is written last; where it exists the work is done and nothing is repeated.
     """
@@ -192,7 +227,7 @@ def prepare(workdir: Path, *, vocabulary: int = VOCABULARY, progress: bool | Non
     for part in ("train", "held_out"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     training, held_out = read_documents(workdir / "downloads")
-    write_atomically(folder / "tokenizer.model", train_tokenizer(tokenizer_sample(training), vocabulary))
+    write_atomically(folder / "tokenizer.model", train_tokenizer(tokenizer_sample(training, size), vocabulary))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     summary = {}
     jobs = [
@@ -201,7 +236,7 @@ def prepare(workdir: Path, *, vocabulary: int = VOCABULARY, progress: bool | Non
         for domain, documents in domains.items()
     ]
     for part, domain, documents in tqdm(jobs, desc="encode", disable=None if progress is None else not progress):
-        stream = encode(documents, processor, SEED if part == "train" else None)
+        stream = encode(documents, processor, SEED if part == "train" else None, marked=domain in CUT_FROM_CHATS)
         write_atomically(folder / part / f"{domain}.bin", stream.tobytes())
         if part == "held_out":
             write_atomically(folder / part / f"{domain}.txt", "\n\n".join(d.text for d in documents).encode())

@@ -5,18 +5,40 @@ from dataclasses import replace
 from pathlib import Path
 
 import sentencepiece
+import torch
+from safetensors.torch import load_file
 
+from persimmon_lab.atomic import write_atomically
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
-from persimmon_lab.training.batches import load_streams
+from persimmon_lab.training.batches import DRILLS, RowSource, Stream, drills, load_streams, stretches, whole_documents
 from persimmon_lab.training.card import measure, render
-from persimmon_lab.training.corpus import END, VOCABULARY, prepare, write_atomically
+from persimmon_lab.training.corpus import END, VOCABULARY, a_lesson, encode_one, prepare
 from persimmon_lab.training.curves import loss_svg
+from persimmon_lab.training.skills.scoring import score_all
+from persimmon_lab.training.templates import a_conversation, a_story
 from persimmon_lab.training.trainer import Recipe, read_metrics, restore, train
 
-RECIPE = Recipe(steps=2800)
+RECIPE = Recipe(steps=22_000)  # 90 million tokens
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
+MADE = {"talk": a_conversation, "stories": a_story, "skills": a_lesson}  # domains that are written as they are read
+STAGES = (125, 250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000)  # steps whose weights are kept
+
+
+def row_sources(corpus: Path, recipe: Recipe) -> dict[str, RowSource]:
+    """Rows of every domain: of the corpus's streams, of what is made on the fly, and drills on the streams' text."""
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(corpus / "tokenizer.model"))
+
+    def encode(text: str) -> Stream:
+        return encode_one(text, processor, marked=True)
+
+    sources = {name: stretches(stream) for name, stream in load_streams(corpus / "train").items()}
+    texts = list(sources.values())
+    end = processor.piece_to_id(END)
+    sources |= {name: whole_documents(draw, encode, end) for name, draw in MADE.items()}
+    sources[DRILLS] = drills(texts, recipe.first_piece, processor.get_piece_size())
+    return sources
 
 
 def mini_config(corpus: Path) -> PersimmonConfig:
@@ -40,23 +62,39 @@ def train_mini(
     out: Path | None = None,
     *,
     steps: int = RECIPE.steps,
-    compile_model: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    start: Path | None = None,
+    first_step: int = 0,
     progress: bool | None = None,
 ) -> PersimmonForCausalLM:
     """Make the corpus and train the model in `workdir`, going on from whatever is already there.
 
     With `out`, publish it there: weights, tokenizer and card. `steps` may be changed while the rate is still constant.
+    `start` is a folder of weights that were exported at `first_step`, to go on from where `workdir` was lost.
     """
     corpus = prepare(workdir, progress=progress)
     recipe = replace(RECIPE, steps=steps)
+    tokenizer = PersimmonTokenizer(corpus / "tokenizer.model")
+    stages = workdir / "run" / "stages"
+
+    def on_evaluation(model: PersimmonForCausalLM, step: int) -> dict | None:
+        if step in STAGES:
+            model.save_pretrained(stages / f"step-{step:05d}")
+        return {"skills": score_all(model, tokenizer, count=40)} if step % 1000 == 0 else None
+
     model = train(
         mini_config(corpus),
         recipe,
-        load_streams(corpus / "train"),
+        row_sources(corpus, recipe),
         load_streams(corpus / "held_out"),
         workdir / "run",
-        compile_model=compile_model,
+        dtype=dtype,
+        device=device,
+        start=None if start is None else load_file(start / "model.safetensors"),
+        first_step=first_step,
         progress=progress,
+        on_evaluation=on_evaluation,
     )
     if out is not None:
         publish(model, recipe, workdir, out)

@@ -1,7 +1,6 @@
 """The training loop: a recipe in, checkpoints and a log out. Killed at any moment, it goes on as if it had not been."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,11 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from persimmon_lab.atomic import replacing, write_atomically
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.heads import PersimmonForCausalLM
-from persimmon_lab.training.batches import DRILLS, Stream, batch_at
+from persimmon_lab.losses import linear_cross_entropy
+from persimmon_lab.training.batches import DRILLS, RowSource, Stream, batch_at, plain
 from persimmon_lab.training.initialisation import start_copying
-from persimmon_lab.training.optimiser import MasterWeights
+from persimmon_lab.training.optimiser import MasterWeights, fast_dtype
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,17 @@ class Recipe:
     # Shares of the rows. Chats come whole, in short windows that end with an answer, and once more for how they open.
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
-            "chat": 0.18,
-            "exchanges": 0.24,
-            "openings": 0.05,
+            "chat": 0.13,
+            "exchanges": 0.1,
+            "openings": 0.01,
             "questions": 0.01,
-            "verse": 0.13,
-            "scripture": 0.06,
-            "code": 0.13,
-            DRILLS: 0.2,
+            "talk": 0.14,
+            "stories": 0.03,
+            "skills": 0.2,
+            "verse": 0.1,
+            "scripture": 0.07,
+            "code": 0.11,
+            DRILLS: 0.1,
         }
     )
     # A phrase said again to the end of its row is also a lesson in looping: once the model can copy, few are enough.
@@ -81,10 +85,18 @@ def next_token_loss(model: nn.Module, tokens: Int[Tensor, "batch position"]) -> 
     )
 
 
+def training_loss(
+    model: PersimmonForCausalLM, tokens: Int[Tensor, "batch position"], following: Int[Tensor, "batch position"]
+) -> Float[Tensor, ""]:
+    """Mean -log p of the token that follows each, where it is taught (not -100); never makes all logits."""
+    hidden = model.model(tokens, use_cache=False).last_hidden_state
+    return linear_cross_entropy(hidden, model.lm_head.weight, following)
+
+
 @torch.no_grad()
 def held_out_loss(model: nn.Module, stream: Stream, length: int, rows: int = 16, most: int | None = None) -> float:
     """Nats per token over a held-out stream (or its first `most` batches), cut into rows of `length`."""
-    tokens = torch.from_numpy(stream.astype("int64"))
+    tokens = torch.from_numpy(plain(stream).astype("int64")).to(next(model.parameters()).device)
     count = (len(tokens) - 1) // length
     inputs = [tokens[row * length : (row + 1) * length + 1] for row in range(count)]
     if not inputs:
@@ -96,87 +108,98 @@ def held_out_loss(model: nn.Module, stream: Stream, length: int, rows: int = 16,
     return total / counted
 
 
-def build(config: PersimmonConfig, recipe: Recipe) -> tuple[PersimmonForCausalLM, MasterWeights]:
-    """A fresh bfloat16 model and its float32 masters, drawn from the recipe's seed."""
+def build(
+    config: PersimmonConfig,
+    recipe: Recipe,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+) -> tuple[PersimmonForCausalLM, MasterWeights]:
+    """A fresh model that computes in `dtype` and its float32 masters, drawn from the recipe's seed on any device."""
     generator = torch.Generator().manual_seed(recipe.seed)
     model = PersimmonForCausalLM(config, generator)
     start_copying(model, generator, recipe.embedding_std, recipe.head_std, recipe.copying)
+    model.to(device)
     masters = MasterWeights(
         model, matrix_rate=recipe.matrix_rate, rate=recipe.rate, weight_decay=recipe.weight_decay
-    )  # before the rounding to bfloat16
-    model.to(torch.bfloat16)
+    )  # before the rounding
+    model.to(dtype)
     return model.train(), masters
 
 
 def restore(checkpoint: Path, config: PersimmonConfig, recipe: Recipe) -> PersimmonForCausalLM:
     """The bfloat16 model of a checkpoint, ready for inference."""
     model, masters = build(config, recipe)
-    masters.load_state_dict(torch.load(checkpoint, weights_only=True)["masters"])
+    masters.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["masters"])
     return model.eval()
 
 
 def save(path: Path, content: dict) -> None:
-    """torch.save to a temporary name, flushed to the disk, then renamed: `path` is never half written."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """torch.save, whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def train(
     config: PersimmonConfig,
     recipe: Recipe,
-    streams: Mapping[str, Stream],
+    sources: Mapping[str, RowSource],
     held_out: Mapping[str, Stream],
     folder: Path,
     *,
-    compile_model: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    start: Mapping[str, Tensor] | None = None,
+    first_step: int = 0,
     checkpoint_every: int = 100,
     evaluate_every: int = 250,
     log_every: int = 25,
     progress: bool | None = None,
-    on_evaluation: Callable[[PersimmonForCausalLM, int], None] | None = None,
+    on_evaluation: Callable[[PersimmonForCausalLM, int], Mapping | None] | None = None,
 ) -> PersimmonForCausalLM:
     """Train from the last checkpoint in `folder`, or from nothing, to `recipe.steps`; returns the bfloat16 model.
 
-    Writes `folder`/checkpoint.pt and metrics.jsonl. A run that was killed and started again gives the same bits as one
-    that was not, given as many threads: the batches depend on the step alone and the checkpoint holds all the rest.
-    A checkpoint of another recipe is refused, but for `steps`: while the rate is constant the total can be chosen.
+    `sources` gives rows of each domain that `recipe.weights` names. The model computes in `dtype`, by default the one
+    that `device` multiplies fast, while float32 masters take the updates. Where `folder` was lost, `start` (weights by
+    name) and `first_step` go on from what is left, with momentum that begins anew. `on_evaluation(model, step)` may
+    return more entries for the log.
 
-    Raises ValueError for a checkpoint of another recipe or configuration.
+    Writes `folder`/checkpoint.pt and metrics.jsonl. A run that was killed and started again gives the same bits as one
+    that was not, given as many threads and the same dtype and device: the batches depend on the step alone and the
+    checkpoint holds all the rest. It goes on on another device too, in other roundings. A checkpoint of another recipe
+    is refused, but for `steps`: while the rate is constant the total can be chosen.
+
+    Raises ValueError for a checkpoint of another recipe or configuration, and for a recipe that asks for rows longer
+    than the model's context or for domains without a source.
     """
+    check_fit(recipe, config, sources)
+    device = torch.device(device)
+    dtype = dtype or fast_dtype(device)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
-    model, masters = build(config, recipe)
+    model, masters = build(config, recipe, dtype, device)
     identity = {"config": config.to_dict(), "recipe": {k: v for k, v in asdict(recipe).items() if k != "steps"}}
     first = 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, weights_only=True, map_location=device)
         if saved["identity"] != identity:
             raise ValueError(f"{checkpoint} was made by another recipe or config; use another folder or delete it")
         masters.load_state_dict(saved["masters"])
         first = saved["step"]
+    elif start is not None:
+        masters.load_weights(start)
+        first = first_step
 
-    forward = torch.compile(model) if compile_model else model
-    data = dict(
-        seed=recipe.seed,
-        streams=streams,
-        vocabulary=config.vocab_size,
-        first_piece=recipe.first_piece,
-    )
     metrics = folder / "metrics.jsonl"
     _forget_after(metrics, first)
     bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc="train", disable=_disable(progress))
     since, seen = time.monotonic(), 0
     for step in bar:
         rows, length = recipe.shape(step)
-        # On a CPU the fused kernel's backward is slow: it wins only where the scores grow large.
-        model.set_attn_implementation("eager" if length <= 256 else "sdpa")
-        weights = {name: share for name, share in recipe.weights_at(step).items() if name == DRILLS or name in streams}
-        tokens = batch_at(step, rows=rows, length=length, weights=weights, **data)
-        loss = next_token_loss(forward, tokens).mean()
+        model.set_attn_implementation(faster_attention(dtype, device, length))
+        tokens, following = batch_at(
+            step, seed=recipe.seed, sources=sources, weights=recipe.weights_at(step), rows=rows, length=length
+        )
+        loss = training_loss(model, tokens.to(device), following.to(device))
         loss.backward()
         norm = masters.step(recipe.rate_scale(step))
         seen += rows * length
@@ -186,20 +209,41 @@ def train(
             entry = {"step": done, "loss": loss.item(), "norm": norm.item(), "tokens_per_second": round(speed)}
             _log(metrics, entry)
             bar.set_postfix(loss=f"{entry['loss']:.3f}", tokens=f"{speed:,.0f}/s")
-            if bar.disable:
+            if bar.disable and progress is None:
                 print(json.dumps(entry), flush=True)
             since, seen = time.monotonic(), 0
         if done % evaluate_every == 0 or done == recipe.steps:
             model.eval()
             losses = {name: held_out_loss(model, stream, 256, most=4) for name, stream in held_out.items()}
             _log(metrics, {"step": done, "held_out": losses})
-            if on_evaluation is not None:
-                on_evaluation(model, done)
+            if on_evaluation is not None and (more := on_evaluation(model, done)):
+                _log(metrics, {"step": done, **more})
             model.train()
             since, seen = time.monotonic(), 0
         if done % checkpoint_every == 0 or done == recipe.steps:
             save(checkpoint, {"step": done, "identity": identity, "masters": masters.state_dict()})
-    return model.eval()
+    return model.to(torch.bfloat16).eval()
+
+
+def check_fit(recipe: Recipe, config: PersimmonConfig, sources: Mapping[str, RowSource]) -> None:
+    """Raises ValueError for rows longer than the context, and for domains that have a weight but no source."""
+    longest = max(length for _, length in recipe.lengths)
+    if longest > config.max_position_embeddings:
+        raise ValueError(
+            f"the recipe's longest rows have {longest} tokens, the model's context is "
+            f"{config.max_position_embeddings}; shorten Recipe.lengths or enlarge max_position_embeddings"
+        )
+    missing = [name for name, weight in recipe.weights.items() if weight and name not in sources]
+    if missing or not any(recipe.weights.values()):
+        raise ValueError(
+            f"Recipe.weights asks for {missing or 'nothing'}, but there are rows of {sorted(sources)}; name those"
+        )
+
+
+def faster_attention(dtype: torch.dtype, device: torch.device, length: int) -> str:
+    """The implementation that trains faster: the fused kernel, but for short rows of bfloat16 on a CPU, where its
+    backward pass is slow and the scores are small."""
+    return "eager" if device.type == "cpu" and dtype == torch.bfloat16 and length <= 256 else "sdpa"
 
 
 def read_metrics(path: Path) -> Iterator[dict]:
@@ -214,7 +258,7 @@ def read_metrics(path: Path) -> Iterator[dict]:
 def _forget_after(path: Path, step: int) -> None:
     """Drop the entries of steps that will be made again."""
     kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+    write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
 
 
 def _log(path: Path, entry: dict) -> None:

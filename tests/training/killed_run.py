@@ -10,7 +10,7 @@ import torch
 
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.heads import PersimmonForCausalLM
-from persimmon_lab.training.batches import DRILLS
+from persimmon_lab.training.batches import DRILLS, drills, stretches
 from persimmon_lab.training.trainer import Recipe, train
 
 CONFIG = PersimmonConfig.tiny()
@@ -18,7 +18,9 @@ RECIPE = Recipe(
     steps=12, warmup_steps=3, tokens=64, lengths=((0.0, 16), (0.8, 32)), first_piece=5,
     weights={"chat": 0.7, DRILLS: 0.3},
 )  # fmt: skip
+# The model's precision is named: a machine that emulates bfloat16 would choose float32.
 TEXT = np.random.default_rng(0).integers(5, 128, 2000).astype(np.uint16)
+SOURCES = {"chat": stretches(TEXT), DRILLS: drills([stretches(TEXT)], RECIPE.first_piece, CONFIG.vocab_size)}
 
 
 def run(folder: Path, recipe: Recipe = RECIPE, kill_at: int | None = None) -> PersimmonForCausalLM:
@@ -29,7 +31,7 @@ def run(folder: Path, recipe: Recipe = RECIPE, kill_at: int | None = None) -> Pe
             os.kill(os.getpid(), signal.SIGKILL)
 
     return train(
-        CONFIG, recipe, {"chat": TEXT}, {"chat": TEXT[:200]}, folder,
+        CONFIG, recipe, SOURCES, {"chat": TEXT[:200]}, folder, dtype=torch.bfloat16,
         checkpoint_every=3, evaluate_every=5, log_every=1, progress=False, on_evaluation=kill,
     )  # fmt: skip
 

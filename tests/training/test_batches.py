@@ -4,23 +4,35 @@ import numpy as np
 import pytest
 import torch
 
-from persimmon_lab.training.batches import DRILLS, batch_at, load_streams
+from persimmon_lab.losses import IGNORED
+from persimmon_lab.training.batches import (
+    DRILLS,
+    UNTAUGHT,
+    batch_at,
+    drills,
+    load_streams,
+    plain,
+    stretches,
+    whole_documents,
+)
 from persimmon_lab.training.drills import drill, quotation, repetition
 
 STREAMS = {"low": np.arange(0, 5000, dtype=np.uint16), "high": np.arange(10000, 15000, dtype=np.uint16)}
 
 
-def a_batch(step: int, seed: int = 1, rows: int = 8, length: int = 32, **weights: float) -> torch.Tensor:
-    return batch_at(
-        step,
-        seed=seed,
-        streams=STREAMS,
-        weights=weights or {"low": 0.5, "high": 0.3, DRILLS: 0.2},
-        rows=rows,
-        length=length,
-        vocabulary=300,
-        first_piece=261,
-    )
+SOURCES = {name: stretches(stream) for name, stream in STREAMS.items()}
+SOURCES[DRILLS] = drills(list(SOURCES.values()), 261, 300)
+
+
+def rows_and_labels(step: int, seed: int = 1, rows: int = 8, length: int = 32, **weights: float):
+    weights = weights or {"low": 0.5, "high": 0.3, DRILLS: 0.2}
+    return batch_at(step, seed=seed, sources=SOURCES, weights=weights, rows=rows, length=length)
+
+
+def a_batch(step: int, **settings) -> torch.Tensor:
+    """The rows with the one token more that is only predicted."""
+    tokens, following = rows_and_labels(step, **settings)
+    return torch.cat([tokens, following[:, -1:]], dim=1)
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
@@ -35,6 +47,36 @@ def test_rows_are_stretches_of_their_streams_with_one_token_more():
     batch = a_batch(3, rows=50, low=0.5, high=0.5)
     assert batch.shape == (50, 33) and batch.dtype == torch.int64
     assert torch.equal(batch.diff(dim=1), torch.ones(50, 32, dtype=torch.int64))
+
+
+def test_each_token_is_followed_by_the_next_one():
+    tokens, following = rows_and_labels(3)
+    assert tokens.shape == following.shape == (8, 32)
+    assert torch.equal(tokens[:, 1:], following[:, :-1])
+
+
+def test_what_is_not_taught_is_read_and_has_no_label():
+    stream = np.arange(100, dtype=np.uint16)
+    stream[::7] |= UNTAUGHT
+    tokens, following = batch_at(
+        0, seed=0, sources={"text": stretches(stream)}, weights={"text": 1.0}, rows=50, length=20
+    )
+    assert torch.equal(tokens.diff(dim=1), torch.ones(50, 19, dtype=torch.int64))
+    marked = (tokens + 1) % 7 == 0
+    assert (following[marked] == IGNORED).all() and torch.equal(following[~marked], (tokens + 1)[~marked])
+    assert np.array_equal(plain(stream), np.arange(100))
+
+
+def test_rows_of_whole_documents_begin_with_one_and_are_full():
+    documents = {"a": [5, 6, 3], "b": [7, 8, 9, 10, 3]}
+    source = whole_documents(
+        lambda generator: str(generator.choice(["a", "b"])), lambda text: np.array(documents[text], dtype=np.uint16), 3
+    )
+    row = source(np.random.default_rng(0), 40)
+    assert row.shape == (40,) and row[0] == 3
+    pieces = [piece.tolist() for piece in np.split(row, np.flatnonzero(row == 3) + 1)]
+    assert pieces[0] == [3] and {tuple(p) for p in pieces[1:-1]} == {(5, 6, 3), (7, 8, 9, 10, 3)}
+    assert any(pieces[-1] == document[: len(pieces[-1])] for document in documents.values())
 
 
 def test_domains_come_in_their_shares():

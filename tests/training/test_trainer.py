@@ -10,12 +10,24 @@ import numpy as np
 import pytest
 import torch
 
+from persimmon_lab.losses import IGNORED
 from persimmon_lab.training import trainer
-from persimmon_lab.training.batches import DRILLS
-from persimmon_lab.training.optimiser import MasterWeights
-from persimmon_lab.training.trainer import Recipe, build, held_out_loss, next_token_loss, read_metrics, restore, train
+from persimmon_lab.training.batches import DRILLS, stretches
+from persimmon_lab.training.muon import Muon, orthogonal_direction
+from persimmon_lab.training.optimiser import MasterWeights, fast_dtype
+from persimmon_lab.training.trainer import (
+    Recipe,
+    build,
+    faster_attention,
+    held_out_loss,
+    next_token_loss,
+    read_metrics,
+    restore,
+    train,
+    training_loss,
+)
 from tests.training import killed_run
-from tests.training.killed_run import CONFIG, RECIPE, TEXT, run
+from tests.training.killed_run import CONFIG, RECIPE, SOURCES, TEXT, run
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +61,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(uninterrupted: Path, tmp_path: Pa
 def test_the_total_can_be_chosen_while_the_rate_is_constant(uninterrupted: Path, tmp_path: Path):
     early = replace(RECIPE, steps=50)
     with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, early, {"chat": TEXT}, {"chat": TEXT[:200]}, tmp_path, checkpoint_every=3, evaluate_every=6,
-              progress=False, on_evaluation=stop)  # fmt: skip
+        train(CONFIG, early, SOURCES, {"chat": TEXT[:200]}, tmp_path, dtype=torch.bfloat16, checkpoint_every=3,
+              evaluate_every=6, progress=False, on_evaluation=stop)  # fmt: skip
     run(tmp_path)
     expected = saved_masters(uninterrupted)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in saved_masters(tmp_path).items())
@@ -81,7 +93,7 @@ def test_restore_gives_the_trained_model(uninterrupted: Path):
 def test_it_learns_a_text_that_repeats(tmp_path: Path):
     text = np.tile(np.arange(5, 25, dtype=np.uint16), 50)
     recipe = replace(RECIPE, steps=60, warmup_steps=5, weights={"chat": 1.0})
-    model = train(CONFIG, recipe, {"chat": text}, {}, tmp_path, progress=False)
+    model = train(CONFIG, recipe, {"chat": stretches(text)}, {}, tmp_path, progress=False)
     assert held_out_loss(model, text[:200], 16) < 0.3
 
 
@@ -103,7 +115,7 @@ def test_the_last_steps_see_longer_rows_of_as_many_tokens():
 def test_late_steps_see_fewer_drills():
     recipe = Recipe(steps=100, late=0.8, late_drills=0.03)
     early, late = recipe.weights_at(79), recipe.weights_at(80)
-    assert early == recipe.weights and early[DRILLS] == 0.2
+    assert early == recipe.weights and early[DRILLS] == 0.1
     assert late == {**early, DRILLS: 0.03}
 
 
@@ -112,11 +124,11 @@ def test_training_draws_the_late_steps_by_the_late_weights(tmp_path, monkeypatch
 
     def batch_at(step, *, weights, rows, length, **_):
         seen.append(weights)
-        return torch.randint(5, 128, (rows, length + 1))
+        return torch.randint(5, 128, (2, rows, length)).unbind()
 
     monkeypatch.setattr(trainer, "batch_at", batch_at)
     recipe = replace(RECIPE, steps=5, late=0.6, late_drills=0.01)
-    train(CONFIG, recipe, {"chat": TEXT}, {}, tmp_path, progress=False)
+    train(CONFIG, recipe, SOURCES, {}, tmp_path, progress=False)
     assert [weights[DRILLS] for weights in seen] == [0.3, 0.3, 0.3, 0.01, 0.01]
 
 
@@ -127,6 +139,24 @@ def test_the_loss_is_that_of_the_next_token():
     expected = model(tokens, labels=tokens).loss
     assert losses.shape == (24,) and losses.dtype == torch.float32
     assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_the_training_loss_is_the_mean_over_what_is_taught():
+    model, _ = build(CONFIG, RECIPE, torch.float32)
+    tokens = torch.randint(0, 128, (3, 9), generator=torch.Generator().manual_seed(0))
+    following = tokens[:, 1:].clone()
+    following[0, :5] = IGNORED
+    model.zero_grad()
+    loss = training_loss(model, tokens[:, :-1], following)
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    losses = next_token_loss(model, tokens)[(following != IGNORED).flatten()]
+    losses.mean().backward()
+    assert losses.numel() == 19
+    assert loss.item() == pytest.approx(losses.mean().item(), rel=1e-6)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(gradients[name], p.grad, rtol=1e-4, atol=1e-7)
 
 
 def test_held_out_loss_is_the_mean_over_its_rows():
@@ -169,7 +199,7 @@ def test_muon_gets_the_matrices_of_the_layers_and_adamw_the_rest():
     assert matrices == {n for n, p in model.named_parameters() if ".layers." in n and p.ndim == 2}
     assert rest == set(masters.names) - matrices
     assert {"model.embed_tokens.weight", "lm_head.weight"} <= rest
-    assert isinstance(muon, torch.optim.Muon)
+    assert isinstance(muon, Muon)
 
 
 def test_the_gradient_is_clipped_and_its_norm_told():
@@ -189,3 +219,92 @@ def test_masters_start_from_the_unrounded_draw():
     assert not torch.equal(weight, weight.bfloat16().float())
     assert torch.equal(model.lm_head.weight, weight.bfloat16())
     assert isinstance(masters, MasterWeights)
+
+
+def test_muon_is_torchs_where_it_computes_in_bfloat16():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(24, 96), (96, 32), (16, 16)]
+    ours = [torch.nn.Parameter(torch.randn(shape, generator=generator) * 0.05) for shape in shapes]
+    theirs = [torch.nn.Parameter(matrix.detach().clone()) for matrix in ours]
+    muon = Muon(ours, 2e-3, 0.05)
+    peer = torch.optim.Muon(theirs, lr=2e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        muon.step()
+        peer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(32, 80), (80, 32)])
+def test_a_direction_has_the_singular_vectors_of_its_update(shape):
+    update = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    direction = orthogonal_direction(update, torch.float64)
+    left, _, right = torch.linalg.svd(update, full_matrices=False)
+    values = left.T @ direction @ right.T
+    assert torch.allclose(values, torch.diag(values.diagonal()), atol=1e-9)
+    assert values.diagonal().min() > 0.6 and values.diagonal().max() < 1.3
+    rounded = orthogonal_direction(update.float(), torch.float32)
+    assert (rounded - direction).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"neon": True, "bf16": True}, torch.bfloat16),
+    ],
+)
+def test_bfloat16_is_for_machines_that_multiply_it(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert fast_dtype(torch.device("cpu")) == dtype
+    assert fast_dtype(torch.device("cuda")) == torch.bfloat16
+
+
+def test_short_rows_of_bfloat16_train_in_eager():
+    cpu = torch.device("cpu")
+    assert faster_attention(torch.bfloat16, cpu, 256) == "eager"
+    assert faster_attention(torch.bfloat16, cpu, 512) == faster_attention(torch.float32, cpu, 128) == "sdpa"
+    assert faster_attention(torch.bfloat16, torch.device("cuda"), 128) == "sdpa"
+
+
+def test_a_run_can_go_on_in_another_precision(uninterrupted: Path, tmp_path: Path):
+    """As on another device: the checkpoint holds float32 masters, whatever the model computed in."""
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, RECIPE, SOURCES, {}, tmp_path, dtype=torch.float32, checkpoint_every=3, evaluate_every=6,
+              log_every=1, progress=False, on_evaluation=stop)  # fmt: skip
+    run(tmp_path)
+    ours, theirs = (
+        [e["loss"] for e in read_metrics(f / "metrics.jsonl") if "loss" in e] for f in (tmp_path, uninterrupted)
+    )
+    assert len(ours) == RECIPE.steps and ours != theirs
+    assert ours == pytest.approx(theirs, abs=0.05)
+
+
+def test_a_lost_run_goes_on_from_its_weights(uninterrupted: Path, tmp_path: Path):
+    half = tmp_path / "half"
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, RECIPE, SOURCES, {}, half, dtype=torch.bfloat16, checkpoint_every=3, evaluate_every=6,
+              progress=False, on_evaluation=stop)  # fmt: skip
+    weights = torch.load(half / "checkpoint.pt", weights_only=True)["masters"]["masters"]
+    seen = []
+    recipe = replace(RECIPE, steps=9)
+    train(CONFIG, recipe, SOURCES, {}, tmp_path / "rest", dtype=torch.bfloat16, progress=False, evaluate_every=1,
+          start=weights, first_step=6, on_evaluation=lambda model, step: seen.append(step))  # fmt: skip
+    assert seen == [7, 8, 9]
+    start = build(CONFIG, RECIPE)[1]
+    start.load_weights(weights)
+    assert torch.equal(start.masters[0], weights[start.names[0]])
+    assert torch.equal(start.model[0], weights[start.names[0]].bfloat16())
+
+
+def test_a_recipe_that_does_not_fit_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(ValueError, match="longest rows have 512 tokens, the model's context is 64"):
+        train(CONFIG, Recipe(weights={"chat": 1.0}), SOURCES, {}, tmp_path)
+    with pytest.raises(ValueError, match=r"asks for \['verse'\], but there are rows of \['chat', 'drills'\]"):
+        train(CONFIG, replace(RECIPE, weights={"chat": 1.0, "verse": 0.1, "code": 0.0}), SOURCES, {}, tmp_path)
+    with pytest.raises(ValueError, match="asks for nothing"):
+        train(CONFIG, replace(RECIPE, weights={}), SOURCES, {}, tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,127 @@
+"""A small Persimmon on anybody's text: tokenizer, model, loss curve and a sample, in one folder."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+import torch
+
+from persimmon_lab.atomic import write_atomically
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.training.batches import DRILLS, Stream, drills, stretches
+from persimmon_lab.training.corpus import END, encode, train_tokenizer
+from persimmon_lab.training.curves import loss_svg
+from persimmon_lab.training.readers import Document
+from persimmon_lab.training.trainer import Recipe, read_metrics, train
+
+HELD_OUT = 0.05  # of the paragraphs
+CHANNELS = 32  # of a head, as in the shipped model
+
+
+def train_on(
+    texts: Sequence[Path],
+    out: Path,
+    *,
+    layers: int = 2,
+    hidden: int = 128,
+    context: int = 128,
+    vocabulary: int = 2048,
+    steps: int = 200,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool | None = None,
+) -> str:
+    """Train on the paragraphs of `texts` (parted by empty lines), a twentieth of which is held out; returns a sample.
+
+    `out` gets model.safetensors, config, tokenizer and loss.svg, so that `from_pretrained(out)` reads it, and in run/
+    the checkpoint from which a stopped run goes on.
+
+    Raises ValueError for a file that is not UTF-8, for text too short to cut a row of `context` from, and for sizes
+    that make no model.
+    """
+    held_out, taught = part(texts, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "tokenizer.model"
+    if not path.exists():
+        write_atomically(path, train_tokenizer((document.text for document in taught), vocabulary, exact=False))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    end, pieces = processor.piece_to_id(END), processor.get_piece_size()
+    heads = max(1, hidden // CHANNELS)
+    config = PersimmonConfig(
+        vocab_size=pieces,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=context,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+    )
+    stream, private = encode(taught, processor, seed), encode(held_out, processor, None)
+    if len(stream) <= context:
+        raise ValueError(
+            f"the texts give {len(stream)} tokens, too few for rows of {context} and the token after; give more text "
+            "or a shorter --context"
+        )
+    recipe = Recipe(
+        steps=steps,
+        warmup_steps=max(1, min(100, steps // 10)),
+        lengths=((0.0, context),),
+        weights={"text": 0.95, DRILLS: 0.05},
+        seed=seed,
+    )
+    rows = stretches(stream)
+    sources = {"text": rows, DRILLS: drills([rows], recipe.first_piece, pieces)}
+    model = train(
+        config,
+        recipe,
+        sources,
+        {"held out": private},
+        out / "run",
+        dtype=dtype,
+        device=device,
+        progress=progress,
+        evaluate_every=max(1, steps // 10),
+    )
+    model.save_pretrained(out)
+    tokenizer = PersimmonTokenizer(path)
+    tokenizer.save_pretrained(out)
+    curve = loss_svg(read_metrics(out / "run" / "metrics.jsonl"), recipe.tokens, "training batches and held-out text")
+    write_atomically(out / "loss.svg", curve.encode())
+    return sample(model, tokenizer, private, seed)
+
+
+def part(texts: Sequence[Path], seed: int) -> tuple[list[Document], list[Document]]:
+    """(held out, training) paragraphs of the files, joined to documents of about 2,000 characters."""
+    documents = []
+    for path in texts:
+        try:
+            content = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+        for paragraph in content.replace("\r\n", "\n").split("\n\n"):
+            if not paragraph.strip():
+                continue
+            if documents and documents[-1].work == str(path) and len(documents[-1].text) < 2000:
+                documents[-1] = Document(str(path), f"{documents[-1].text}\n\n{paragraph}")
+            else:
+                documents.append(Document(str(path), paragraph))
+    if len(documents) < 2:
+        raise ValueError(f"{', '.join(map(str, texts))}: too little text to hold a part of it out; give more")
+    order = random.Random(seed).sample(documents, len(documents))
+    count = max(1, round(HELD_OUT * len(order)))
+    return order[:count], order[count:]
+
+
+def sample(model: torch.nn.Module, tokenizer: PersimmonTokenizer, private: Stream, seed: int) -> str:
+    """What the model says after the first words of the held-out text."""
+    prompt = torch.tensor([private[:6].tolist()], device=model.device)
+    room = model.config.max_position_embeddings - prompt.shape[1]
+    output = model.generate(
+        prompt, max_new_tokens=min(80, room), do_sample=True, temperature=0.8, top_p=0.95, seed=seed
+    )
+    return tokenizer.decode(output[0], skip_special_tokens=True)

@@ -1,0 +1,81 @@
+"""Closing what was opened: brackets and quotations, up to four deep, in text and in code.
+
+A prompt ends where nothing but closings can follow; they are the answer, all of them and in their order. Held out are
+prompts.
+"""
+
+import numpy as np
+
+from persimmon_lab.training.skills.skill import Instance, Skill, data, drawn_until, first_line, is_held_out, pick
+
+NAME = "brackets"
+HELD_OUT = 0.1
+DEEPEST = 4
+CLOSING = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
+
+DATA = data("brackets")
+
+
+def text(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
+    """(prompt, closings, what follows): a sentence with one thing in another, a quotation in a quotation in the other
+    kind of mark."""
+    words = DATA["text"]
+    prompt, closings = pick(generator, words["starts"]), ""
+
+    def new(part: str) -> str:
+        return drawn_until(lambda: pick(generator, words[part]), lambda piece: piece not in prompt)
+
+    for _ in range(depth):
+        if generator.random() < 0.6:
+            opening, lead, content = "(", "", new("bracket")
+        else:
+            opening = "'" if closings.strip(")").startswith('"') else '"'
+            lead, content = f" {new('quote')}", new("quoted")
+        prompt += f"{lead} {opening}{content}"
+        closings = CLOSING[opening] + closings
+    return prompt, closings, pick(generator, words["after"])
+
+
+def code(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
+    """(prompt, closings, what follows): a line of Python, its innermost perhaps a string."""
+    words = DATA["code"]
+    prompt, after = pick(generator, words["frames"])
+    closings = ")" if prompt.endswith("(") else ""
+
+    def value() -> str:
+        return pick(generator, words["names" if generator.random() < 0.7 else "numbers"])
+
+    while len(closings) < depth:
+        if len(closings) == depth - 1 and generator.random() < 0.25:
+            mark = pick(generator, ('"', "'"))
+            return f"{prompt}{mark}{pick(generator, words['strings'])}", mark + closings, after
+        opening = pick(generator, ("call", "call", "(", "[", "index", "{"))
+        if opening == "call":
+            opening = f"{pick(generator, words['functions'])}("
+        elif opening == "index":
+            opening = f"{pick(generator, words['names'])}["
+        prompt += opening
+        closings = CLOSING[opening[-1]] + closings
+        if opening == "{":
+            prompt += f'"{pick(generator, words["names"])}": '
+        elif opening[0] in "([" or (opening[-1] == "(" and generator.random() < 0.4):
+            prompt += f"{value()}, "
+    return prompt + value(), closings, after
+
+
+class Brackets(Skill):
+    """The group is the kind and the depth: "text 1" to "code 4"."""
+
+    name = NAME
+
+    def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
+        kind, depth = pick(generator, (text, code)), int(generator.integers(1, DEEPEST + 1))
+        prompt, closings, after = drawn_until(
+            lambda: kind(generator, depth), lambda found: is_held_out(NAME, found[0], HELD_OUT) == held_out
+        )
+        return Instance(prompt, closings, closings, after, f"{kind.__name__} {depth}")
+
+    def is_right(self, instance: Instance, continuation: str) -> bool:
+        """Exactly these closings and then something else; a space before them would open what follows."""
+        rest = first_line(continuation)
+        return rest.startswith(instance.answer) and rest[len(instance.answer) :][:1] not in {*CLOSING.values()}

@@ -1,0 +1,84 @@
+"""A name, a pet's name, a town or a color that was told earlier in the conversation and is asked for at its end.
+
+Between the two the talk turns to something else, taken from the small talk; often a second thing is told, which is not
+the one asked for. Held out are names of people, pets and towns, not colors, which are too few.
+"""
+
+import re
+from functools import cache
+
+import numpy as np
+
+from persimmon_lab.training.readers import dialogue
+from persimmon_lab.training.skills.skill import Instance, Skill, data, drawn_until, parted, pick
+from persimmon_lab.training.templates import CLOSINGS, OPENINGS, SLOT, Exchange, Turn, as_typed, exchanges, fill
+
+NAME = "names remembered"
+HELD_OUT = 0.2
+SECOND = 0.3  # of conversations tell a second thing
+ANIMALS = ("dog", "cat", "rabbit", "hamster", "parrot", "horse", "turtle", "pony", "goldfish", "canary")
+
+DATA = data("names")
+# (taught, held out) of each kind
+THINGS = {kind: parted(NAME, DATA[kind], HELD_OUT) for kind in ("name", "pet", "town")}
+THINGS["color"] = (tuple(DATA["color"]), ())
+KINDS = (tuple(THINGS), tuple(kind for kind, sides in THINGS.items() if sides[True]))
+TELLING = re.compile(r"\b(names?|named|called|call (me|him|her|it)|who am i|live in|colors?)\b", re.IGNORECASE)
+TOLD = re.compile(rf"\b({'|'.join(thing for sides in THINGS.values() for side in sides for thing in side)})\b")
+
+
+def is_neutral(exchange: Exchange) -> bool:
+    """Whether an exchange neither tells nor asks anything that this skill remembers, whatever fills its slots."""
+    texts = [text for turn in (exchange, *exchange.then) for text in (*turn.ask, *turn.answer)]
+    used = {slot for text in texts for slot in SLOT.findall(text)}
+    texts += [value for slot in used for value in exchange.slots[slot]]
+    return not any(TELLING.search(text) or TOLD.search(text) for text in texts)
+
+
+@cache
+def neutral_exchanges() -> tuple[Exchange, ...]:
+    """The small talk that may stand in the middle of a conversation and keeps off what is to be remembered."""
+    topics = {topic: found for topic, found in exchanges().items() if topic not in (OPENINGS, CLOSINGS)}
+    return tuple(exchange for found in topics.values() for exchange in found if is_neutral(exchange))
+
+
+def aside(generator: np.random.Generator) -> list[str]:
+    """Question and answer about something else, in half of the cases with a follow-up; clean text."""
+    exchange = pick(generator, neutral_exchanges())
+    values = {slot: pick(generator, choices) for slot, choices in exchange.slots.items()}
+    turns: list[Turn] = [exchange]
+    if exchange.then and generator.random() < 0.5:
+        turns.append(pick(generator, exchange.then))
+    return [fill(pick(generator, wordings), values) for turn in turns for wordings in (turn.ask, turn.answer)]
+
+
+class NamesRemembered(Skill):
+    """The group is the kind of thing; what is told besides is wrong."""
+
+    name = NAME
+
+    def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
+        animal = pick(generator, ANIMALS)
+
+        def a_thing(kind: str) -> dict[str, str]:
+            return {"x": pick(generator, THINGS[kind][held_out] or THINGS[kind][False]), "animal": animal}
+
+        def wording(kind: str, part: str, values: dict[str, str]) -> str:
+            return fill(pick(generator, DATA["talk"][kind][part]), values)
+
+        kind = pick(generator, KINDS[held_out])
+        values, wrong = a_thing(kind), ()
+        pieces = [[wording(kind, part, values) for part in ("tells", "replies")]]
+        if generator.random() < SECOND:
+            other = pick(generator, [one for one in THINGS if one != kind])
+            second = drawn_until(lambda: a_thing(other), lambda found: found["x"] != values["x"])
+            wrong = (second["x"],)
+            place = int(generator.integers(2))
+            pieces.insert(place, [wording(other, part, second) for part in ("tells", "replies")])
+        if neutral_exchanges():
+            pieces += [aside(generator) for _ in range(int(generator.integers(4)))]
+        lines = [*(line for piece in pieces for line in piece), wording(kind, "asks", values)]
+        if not held_out:
+            lines[::2] = [as_typed(line, generator) for line in lines[::2]]
+        said = f" {wording(kind, 'said', values)}"
+        return Instance(dialogue(lines) + "\n\nadept:", values["x"], said, group=kind, wrong=wrong)

@@ -1,0 +1,98 @@
+"""How many held-out instances a model gets right, greedily, and what it says where it is wrong."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.training.skills import SKILLS, Instance, Skill
+from persimmon_lab.training.skills.skill import DONT_KNOW, first_line, has_words
+
+NEW_TOKENS = 24
+PATIENCE = 50  # draws for each instance wanted, before all distinct ones are taken to be found
+
+
+@dataclass(frozen=True)
+class Miss:
+    prompt: str
+    expected: str
+    got: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """`groups` holds (right, count) of each group; `refused` is the share of taught questions that the model says it
+    doesn't know the answer to, where taught ones were asked."""
+
+    skill: str
+    right: int
+    count: int
+    groups: dict[str, tuple[int, int]]
+    misses: list[Miss] = field(repr=False)
+    refused: float | None = None
+
+    @property
+    def share(self) -> float:
+        return self.right / self.count
+
+
+def instances(skill: Skill, count: int, seed: int, *, held_out: bool = True) -> list[Instance]:
+    """Up to `count` instances with prompts of their own: fewer only where the skill has no more."""
+    generator = np.random.default_rng(seed)
+    found: dict[str, Instance] = {}
+    for _ in range(PATIENCE * count):
+        if len(found) == count:
+            break
+        instance = skill.draw(generator, held_out)
+        found.setdefault(instance.prompt, instance)
+    return list(found.values())
+
+
+@torch.no_grad()
+def continuations(
+    model: nn.Module, tokenizer: PersimmonTokenizer, prompts: Sequence[str], batch: int = 32
+) -> list[str]:
+    """What the model goes on to say after each prompt. Prompts of like length share a batch, to save padding."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    device = next(model.parameters(), torch.empty(0)).device
+    said = {}
+    for start in range(0, len(order), batch):
+        places = order[start : start + batch]
+        rows = tokenizer([prompts[place] for place in places], padding=True, return_tensors="pt").to(device)
+        ids = model.generate(
+            rows.input_ids, attention_mask=rows.attention_mask, do_sample=False, max_new_tokens=NEW_TOKENS
+        )
+        new = ids[:, rows.input_ids.shape[1] :].tolist()
+        said |= zip(places, tokenizer.batch_decode(new, skip_special_tokens=True))
+    return [said[place] for place in range(len(prompts))]
+
+
+def score(
+    model: nn.Module, tokenizer: PersimmonTokenizer, skill: Skill, count: int = 200, seed: int = 0, batch: int = 32
+) -> Score:
+    """The score on distinct held-out instances; for facts also how many taught questions are refused."""
+    asked = instances(skill, count, seed)
+    got = continuations(model, tokenizer, [instance.prompt for instance in asked], batch)
+    groups: dict[str, tuple[int, int]] = {}
+    misses = []
+    for instance, continuation in zip(asked, got):
+        right = skill.is_right(instance, continuation)
+        so_far = groups.get(instance.group, (0, 0))
+        groups[instance.group] = (so_far[0] + right, so_far[1] + 1)
+        if not right:
+            misses.append(Miss(instance.prompt, instance.answer, continuation))
+    refused = None
+    if skill.name == "facts":
+        prompts = [instance.prompt for instance in instances(skill, count, seed, held_out=False)]
+        taught = [prompt for prompt in prompts if prompt.endswith("adept:")]  # plain text never asks
+        answers = continuations(model, tokenizer, taught, batch)
+        refused = sum(has_words(first_line(answer), DONT_KNOW) for answer in answers) / len(taught)
+    return Score(skill.name, len(asked) - len(misses), len(asked), dict(sorted(groups.items())), misses, refused)
+
+
+def score_all(model: nn.Module, tokenizer: PersimmonTokenizer, count: int = 200) -> dict[str, dict]:
+    """The scores of all skills by name, fit for JSON."""
+    return {name: asdict(score(model, tokenizer, skill, count)) for name, skill in SKILLS.items()}

@@ -1,0 +1,80 @@
+"""Sums and differences of whole numbers, and which of two is larger or smaller.
+
+A pair of numbers is held out whole: in both orders and in every question about it.
+"""
+
+import re
+
+import numpy as np
+
+from persimmon_lab.training.skills.skill import Instance, Skill, asked, drawn_until, first_line, is_held_out, pick
+
+NAME = "sums"
+HELD_OUT = 0.1
+MOST = 99  # no number, and no sum, is larger
+PLAIN = 0.2  # of sums and differences come without a chat around them
+
+ASKS = {
+    "+": ("What is {a} + {b}?", "{a} + {b} =", "What's {a} + {b}?", "How much is {a} plus {b}?",
+          "What is {a} plus {b}?", "Please add {a} and {b}.", "What do you get when you add {a} and {b}?",
+          "Can you add {a} and {b}?", "What is the sum of {a} and {b}?"),
+    "-": ("What is {a} - {b}?", "{a} - {b} =", "What's {a} - {b}?", "How much is {a} minus {b}?",
+          "What is {a} minus {b}?", "Please take {b} away from {a}.", "What do you get when you take {b} from {a}?",
+          "Can you subtract {b} from {a}?"),
+    "larger": ("Which is larger, {a} or {b}?", "Which number is larger, {a} or {b}?", "Is {a} or {b} larger?",
+               "Which is more, {a} or {b}?", "Tell me the larger number: {a} or {b}.", "What's bigger, {a} or {b}?"),
+    "smaller": ("Which is smaller, {a} or {b}?", "Which number is smaller, {a} or {b}?", "Is {a} or {b} smaller?",
+                "Which is less, {a} or {b}?", "Tell me the smaller number: {a} or {b}."),
+}  # fmt: skip
+SAID = {
+    "+": ("{key}.", "It's {key}.", "That's {key}.", "{a} + {b} = {key}.", "{a} plus {b} is {key}."),
+    "-": ("{key}.", "It's {key}.", "That's {key}.", "{a} - {b} = {key}.", "{a} minus {b} is {key}."),
+    "larger": ("{key}.", "{key} is larger.", "{key} is larger than {other}."),
+    "smaller": ("{key}.", "{key} is smaller.", "{key} is smaller than {other}."),
+}
+
+
+def pair_is_held_out(a: int, b: int) -> bool:
+    return is_held_out(NAME, f"{min(a, b)} {max(a, b)}", HELD_OUT)
+
+
+def _numbers(operation: str, generator: np.random.Generator) -> tuple[int, int]:
+    """Two numbers fit for the operation. The total is drawn evenly, so that small sums come often."""
+    total = int(generator.integers(MOST + 1))
+    part = int(generator.integers(total + 1))
+    if operation == "+":
+        return part, total - part
+    if operation == "-":
+        return total, part
+    if generator.random() < 0.3:  # 38 or 83
+        tens, ones = drawn_until(
+            lambda: generator.integers(1, 10, size=2).tolist(), lambda digits: len(set(digits)) > 1
+        )
+        return 10 * tens + ones, 10 * ones + tens
+    return drawn_until(lambda: tuple(generator.integers(MOST + 1, size=2).tolist()), lambda pair: pair[0] != pair[1])
+
+
+class Sums(Skill):
+    """The group is the operation. In a result the last number said counts, in a comparison the first."""
+
+    name = NAME
+
+    def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
+        operation = pick(generator, ("+", "+", "-", "-", "larger", "smaller"))
+        a, b = drawn_until(lambda: _numbers(operation, generator), lambda pair: pair_is_held_out(*pair) == held_out)
+        numbers = {"a": a, "b": b}
+        if operation in "+-":
+            answer, wrong = a + b if operation == "+" else a - b, ()
+            if generator.random() < PLAIN:
+                return Instance(f"{a} {operation} {b} =", str(answer), f" {answer}", group=operation)
+        else:
+            answer, other = (max(a, b), min(a, b)) if operation == "larger" else (min(a, b), max(a, b))
+            numbers["other"], wrong = other, (str(other),)
+        prompt = asked(pick(generator, ASKS[operation]).format(**numbers), generator, held_out)
+        said = pick(generator, SAID[operation]).format(**numbers, key=answer)
+        return Instance(prompt, str(answer), f" {said}", group=operation, wrong=wrong)
+
+    def is_right(self, instance: Instance, continuation: str) -> bool:
+        numbers = re.findall(r"\d+", first_line(continuation))
+        place = -1 if instance.group in "+-" else 0
+        return bool(numbers) and numbers[place] == instance.answer
