@@ -58,7 +58,8 @@ def activations(
             reports.put(None)
 
     def hook(path: str):
-        return lambda _module, _given, output: report(path, output)
+        # Another thread may run the model at the same time; its passes are none of ours.
+        return lambda _module, _given, output: report(path, output) if threading.current_thread() is thread else None
 
     thread = threading.Thread(target=run, name=THREAD, daemon=True)
     handles = [model.get_submodule(path).register_forward_hook(hook(path)) for path in paths]

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from persimmon_lab.trace.hooks import of_this_thread
 from persimmon_lab.trace.names import first_tensor
 
 Magnitudes = Mapping[str, Float[Tensor, ""]]  # largest magnitudes by name, in the order of computing
@@ -89,7 +90,7 @@ class Watch:
     def __enter__(self) -> "Watch":
         modules = [(name, module) for name, module in self.model.named_modules() if name]
         trained = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
-        self.hooks = [module.register_forward_hook(self._output(name)) for name, module in modules]
+        self.hooks = [module.register_forward_hook(of_this_thread(self._output(name))) for name, module in modules]
         self.hooks += [weight.register_post_accumulate_grad_hook(self._gradient(name)) for name, weight in trained]
         return self
 

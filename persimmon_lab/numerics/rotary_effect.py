@@ -16,6 +16,7 @@ from persimmon_lab.model import PersimmonDecoderLayer, Tokens
 from persimmon_lab.numerics.measures import predictions
 from persimmon_lab.numerics.rotary import Tables, phase_tables, phases
 from persimmon_lab.outputs import CausalLMOutputWithPast
+from persimmon_lab.trace.hooks import of_this_thread
 
 REFERENCE, NOISE = "float32", "noise"  # the names of two runs in `effect`
 
@@ -24,7 +25,7 @@ REFERENCE, NOISE = "float32", "noise"  # the names of two runs in `effect`
 def swapped_tables(
     model: nn.Module, cos: Float[Tensor, "#batch position rotary"], sin: Float[Tensor, "#batch position rotary"]
 ) -> Iterator[None]:
-    """While it is open, every decoder layer of the model rotates by these tables instead of its own.
+    """While it is open, every decoder layer of the model rotates by these tables instead of its own, in this thread.
 
     They are rounded to the dtype of the hidden states, as the model's are, and moved to their device. The layers get
     them from a forward pre-hook, which goes when the block is left, by an error too.
@@ -42,7 +43,7 @@ def swapped_tables(
             raise ValueError(f"the input needs tables of (position, rotary) {expected}, the swapped ones have {got}")
         return hidden, cos.to(hidden), sin.to(hidden), *rest
 
-    hooks = [layer.register_forward_pre_hook(swap) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(of_this_thread(swap)) for layer in layers]
     try:
         yield
     finally:

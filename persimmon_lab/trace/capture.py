@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from persimmon_lab.trace.eager import eager_attention, needs_eager
 from persimmon_lab.trace.gradients import gradients, marking, without_history
-from persimmon_lab.trace.hooks import hooked
+from persimmon_lab.trace.hooks import hooked, of_this_thread
 from persimmon_lab.trace.names import Activation, Site, matches, pattern_list, sites
 from persimmon_lab.trace.record import Trace
 from persimmon_lab.trace.sizes import axes_on, bytes_of, default_limit, device_of, refuse_more_than
@@ -37,7 +37,8 @@ def capture(
     `only` are patterns: "layers.3.mlp", "pattern" (every layer's), "layers.0:input" (what a module is given); None
     keeps every output. A decoder layer's output is the residual stream after it. `heads` and `positions` keep those
     alone, of what has such axes; the axes stay. Asking for `scores` or `pattern` uses eager attention for the call. No
-    cache is made unless `use_cache=True` says so, and a given one is read but not extended.
+    cache is made unless `use_cache=True` says so, and a given one is read but not extended. Other threads may run the
+    model meanwhile: their passes are neither kept nor changed.
 
     `gradient_of(output)` returns one number of the model's output; its gradients are in `trace.gradients`, the forward
     pass then runs with a graph, and the parameters' `.grad` are left as they were.
@@ -68,14 +69,15 @@ def capture(
             whole[name] = tensor
 
         recorder = _Recorder(model, slices, limit, follow if gradient_of is not None else None)
-        with recorder.attached(chosen):
+        with recorder.attached(chosen):  # also for the backward pass, which may recompute
             model(*([] if ids is None else [ids]), **arguments)
-        trace = recorder.steps[0]
-        for pattern in patterns or ():
-            if not any(matches(name, [pattern]) for name in trace):
-                raise ValueError(f"what matches {pattern!r} made no tensor of floats in this run")
+            trace = recorder.steps[0]
+            for pattern in patterns or ():
+                if not any(matches(name, [pattern]) for name in trace):
+                    raise ValueError(f"what matches {pattern!r} made no tensor of floats in this run")
+            if gradient_of is not None:
+                found = gradients(gradient_of(trace.output), whole)
         if gradient_of is not None:
-            found = gradients(gradient_of(trace.output), whole)
             trace.gradients = {name: slices.take(each, trace.axes.get(name), name) for name, each in found.items()}
             trace.output = without_history(trace.output)
     return trace
@@ -90,7 +92,8 @@ def capturing(
     positions: Sequence[int] | None = None,
     limit_bytes: int | float | None = None,
 ) -> Iterator[list[Trace]]:
-    """Within the block, every forward pass of the model appends a Trace to the list: `capture` for `model.generate`.
+    """Within the block, every forward pass that this thread makes of the model appends a Trace to the list: `capture`
+    for `model.generate`.
 
     Generation with a cache reads the prompt in its first pass and one new token in each later one: then `position` and
     `query` are 1 long, and `key` counts everything so far. Gradients are left to `capture`.
@@ -124,9 +127,9 @@ class _Recorder:
     def attached(self, chosen: Sequence[Site]) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(eager_attention(self.model, needs_eager(self.model, chosen)))
-            stack.callback(self.model.register_forward_pre_hook(self._begin).remove)
+            stack.callback(self.model.register_forward_pre_hook(of_this_thread(self._begin)).remove)
             stack.enter_context(hooked([(site, partial(self._see, site.name)) for site in chosen], is_last=True))
-            stack.callback(self.model.register_forward_hook(self._end).remove)
+            stack.callback(self.model.register_forward_hook(of_this_thread(self._end)).remove)
             yield
 
     def _begin(self, _module: nn.Module, _given: Any) -> None:

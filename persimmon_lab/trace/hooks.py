@@ -1,7 +1,13 @@
-"""Functions that stand on the way of an activation: from the module that makes it, or to the one that is given it."""
+"""Functions that stand on the way of an activation: from the module that makes it, or to the one that is given it.
+
+torch calls a module's hooks for whoever runs the module. Ours belong to the thread that opened them: what another
+thread computes on the same model at the same time passes by, neither seen nor changed.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,13 +18,29 @@ from persimmon_lab.trace.names import Site, first_tensor
 Passing = Callable[[Tensor | None], Tensor | None]  # None for what is no tensor of floats
 
 
+def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook, for passes of the thread that asks for it; it leaves what others compute as it is."""
+    owner = get_ident()
+
+    @wraps(hook)
+    def called(*given: Any) -> Any:
+        return hook(*given) if get_ident() == owner else None
+
+    return called
+
+
 class _Hook:
     """What torch calls: hands the first tensor to `function` and puts in its place what comes back."""
 
     def __init__(self, site: Site, function: Passing, is_last: bool):
         self.is_input, self.function, self.is_last = site.is_input, function, is_last
+        self.owner = get_ident()
 
-    def __call__(self, _module: nn.Module, positional: tuple, named: dict, *made: Any) -> Any:
+    def __call__(self, _module: nn.Module, *given: Any) -> Any:
+        # In the moment of registering or removing, another thread's pass may call this without the named arguments.
+        if get_ident() != self.owner:
+            return None
+        positional, named, *made = given
         if not self.is_input:
             return self._replaced(made[0])
         if positional:

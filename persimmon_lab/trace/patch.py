@@ -17,6 +17,8 @@ Replacement = Callable[[Tensor], Tensor]
 def patch(model: nn.Module, functions: Mapping[str, Replacement]) -> Iterator[None]:
     """Within the block, every activation that a pattern matches goes through its function: tensor in, tensor out.
 
+    This holds for the passes of the thread that opened the block; what others compute with the model stays as it is.
+
     Names and patterns are those of `capture`: "layers.3" replaces the residual stream after layer 3, "mlp" what each
     MLP adds to it, "layers.3:input" what the layer is given. The function gets a copy, so it may write into it, and
     returns a tensor of the same shape, dtype and device. Several functions for one activation act in their order in
