@@ -1,10 +1,10 @@
 """What `speed.py` measures: the cases of each size, and how fast each could be at the most."""
 
 import torch
-from sizes import CONTENDERS, QUADRATIC, SIZES
 
+from benchmarks.sizes import CONTENDERS, QUADRATIC, SIZES
 from persimmon_lab import PersimmonConfig
-from persimmon_lab.roofline import bytes_per_step, flops
+from persimmon_lab.fitting.roofline import bytes_per_step, flops
 
 PEERS = ("transformers 5 sdpa", "transformers 5 eager", "transformers 4.37.2")
 KINDS = ("decode", "prefill", "memory", "train", "widget", "int8")  # in this order: training comes after reading

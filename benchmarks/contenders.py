@@ -14,9 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from sizes import CONTENDERS, MINI, SIZES, python_of
+from benchmarks.sizes import CONTENDERS, MINI, SIZES, python_of
 
 SHORTEST = 0.3  # seconds: what is over sooner is repeated, for clocks and contention are read in hundredths
 CHUNK = 1024  # positions of a long prompt at a time
@@ -43,7 +42,7 @@ class Contender:
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
         self.name = name
         self.process = subprocess.Popen(
-            [python_of(name), Path(__file__).resolve()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [python_of(name), "-m", "benchmarks.contenders"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=environment, cwd=MINI.parents[1],
         )  # fmt: skip
 
@@ -217,7 +216,12 @@ class Worker:
         As many bytes are streamed, over and over, as the model has weights: small ones stay in the processor's cache.
         """
         from persimmon_lab import PersimmonConfig
-        from persimmon_lab.roofline import STREAMED_BYTES, bytes_per_step, measure_bandwidth, measure_matrix_rate
+        from persimmon_lab.fitting.roofline import (
+            STREAMED_BYTES,
+            bytes_per_step,
+            measure_bandwidth,
+            measure_matrix_rate,
+        )
 
         dtype = getattr(self.torch, dtype)
         streamed = min(bytes_per_step(PersimmonConfig(**SIZES[size]), dtype), STREAMED_BYTES)
@@ -228,7 +232,7 @@ class Worker:
     def widget(self, new: int) -> dict:
         """Seconds of generating, and of the playground that shows it, with one set of settings."""
         from persimmon_lab import load_mini
-        from persimmon_lab.widgets.playground import GenerationPlayground
+        from persimmon_lab.widgets.playground.widget import GenerationPlayground
 
         if not hasattr(self, "playground"):
             model, tokenizer = load_mini()
@@ -250,7 +254,7 @@ class Worker:
     def bits_per_byte(self) -> dict:
         """Of persimmon-mini's model card, which it was not trained on, by the plain model and by this engine."""
         from persimmon_lab import load_mini
-        from persimmon_lab.generation.engines import runner_for
+        from persimmon_lab.generation.engines.choosing import runner_for
 
         model, tokenizer = load_mini()
         ids = tokenizer((MINI / "MODEL_CARD.md").read_text(encoding="utf-8"), return_tensors="pt").input_ids
@@ -282,7 +286,7 @@ def memory(worker: Worker, field: str) -> int:
     if worker.device != "cpu":
         peak = worker.torch.cuda.max_memory_allocated
         return peak() if field == "VmHWM" else worker.torch.cuda.memory_allocated()
-    from machine import resident
+    from benchmarks.machine import resident
 
     return resident(field)
 
@@ -290,9 +294,9 @@ def memory(worker: Worker, field: str) -> int:
 def forget_the_peak(worker: Worker):
     if worker.device != "cpu":
         return worker.torch.cuda.reset_peak_memory_stats()
-    import machine
+    from benchmarks.machine import forget_the_peak
 
-    return machine.forget_the_peak()
+    return forget_the_peak()
 
 
 def main():

@@ -1,7 +1,7 @@
 """Memory and time of `persimmon-lab convert` on a release of several GB, beside a plain copy of the same bytes.
 
-    python benchmarks/convert.py                   # 4.3 GB made on the spot, converted and copied three times
-    python benchmarks/convert.py --repeats 1 --layers 2
+    python -m benchmarks.convert                   # 4.3 GB made on the spot, converted and copied three times
+    python -m benchmarks.convert --repeats 1 --layers 2
 
 The release has Persimmon-8B's layers and a quarter of its vocabulary, as one file and shared out among two ranks. Each
 conversion and each copy is a process of its own; they take turns, so that whatever else the machine does falls on
@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import forget_the_peak, machine, resident, store
+from benchmarks.machine import forget_the_peak, machine, resident, store
 
 ROOT = Path(__file__).parents[1]
 # What is converted: how the release is shared out, and the dtype that is written.
@@ -34,7 +34,7 @@ def convert_once(source: Path, out: Path, dtype: str | None) -> dict[str, float]
     """Convert in this process, which has done nothing else."""
     import torch
 
-    from persimmon_lab.checkpoints.adept.convert import convert
+    from persimmon_lab.adept.convert import convert
 
     torch.set_num_threads(1)
     before = resident("VmRSS")
@@ -68,8 +68,7 @@ def copy_once(source: Path, out: Path) -> dict[str, float]:
 
 def build(folder: Path, layers: int, ranks: int):
     """A random release with the layers of Persimmon-8B; its tensors lie in mapped files while they are made."""
-    sys.path.insert(0, str(ROOT))
-    from tests.releases import build_release
+    from tests.adept.releases import build_release
 
     scratch = folder.with_name(f"{folder.name}-scratch")
     build_release(folder, hidden=4096, mlp=16384, heads=64, layers=layers, vocab=65536, seq_length=16384,
@@ -96,8 +95,9 @@ def run(repeats: int, layers: int) -> list[dict]:
             for _ in range(repeats):
                 for contender in CONTENDERS:
                     warm(release)
-                    command = [sys.executable, __file__, "--measure", contender, str(release), str(out), dtype or ""]
-                    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                    command = [sys.executable, "-m", "benchmarks.convert", "--measure", contender, str(release),
+                               str(out), dtype or ""]  # fmt: skip
+                    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
                     samples[contender].append(json.loads(output.splitlines()[-1]))
                     shutil.rmtree(out)
             rows.append({"release": form, "dtype": dtype or "as stored"} | summarise(samples))

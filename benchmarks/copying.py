@@ -1,6 +1,6 @@
 """How many seeds learn to copy: with and without the query and key norms, at two constant rates, and from two starts.
 
-    python benchmarks/copying.py
+    python -m benchmarks.copying
 
 The model, the tasks and the loop are those of notebook 07, section 7 to 12, which shows one seed of each. A run has
 learned when it copies at least 95% of the symbols of fresh rows. No peer is measured here: transformers builds the same
@@ -13,8 +13,8 @@ import math
 from pathlib import Path
 
 import torch
-from machine import machine, store
 
+from benchmarks.machine import machine, store
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.training.copying import START, CopyTask, copying_accuracy, teach

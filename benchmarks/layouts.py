@@ -1,6 +1,6 @@
-"""Which layout of a weight is fastest for how many rows: the measurement behind `best_kind` in generation/packed.py.
+"""Which layout of a weight is fastest for how many rows: the measurement behind `best_kind` in engines/packed.py.
 
-    python benchmarks/layouts.py
+    python -m benchmarks.layouts
 
 Each layout multiplies the same rows in turns, on so many copies of a matrix that they come from memory (or, with few,
 stay in the processor's cache). Medians over the rounds of the weights' bytes per second; nobody else should compute.
@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import torch
-from machine import machine, store
 from torch import nn
 
-from persimmon_lab.generation.packed import OneRowLinear, PackedLinear, PlainLinear, can_pack
+from benchmarks.machine import machine, store
+from persimmon_lab.generation.engines.packed import OneRowLinear, PackedLinear, PlainLinear, can_pack
 
 KINDS = (PlainLinear, OneRowLinear, PackedLinear)
 SHAPES = ((256, 768), (256, 1024), (1024, 256), (1024, 1024), (1024, 3072), (4096, 1024), (256, 8192), (1024, 32000))

@@ -1,7 +1,7 @@
 """Memory and time of `from_pretrained`, beside transformers, each load in a process of its own.
 
-    python benchmarks/load.py                      # 220 M random parameters, every case three times
-    python benchmarks/load.py --repeats 1 --scale 4
+    python -m benchmarks.load                      # 220 M random parameters, every case three times
+    python -m benchmarks.load --repeats 1 --scale 4
 
 Peak memory is the high-water mark of the resident set while loading and then reading every weight once, less what was
 resident before (python, torch and the library itself), over the bytes of the loaded weights. Contenders take turns, so
@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 
 import torch
-from machine import forget_the_peak, machine, resident, store
+
+from benchmarks.machine import forget_the_peak, machine, resident, store
 
 # Stored format and dtype, dtype asked for.
 CASES = [
@@ -31,6 +32,7 @@ CASES = [
     ("safetensors", "float32", "float32"),
     ("bin", "bfloat16", "bfloat16"),
 ]
+ROOT = Path(__file__).parents[1]
 CONTENDERS = ["persimmon_lab", "persimmon_lab verify=False", "transformers"]
 ON_GPU = ["persimmon_lab to cuda", "transformers to cuda"]
 
@@ -93,8 +95,8 @@ def run(repeats: int, scale: int) -> list[dict]:
             samples = {contender: [] for contender in contenders}
             for _ in range(repeats):
                 for contender in contenders:
-                    command = [sys.executable, __file__, "--measure", contender, str(folder), wanted]
-                    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                    command = [sys.executable, "-m", "benchmarks.load", "--measure", contender, str(folder), wanted]
+                    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
                     samples[contender].append(json.loads(output.splitlines()[-1]))
             for contender, measured in samples.items():
                 row = {"form": form, "stored": stored, "wanted": wanted, "contender": contender}

@@ -1,13 +1,13 @@
 """Makes the environment that transformers 4.37.2 runs in, with this environment's torch: benchmarks/.venv-4.37.2.
 
-python benchmarks/old_transformers.py
+python -m benchmarks.old_transformers
 """
 
 import subprocess
 import sys
 import sysconfig
 
-from sizes import OLD
+from benchmarks.sizes import OLD
 
 # What 4.37.2 asks for, in the newest versions that it accepts. The rest it finds in this environment.
 PACKAGES = ("transformers==4.37.2", "tokenizers==0.15.2", "huggingface-hub==0.36.0", "safetensors")

@@ -1,7 +1,7 @@
 """A forward pass in float32, bfloat16 and float16: what each costs, and how far it parts from float32.
 
-    python benchmarks/precision.py                                  # persimmon-mini, and its fine-tuning recipes
-    python benchmarks/precision.py --config 8b --context 16384      # random weights of the 8B's size, on a GPU
+    python -m benchmarks.precision                                  # persimmon-mini, and its fine-tuning recipes
+    python -m benchmarks.precision --config 8b --context 16384      # random weights of the 8B's size, on a GPU
 
 All three copies are in memory at once, because the comparison walks them side by side. Where that does not fit, the 8B
 becomes shallower, and the result says how many layers it had. Random weights answer for memory and time, not for what
@@ -18,13 +18,14 @@ import time
 from pathlib import Path
 
 import torch
-from machine import machine, store
 
+from benchmarks.machine import machine, store
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, load_mini
-from persimmon_lab.memory import activation_bytes, free_memory, weight_bytes
+from persimmon_lab.fitting.memory import weight_bytes
+from persimmon_lab.footprint import activation_bytes, free_memory
 from persimmon_lab.mini import MINI
 from persimmon_lab.numerics.compare import compare, in_dtype
-from persimmon_lab.numerics.training import RECIPES, fine_tune, ladder
+from persimmon_lab.numerics.recipes import RECIPES, fine_tune, ladder
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

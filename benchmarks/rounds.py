@@ -4,9 +4,9 @@ import os
 import statistics
 import time
 
-from cases import LIMITED, limit_rate
-from contenders import Contender, Refused
-from quiet import RETRIES, quiet_sample
+from benchmarks.cases import LIMITED, limit_rate
+from benchmarks.contenders import Contender, Refused
+from benchmarks.quiet import RETRIES, quiet_sample
 
 LIMITS = "limits"
 BUDGET = 15.0  # seconds that more rounds than the fewest may take

@@ -23,13 +23,14 @@ import time
 from pathlib import Path
 
 import psutil
-from cases import KINDS, ONCE, PROMPT, cases, is_quick, key
-from contenders import Contender, Limits, Refused
-from machine import machine, store
-from quiet import RETRIES
-from rounds import BUDGET, FEWEST, LIMITS, measure, measure_once
-from sizes import CONTENDERS, HERE, SIZES, python_of
-from table import render
+
+from benchmarks.cases import KINDS, ONCE, PROMPT, cases, is_quick, key
+from benchmarks.contenders import Contender, Limits, Refused
+from benchmarks.machine import machine, store
+from benchmarks.quiet import RETRIES
+from benchmarks.rounds import BUDGET, FEWEST, LIMITS, measure, measure_once
+from benchmarks.sizes import CONTENDERS, HERE, SIZES, python_of
+from benchmarks.table import render
 
 RESULTS = HERE / "results" / "speed.json"
 

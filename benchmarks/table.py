@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import torch
-from sizes import HERE, SIZES
 
+from benchmarks.sizes import HERE, SIZES
 from persimmon_lab import PersimmonConfig
-from persimmon_lab.roofline import bytes_per_step, flops
+from persimmon_lab.fitting.roofline import bytes_per_step, flops
 from persimmon_lab.viz.roofline import plot_roofline
 
 ROOT = HERE.parent

@@ -1,8 +1,8 @@
 """A step of training persimmon-mini, beside the same step at an earlier commit.
 
-    python benchmarks/training_step.py                      # rates: five rounds, in turns
-    python benchmarks/training_step.py --dtypes float32     # both made to compute in float32
-    python benchmarks/training_step.py --losses 200         # the two losses over 200 steps from one start
+    python -m benchmarks.training_step                      # rates: five rounds, in turns
+    python -m benchmarks.training_step --dtypes float32     # both made to compute in float32
+    python -m benchmarks.training_step --losses 200         # the two losses over 200 steps from one start
 
 The earlier commit is checked out into a worktree of its own. Both see the same tokens, this repository's own code and
 prose in the shipped tokenizer's pieces, 4,096 a step. A round is one step of each; ratios are medians of those within a
@@ -21,8 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import machine, store
-from quiet import quiet_sample
+from benchmarks.machine import machine, store
+from benchmarks.quiet import quiet_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "training_step.json"

@@ -2,8 +2,9 @@
 stress it."""
 
 from persimmon_lab.cache import DynamicCache, StaticCache
+from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.classification import PersimmonForSequenceClassification
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.heads import PersimmonForCausalLM, PersimmonForSequenceClassification
 from persimmon_lab.mini import load_mini
 from persimmon_lab.model import PersimmonModel
 from persimmon_lab.tokenizer import PersimmonTokenizer, StreamingDecoder

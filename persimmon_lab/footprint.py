@@ -28,7 +28,7 @@ def activation_bytes(
     - the logits: 4h and those that are kept (0 keeps all), one of them looked at in float32 by greedy generation.
 
     Without gradients. Kernels' workspaces, the allocator's rounding and the CUDA context (half a GB) come on top.
-    Source: counted on a forward pass in tests/test_memory.py.
+    Source: counted on a forward pass in tests/fitting/test_memory.py.
     """
     rows, hidden = batch * positions, config.hidden_size
     mlp, attention = (5 * hidden + 3 * config.intermediate_size) * rows, 9 * hidden * rows

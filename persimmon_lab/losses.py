@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 IGNORED = -100  # torch's and transformers' label for "no loss here"
 
@@ -142,3 +142,13 @@ def classification_loss(
     if problem_type == "regression":
         return F.mse_loss(logits, labels)
     return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+def next_token_loss(model: nn.Module, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "target"]:
+    """-log p, in nats and float32, of each token after the first of its row."""
+    logits = model(tokens[:, :-1], use_cache=False).logits
+    return F.cross_entropy(
+        rearrange(logits, "batch position vocab -> (batch position) vocab").float(),
+        rearrange(tokens[:, 1:], "batch position -> (batch position)"),
+        reduction="none",
+    )

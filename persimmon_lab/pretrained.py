@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from persimmon_lab.checkpoints.store import Pretrained
+from persimmon_lab.checkpoints.loading import Pretrained
 from persimmon_lab.config import ATTENTION_IMPLEMENTATIONS, PersimmonConfig
 
 

@@ -12,7 +12,7 @@ import sys
 import torch
 
 from persimmon_lab import PersimmonForCausalLM
-from persimmon_lab.offload import load_over_devices
+from persimmon_lab.fitting.offload import load_over_devices
 from tests.memory import start_afresh, taken
 
 ENVIRONMENT = os.environ | {

@@ -1,4 +1,4 @@
-"""Bytes of a pass by hand (tests/test_memory.py counts the tensors of a real one), and what a made-up machine has."""
+"""Bytes of a pass by hand (fitting/test_memory.py counts the tensors of a real one), and what a made-up machine has."""
 
 import pytest
 import torch

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.checkpoints.sources import Source, checksum_of
-from persimmon_lab.checkpoints.weights import FileTensor, WeightFile
+from persimmon_lab.checkpoints.tensor_streams import Source, checksum_of
+from persimmon_lab.checkpoints.weight_files import FileTensor, WeightFile
 
 BODY = "model."
 HEADS = ("lm_head.weight", "score.weight")

@@ -9,8 +9,8 @@ from typing import BinaryIO
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.checkpoints.sources import BITE, Source, as_source, bytes_of, rows_of
-from persimmon_lab.checkpoints.weights import CHECKSUMS, SAFETENSORS_DTYPES
+from persimmon_lab.checkpoints.tensor_streams import BITE, Source, as_source, bytes_of, rows_of
+from persimmon_lab.checkpoints.weight_files import CHECKSUMS, SAFETENSORS_DTYPES
 
 WIDEST_CHECKSUM = 2**32 - 1
 Progress = Callable[[int], None]

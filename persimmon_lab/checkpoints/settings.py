@@ -8,9 +8,9 @@ import torch
 
 from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from persimmon_lab.checkpoints.matching import FLOATS
-from persimmon_lab.checkpoints.weights import WeightFile
+from persimmon_lab.checkpoints.weight_files import WeightFile
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.generation_config import GenerationConfig
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
 
@@ -53,7 +53,7 @@ def override(config: PersimmonConfig, overrides: dict[str, Any]) -> PersimmonCon
     if unknown := sorted(overrides.keys() - fields):
         hint = ""
         if not {"device_map", "max_memory", "offload_folder"}.isdisjoint(unknown):
-            hint = ". To spread a model over several devices: persimmon_lab.offload.load_over_devices"
+            hint = ". To spread a model over several devices: persimmon_lab.fitting.offload.load_over_devices"
         raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig{hint}")
     extra = dict(config.extra)
     if overrides.get("num_labels", config.num_labels) != config.num_labels:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
-from persimmon_lab.checkpoints.weights import PickleFile, SafetensorsFile, WeightFile
+from persimmon_lab.checkpoints.weight_files import PickleFile, SafetensorsFile, WeightFile
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"

@@ -10,11 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from persimmon_lab.cli.conversion import convert, export
-from persimmon_lab.cli.health import doctor
-from persimmon_lab.cli.inspection import inspect
-from persimmon_lab.cli.training import train
-from persimmon_lab.cli.writing import chat, generate
+from persimmon_lab.cli import chat, convert, doctor, generate, inspect, train
 
 
 class OneLineErrors(TyperGroup):
@@ -41,10 +37,10 @@ app = typer.Typer(
     add_completion=False,
     help="Write text with Persimmon models, look into them, convert them, train the small one, and see what fits here.",
 )
-app.command()(generate)
-app.command()(chat)
-app.command()(inspect)
-app.command()(convert)
-app.command()(export)
-app.add_typer(train, name="train")
-app.command()(doctor)
+app.command()(generate.generate)
+app.command()(chat.chat)
+app.command()(inspect.inspect)
+app.command()(convert.convert)
+app.command()(convert.export)
+app.add_typer(train.train, name="train")
+app.command()(doctor.doctor)

@@ -1,83 +1,15 @@
-"""Answers that do not grow one token at a time, and are shown at the end: the best of many texts, or several."""
+"""How answers are shown: one as it grows, and what does not grow one token at a time at its end."""
 
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
-from typing import Annotated, Any
 
 import typer
 from jaxtyping import Int
 from rich.console import Console
 from torch import Tensor
 
-from persimmon_lab.generation.engines import ENGINES
-from persimmon_lab.generation.settings import GenerationConfig
-from persimmon_lab.heads import PersimmonForCausalLM
+from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.generation_config import GenerationConfig
 from persimmon_lab.tokenizer import PersimmonTokenizer, StreamingDecoder
-
-NumBeams = Annotated[
-    int | None,
-    typer.Option(min=1, help="Carry this many of the most probable texts on and show the best one, when it is whole."),
-]
-LengthPenalty = Annotated[
-    float | None,
-    typer.Option(
-        help="With beams: 0 favours short texts, 1 (the default) is fair to any length, more favours long ones."
-    ),
-]
-NumReturnSequences = Annotated[
-    int | None,
-    typer.Option(min=1, help="Show this many answers: the best ones of the beams, or several that are drawn."),
-]
-NoRepeatNgramSize = Annotated[
-    int | None, typer.Option(min=1, help="Never write a run of this many tokens that the text already has.")
-]
-PrefillChunkSize = Annotated[
-    int | None,
-    typer.Option(min=1, help="Read a long prompt this many tokens at a time: slower, but it needs less memory."),
-]
-
-Engine = StrEnum("Engine", [(name, name) for name in ENGINES])
-EngineName = Annotated[
-    Engine | None,
-    typer.Option(
-        help="What computes. plain: the model as it is written; fast: the same numbers sooner; compiled: fast through "
-        "torch.compile; int8, int8-weight-only: rounded to 8 bits, on a CPU. If not given: fast, where it applies."
-    ),
-]
-
-
-def search_settings(
-    sampled: bool,
-    num_beams: int | None,
-    length_penalty: float | None,
-    num_return_sequences: int | None,
-    **others: Any,
-) -> dict[str, Any]:
-    """Settings for `generate`, before any model is loaded; what is None is left to the model.
-
-    `sampled` says that tokens are drawn; `others` need no checks. Raises BadParameter for answers that would all be the
-    same, or be more than there are beams, and for a length penalty that no beams ask for.
-    """
-    beams, answers = num_beams or 1, num_return_sequences or 1
-    if length_penalty is not None and beams == 1:
-        raise typer.BadParameter(
-            f"{length_penalty:g} weighs texts of different lengths against each other, and there is only one text; add "
-            "--num-beams 4",
-            param_hint="--length-penalty",
-        )
-    if answers > beams > 1:
-        raise typer.BadParameter(
-            f"{answers} answers cannot come from {beams} beams, which hold one each; add --num-beams {answers}",
-            param_hint="--num-return-sequences",
-        )
-    if answers > beams and not sampled:
-        raise typer.BadParameter(
-            f"taking the most probable token each time gives one answer, not {answers}; add --num-beams {answers} for "
-            "the most probable texts, or --temperature 0.8 to draw different ones",
-            param_hint="--num-return-sequences",
-        )
-    given = {"num_beams": num_beams, "length_penalty": length_penalty, "num_return_sequences": num_return_sequences}
-    return {name: value for name, value in (given | others).items() if value is not None}
 
 
 def write_answers(
@@ -134,3 +66,11 @@ def text_after(
         decoder.push(token_id)  # a first piece loses its space at the beginning of a text, but not after a prompt
     text = "".join(map(decoder.push, new))
     return text[: min((text.find(stop) for stop in stop_strings if stop in text), default=len(text))]
+
+
+def show(new: str, text: str, trim: bool) -> str:
+    """Write `new` and return the whole text with it; `trim` leaves out the space that an answer begins with."""
+    if trim and not text:
+        new = new.lstrip()
+    typer.echo(new, nl=False)
+    return text + new

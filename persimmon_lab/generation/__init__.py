@@ -3,9 +3,9 @@
 from persimmon_lab.generation.decoding import decode_steps, generate
 from persimmon_lab.generation.sampling import TokenChoice
 from persimmon_lab.generation.scoring import TokenScores, score_tokens
-from persimmon_lab.generation.settings import GenerationConfig
 from persimmon_lab.generation.steps import DecodingStep, GenerateOutput
 from persimmon_lab.generation.streaming import StreamEvent, stream
+from persimmon_lab.generation_config import GenerationConfig
 
 __all__ = [
     "DecodingStep",

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from persimmon_lab.generation.context import Context
 from persimmon_lab.generation.sampling import REMOVED, LogitsProcessor, shape_scores
-from persimmon_lab.generation.settings import GenerationConfig
 from persimmon_lab.generation.steps import DecodingStep
 from persimmon_lab.generation.stopping import Ending
+from persimmon_lab.generation_config import GenerationConfig
 
 
 @dataclass(frozen=True, eq=False)

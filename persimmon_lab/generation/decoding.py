@@ -20,13 +20,13 @@ from torch import Tensor
 from persimmon_lab.cache import DynamicCache
 from persimmon_lab.generation.beams import beam_steps
 from persimmon_lab.generation.context import Context
-from persimmon_lab.generation.engines import runner_for
+from persimmon_lab.generation.engines.choosing import runner_for
 from persimmon_lab.generation.limits import require_memory
 from persimmon_lab.generation.prompts import count_new_tokens, prepare_prompt, settle
 from persimmon_lab.generation.sampling import LogitsProcessor, sample, shape_scores
-from persimmon_lab.generation.settings import GenerationConfig
 from persimmon_lab.generation.steps import DecodingStep, GenerateOutput
 from persimmon_lab.generation.stopping import Ending
+from persimmon_lab.generation_config import GenerationConfig
 
 
 def generate(

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from persimmon_lab.footprint import activation_bytes, cache_bytes, free_memory
-from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.generation_config import GenerationConfig
 
 
 def memory_needed(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.generation_config import GenerationConfig
 
 DEFAULT_NEW_TOKENS = 20  # transformers' default
 

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.generation_config import GenerationConfig
 
 REMOVED = float("-inf")
 LogitsProcessor = Callable[[Int[Tensor, "batch position"], Float[Tensor, "batch vocab"]], Float[Tensor, "batch vocab"]]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persimmon_lab.cache import DynamicCache
 from persimmon_lab.generation.context import Context
-from persimmon_lab.generation.engines import runner_for
+from persimmon_lab.generation.engines.choosing import runner_for
 
 LOGITS_AT_ONCE = 2**25  # 128 MiB in float32: 128 positions of a vocabulary of 262,144
 

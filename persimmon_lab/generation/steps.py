@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persimmon_lab.generation.sampling import TokenChoice, describe_choice
-from persimmon_lab.generation.settings import GenerationConfig
+from persimmon_lab.generation_config import GenerationConfig
 from persimmon_lab.outputs import ModelOutput
 
 

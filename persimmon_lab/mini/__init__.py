@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 MINI = Path(__file__).parent

@@ -18,11 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from persimmon_lab.attention import attention_pattern, attention_scores, causal_mask
+from persimmon_lab.losses import next_token_loss
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.trace.heads import Head
 from persimmon_lab.trace.patch import patch
-from persimmon_lab.training.trainer import next_token_loss
 
 Target = Head | str  # (layer, head), or a module by name: "layers.3.mlp", "layers.3.self_attn"
 Rows = Int[Tensor, "row position"]

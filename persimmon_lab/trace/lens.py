@@ -16,7 +16,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.heads import PersimmonForCausalLM
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.trace.capture import capture
 
 AFTER = ("mlp", "attention")

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from persimmon_lab.heads import PersimmonForCausalLM
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.trace.capture import Trace, capture
 from persimmon_lab.trace.patch import patch
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from persimmon_lab.memory import free_memory
+from persimmon_lab.footprint import free_memory
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
 from persimmon_lab.trace.axes import Axes, axes_of, axis_sizes
 from persimmon_lab.trace.names import Site, sites

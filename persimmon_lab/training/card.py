@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from persimmon_lab.heads import PersimmonForCausalLM
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import DRILLS, load_streams
 from persimmon_lab.training.corpus import CUT_FROM_CHATS

@@ -16,8 +16,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from persimmon_lab.losses import IGNORED
-from persimmon_lab.training.trainer import next_token_loss
+from persimmon_lab.losses import IGNORED, next_token_loss
 
 START = 0  # the id that every row begins with; the symbols follow it
 

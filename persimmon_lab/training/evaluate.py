@@ -11,12 +11,13 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from persimmon_lab.heads import PersimmonForCausalLM
+from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.losses import next_token_loss
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.heads import stripe_scores
 from persimmon_lab.training.batches import Stream
 from persimmon_lab.training.ngram import NGram
-from persimmon_lab.training.trainer import held_out_loss, next_token_loss
+from persimmon_lab.training.trainer import held_out_loss
 
 PROMPTS = (
     "human: Hello, how are you?\n\nadept:",

@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.heads import PersimmonForCausalLM
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 
 
 def orthogonal(width: int, generator: torch.Generator) -> Float[Tensor, "width width"]:

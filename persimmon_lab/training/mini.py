@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from persimmon_lab.atomic import write_atomically
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import DRILLS, RowSource, Stream, drills, load_streams, stretches, whole_documents
 from persimmon_lab.training.card import measure, render

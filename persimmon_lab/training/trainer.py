@@ -7,16 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from persimmon_lab.atomic import replacing, write_atomically
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.heads import PersimmonForCausalLM
-from persimmon_lab.losses import linear_cross_entropy
+from persimmon_lab.losses import linear_cross_entropy, next_token_loss
 from persimmon_lab.training.batches import DRILLS, RowSource, Stream, batch_at, plain
 from persimmon_lab.training.initialisation import start_copying
 from persimmon_lab.training.optimiser import MasterWeights, fast_dtype
@@ -73,16 +71,6 @@ class Recipe:
         """(rows, length) of the batch at `step`."""
         length = next(length for start, length in reversed(self.lengths) if step >= start * self.steps)
         return max(1, self.tokens // length), length
-
-
-def next_token_loss(model: nn.Module, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "target"]:
-    """-log p, in nats and float32, of each token after the first of its row."""
-    logits = model(tokens[:, :-1], use_cache=False).logits
-    return F.cross_entropy(
-        rearrange(logits, "batch position vocab -> (batch position) vocab").float(),
-        rearrange(tokens[:, 1:], "batch position -> (batch position)"),
-        reduction="none",
-    )
 
 
 def training_loss(

@@ -7,8 +7,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from persimmon_lab.viz.html.lens_cell import Cell, short_rank
 from persimmon_lab.viz.lens import NAMES, ROW, cells_for, draw_lens_grid, stream_names, visible
-from persimmon_lab.viz.lens_cell import Cell, short_rank
 from persimmon_lab.viz.style import CATEGORICAL, INK, RULES
 
 CHARACTERS = 16  # of a token beside its bar

@@ -9,7 +9,7 @@ import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from persimmon_lab.heads import PersimmonForCausalLM
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.widgets.pictures import as_png, with_picture
 from persimmon_lab.widgets.reading import given_or_shipped
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def page_files(name: str) -> tuple[str, str]:
-    """Script and style of an explorer: those of all explorers, and after them its own.
+    """Script and style of an explorer, by their path in this folder: those of all explorers, then its own.
 
     One text each, as a module that works without a network can import nothing.
     """

@@ -3,8 +3,8 @@
 from jaxtyping import Int
 from torch import Tensor
 
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.generation.prompts import context_limit
-from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.mini import load_mini
 from persimmon_lab.tokenizer import PersimmonTokenizer
 

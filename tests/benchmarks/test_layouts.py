@@ -1,14 +1,9 @@
 """The comparison of layouts, on made-up numbers and on one small matrix; nothing here depends on a time."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import layouts
+from benchmarks import layouts
 
 
 def test_a_line_says_how_many_times_as_fast():

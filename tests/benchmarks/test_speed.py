@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+from benchmarks import cases, quiet, rounds, speed, table
 
-import cases  # noqa: E402
-import quiet  # noqa: E402
-import rounds  # noqa: E402
-import speed  # noqa: E402
-import table  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 def write_proc(proc: Path, busy: int, own: int, steal: int = 0):
@@ -148,16 +143,16 @@ def test_limits_stand_beside_what_they_limit(undisturbed):
 
 def test_a_case_from_beginning_to_end_and_not_twice(tmp_path):
     output = tmp_path / "speed.json"
-    command = [sys.executable, BENCHMARKS / "speed.py", "--sizes", "tiny", "--dtypes", "float32", "--only", "decode",
+    command = [sys.executable, "-m", "benchmarks.speed", "--sizes", "tiny", "--dtypes", "float32", "--only", "decode",
                "--quick", "--contenders", "ours", "--threads", "1", "--output", output]  # fmt: skip
-    first = subprocess.run(command, capture_output=True, text=True)
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     cases = json.loads(output.read_text())["cases"]
     [(name, case)] = cases.items()
     assert name == "cpu tiny float32 decode batch=1 prompt=16 new=32"
     assert case["rates"]["ours"] > 0 and case["of_limit"]["ours"] > 0 and not case["refused"]
     assert {"torch", "cpu", "python"} <= case["machine"].keys()
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "0 cases" in again.stdout
     assert json.loads(output.read_text())["cases"] == cases
     assert list(tmp_path.iterdir()) == [output]

@@ -6,12 +6,12 @@ import pytest
 from playwright.sync_api import expect
 
 from persimmon_lab import load_mini
-from persimmon_lab.widgets.attention import TEXT
-from persimmon_lab.widgets.attention_reading import read
+from persimmon_lab.widgets.attention.reading import read
+from persimmon_lab.widgets.attention.widget import TEXT
 from tests.browser.appearance import stands_in_every_page
 
 EXPLORER = [
-    "from persimmon_lab.widgets.attention import AttentionExplorer",
+    "from persimmon_lab.widgets import AttentionExplorer",
     "explorer = AttentionExplorer(\n"
     "    layer=6, head=3, marks={(3, 7): 'previous token', (6, 3): 'induction', (6, 4): 'induction'}\n"
     ")\n"

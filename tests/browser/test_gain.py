@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-EXPLORER = ["from persimmon_lab.widgets.gain import GainExplorer", "explorer = GainExplorer()\nexplorer"]
+EXPLORER = ["from persimmon_lab.widgets import GainExplorer", "explorer = GainExplorer()\nexplorer"]
 
 
 def move(page, control) -> None:

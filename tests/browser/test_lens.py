@@ -7,12 +7,12 @@ from playwright.sync_api import expect
 
 from persimmon_lab import load_mini
 from persimmon_lab.trace.lens import logit_lens
+from persimmon_lab.viz.html.tokens import percent
 from persimmon_lab.viz.lens import visible
-from persimmon_lab.viz.tokens import percent
 from tests.browser.appearance import stands_in_every_page
 
 EXPLORER = [
-    "from persimmon_lab.widgets.lens import LensExplorer",
+    "from persimmon_lab.widgets import LensExplorer",
     "explorer = LensExplorer()\nexplorer",
 ]
 PHRASE = "the king gave seven golden rings to Hannah"

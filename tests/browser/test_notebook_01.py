@@ -12,7 +12,7 @@ ANSWER = """def count_cuts(text, scores):
 
 def test_a_readers_answer_is_marked(jupyter):
     page = jupyter.page
-    jupyter.open_excerpt(NOTEBOOK, "phrase = ", "from persimmon_lab.widgets.tokens", "def count_cuts(")
+    jupyter.open_excerpt(NOTEBOOK, "phrase = ", "from persimmon_lab.widgets import TokenInspector", "def count_cuts(")
     jupyter.write_into_cell("phrase = ", 'phrase = "the king gave seven golden rings to Hannah"')
     jupyter.run_all()
 

@@ -17,7 +17,7 @@ def test_a_readers_answer_is_marked(jupyter):
         "def tables(",
         "def rotate(",
         "from persimmon_lab.rotary",
-        "from persimmon_lab.widgets.rotary",
+        "from persimmon_lab.widgets import RotaryExplorer",
         "def undo_rotation(",
     )
     jupyter.run_all()

@@ -10,7 +10,10 @@ ANSWER = """def half_step(weights, fraction_bits):
 def test_a_readers_answer_is_marked(jupyter):
     page = jupyter.page
     jupyter.open_excerpt(
-        NOTEBOOK, "from persimmon_lab.numerics.stress", "from persimmon_lab.widgets.precision", "def half_step("
+        NOTEBOOK,
+        "from persimmon_lab.numerics.stress",
+        "from persimmon_lab.widgets import PrecisionExplorer",
+        "def half_step(",
     )
     jupyter.write_into_cell("from persimmon_lab.numerics.stress", "mini, tokenizer = load_mini()")  # no sweep
     jupyter.run_all()

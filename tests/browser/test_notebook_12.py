@@ -12,7 +12,9 @@ SEVEN, SECOND_GAVE = 4, 17
 
 def test_the_explorer_answers_and_a_readers_answer_is_marked(jupyter):
     page = jupyter.page
-    jupyter.open_excerpt(NOTEBOOK, "phrase = ", "from persimmon_lab.widgets.attention", "def sink_score(")
+    jupyter.open_excerpt(
+        NOTEBOOK, "phrase = ", "from persimmon_lab.widgets import AttentionExplorer", "def sink_score("
+    )
     jupyter.run_all()
 
     # Head 6.4 looks from the second "gave" at what followed the first one; head 3.7 looks one back.

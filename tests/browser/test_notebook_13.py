@@ -11,7 +11,7 @@ ANSWER = """def read_stream(stream, weight, bias, eps, rows):
 
 def test_the_explorer_answers_and_a_readers_answer_is_marked(jupyter):
     page = jupyter.page
-    jupyter.open_excerpt(NOTEBOOK, "from persimmon_lab.widgets.lens", "def read_stream(")
+    jupyter.open_excerpt(NOTEBOOK, "from persimmon_lab.widgets import LensExplorer", "def read_stream(")
     jupyter.run_all()
 
     # After layer 6 "ring" is first; one layer below it is far down the list.

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from persimmon_lab.viz.nucleus import Candidate, Nucleus, nucleus_html
-from persimmon_lab.viz.tokens import Token, page_html, tint
+from persimmon_lab.viz.html.nucleus import Candidate, Nucleus, nucleus_html
+from persimmon_lab.viz.html.tokens import Token, page_html, tint
 from tests.browser.appearance import in_theme, picture
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tokenizer"

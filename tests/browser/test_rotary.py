@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 EXPLORER = [
-    "from persimmon_lab import PersimmonConfig\nfrom persimmon_lab.widgets.rotary import RotaryExplorer",
+    "from persimmon_lab import PersimmonConfig\nfrom persimmon_lab.widgets import RotaryExplorer",
     "config = PersimmonConfig.tiny(hidden_size=128, max_position_embeddings=512)\n"
     "explorer = RotaryExplorer(config, position=300)\n"
     "explorer",
@@ -72,7 +72,7 @@ def test_the_explorer_in_jupyterlab(jupyter, page):
 
 
 def test_what_no_model_can_have_is_told(jupyter, page):
-    jupyter.open(["from persimmon_lab import PersimmonConfig\nfrom persimmon_lab.widgets.rotary import RotaryExplorer",
+    jupyter.open(["from persimmon_lab import PersimmonConfig\nfrom persimmon_lab.widgets import RotaryExplorer",
                   "RotaryExplorer(PersimmonConfig.tiny(hidden_size=16), position=5)"])  # fmt: skip
     jupyter.run_all()
     expect(page.locator("img.widget-image")).to_be_visible()

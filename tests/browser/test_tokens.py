@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 INSPECTOR = [
-    "from persimmon_lab.widgets.tokens import TokenInspector",
+    "from persimmon_lab.widgets import TokenInspector",
     "inspector = TokenInspector()\ninspector",
 ]
 

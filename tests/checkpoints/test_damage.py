@@ -95,7 +95,7 @@ def test_flipped_bit_in_the_data(saved, shard):
 
 def test_file_that_shrinks_while_it_is_read(saved, monkeypatch):
     folder = saved()
-    monkeypatch.setattr("persimmon_lab.checkpoints.store.check_tied", lambda *_: os.truncate(folder / WEIGHTS, 9000))
+    monkeypatch.setattr("persimmon_lab.checkpoints.loading.check_tied", lambda *_: os.truncate(folder / WEIGHTS, 9000))
     refused(folder, "became shorter")
 
 

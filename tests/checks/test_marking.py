@@ -1,142 +1,112 @@
-"""What the tests of all marks share fails where a mark does: nothing else would notice if it stopped doing so."""
+"""Calling an answer, telling of what it was given, and the rules that every exercise keeps."""
+
+import re
 
 import pytest
 import torch
 
-from persimmon_lab.checks.exercise import Exercise, Verdict
-from tests.checks.marking import assert_no_answers, assert_recognised, assert_right, assert_told, mistakes_of
+from persimmon_lab import checks
+from persimmon_lab.checks.marking import Exercise, Unanswered, Wrong, attempt, brief, call, numbers, verdict
 
-DOUBLE = Exercise(
-    reference=lambda x: 2 * x,
-    cases=lambda: [{"x": torch.arange(1.0, 4.0)}],
-    axes=("place",),
-    praise="twice",
-    mistakes={"once": lambda x: x, "once more": lambda x: 1 * x, "none": lambda x: 2 * x},
-)
-
-
-def test_a_sound_mark_passes():
-    assert repr(assert_right(DOUBLE, lambda x: x + x)) == "✓ right: twice"
-    assert_told(DOUBLE, lambda x: x, "once")
-    assert_told(DOUBLE, lambda x: ..., "not answered yet")
-    assert_recognised(DOUBLE, "once")
-    assert_no_answers(DOUBLE)
-
-
-def test_mistakes_are_named_by_exercise():
-    assert mistakes_of({"double": DOUBLE}) == [("double", "once"), ("double", "once more"), ("double", "none")]
-
-
-@pytest.mark.parametrize("answer", [lambda x: x, lambda x: ...])
-def test_what_is_wrong_is_not_right(answer):
-    with pytest.raises(AssertionError):
-        assert_right(DOUBLE, answer)
-
-
-@pytest.mark.parametrize(
-    ("answer", "told"), [(lambda x: 2 * x, "twice"), (lambda x: x, "thrice"), (lambda x: 3 * x, "once")]
-)
-def test_what_is_right_or_told_otherwise_is_not_told(answer, told):
-    with pytest.raises(AssertionError):
-        assert_told(DOUBLE, answer, told)
-
-
-def test_a_verdict_that_does_not_show_itself_as_wrong():
-    with pytest.raises(AssertionError):
-        assert_told(lambda answer: Verdict(False, "once"), lambda x: x, "once")
-    with pytest.raises(AssertionError):
-        assert_right(lambda answer: Verdict(True, "twice"), lambda x: x)
-    with pytest.raises(AssertionError):
-        assert_right(lambda answer: Verdict(False, "✓ right: twice"), lambda x: x)
-    with pytest.raises(AssertionError):
-        assert_told(lambda answer: Verdict(True, "✗ not yet: once"), lambda x: x, "once")
-
-
-@pytest.mark.parametrize("message", ["once more", "none"])
-def test_mistakes_that_are_taken_for_another_or_are_none(message):
-    with pytest.raises(AssertionError):
-        assert_recognised(DOUBLE, message)
-
-
-def test_a_mistake_is_recognised_by_what_readers_call():
-    with pytest.raises(AssertionError):
-        assert_recognised(DOUBLE, "once", asked=lambda answer: Verdict(True, "✗ not yet: once"))
-    with pytest.raises(AssertionError):
-        assert_recognised(DOUBLE, "once", asked=lambda answer: Verdict(False, "✗ not yet: once, in two cases"))
-
-
-SOUND = {
-    "nothing": "○ not answered yet: write it",
-    "stops": "✗ not yet: it stopped with KeyError: 'theta' (given x (3,))",
-    "str": "✗ not yet: it returned a str; return a tensor",
-    "odd": "✗ not yet: it returned the shape (3, 1, 4, 1, 5); expected (3,)",
-    "number": "✗ not yet: the numbers are not",
+EXERCISES = {
+    f"{module}.{name}": value
+    for module in checks.__all__
+    for name, value in vars(getattr(checks, module)).items()
+    if isinstance(value, Exercise)
 }
 
 
-def spoiled(**said):
-    """A mark that says what is sound to everything, but for `said`; a message that is None is a crash."""
-    messages = SOUND | said
-
-    def check(answer):
-        try:
-            value = answer(x=torch.ones(3))
-        except KeyError:
-            kind = "stops"
-        else:
-            kind = "nothing" if value is None or value is ... else "str" if isinstance(value, str) else "number"
-            if isinstance(value, torch.Tensor) and value.dim() == 5:
-                kind = "odd"
-        if messages[kind] is None:
-            raise TypeError
-        return Verdict(messages[kind].startswith("✓"), messages[kind])
-
-    return check
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_exercise_knows_three_mistakes(name):
+    assert len(EXERCISES[name].mistakes) >= 3
 
 
-def test_the_marks_below_are_spoiled_in_one_place_only():
-    assert_no_answers(spoiled())
-    assert_no_answers(spoiled(str="✗ not yet: it returned '1.0'", odd="✗ not yet: no list"), tensor=False)
+def test_the_exercises_are_found():
+    assert len(EXERCISES) > 20
 
 
-@pytest.mark.parametrize("tensor", [True, False])
-@pytest.mark.parametrize("kind", SOUND)
-def test_a_mark_that_takes_anything_for_an_answer(kind, tensor):
-    with pytest.raises(AssertionError):
-        assert_no_answers(spoiled(**{kind: f"✓ right: {SOUND[kind]}"}), tensor)
+def test_an_answer_may_write_into_lists_of_tensors_too():
+    given = [torch.ones(2), (torch.ones(3), "kept")]
+
+    def writes(tensors):
+        tensors[0].zero_()
+        tensors[1][0].zero_()
+        return tensors
+
+    assert call(writes, given)[1][1] == "kept"
+    assert given[0].all()
+    assert given[1][0].all()
+    assert call(lambda tensors: tensors[0].zero_() + 1, tensors=given).all()
+    assert given[0].all()
 
 
-@pytest.mark.parametrize("kind", SOUND)
-def test_a_mark_that_crashes(kind):
-    with pytest.raises(TypeError):
-        assert_no_answers(spoiled(**{kind: None}))
+def test_what_is_said_of_the_gradients_is_said_of_those_that_were_given():
+    """Scaled in place, they would all be short, and the factor of the mistake with them."""
+
+    def in_place(gradients, most):
+        factor = most / torch.stack([gradient.norm() for gradient in gradients]).norm()
+        for gradient in gradients:
+            gradient.mul_(factor)
+        return factor
+
+    assert "short gradients are made longer" in repr(checks.nb07_whole.clipping_factor(in_place))
 
 
-@pytest.mark.parametrize("tensor", [True, False])
+def test_an_answer_that_stops_is_told_what_it_was_given():
+    def stops(*_, **__):
+        raise IndexError("too far")
+
+    with pytest.raises(Wrong, match=re.escape("it stopped with IndexError: too far (given (2, 3), x (4,), n 5)")):
+        call(stops, torch.zeros(2, 3), x=torch.zeros(4), n=5)
+
+
+def test_what_stops_an_answer_for_good_reason_is_passed_on():
+    def refused():
+        raise Wrong("no more rows")
+
+    with pytest.raises(Wrong, match="^no more rows$"):
+        call(refused)
+
+
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_a_stub_answers_nothing(nothing):
+    with pytest.raises(Unanswered):
+        call(lambda: nothing)
+
+
 @pytest.mark.parametrize(
-    "said",
+    ("value", "told"),
     [
-        {"nothing": "✗ not yet: it returned a NoneType"},
-        {"stops": "✗ not yet: it stopped with KeyError: 'theta'"},
-        {"stops": "✗ not yet: it stopped with KeyError: 'theta' (given f <function f at 0x7f0>)"},
-        {"str": "✗ not yet: the numbers are not"},
-        {"str": "○ not answered yet"},
-        {"number": "○ not answered yet"},
+        (torch.zeros(2, 3), "(2, 3)"),
+        ([torch.zeros(2), (torch.zeros(()), 7)], "[(2,), [(), 7]]"),
+        (0.5, "0.5"),
+        ("text", "text"),
+        (b"\xff", r"b'\xff'"),
+        (torch.bfloat16, "torch.bfloat16"),
+        (lambda: None, "a function"),
+        ({"key": object()}, "a dict"),
+        (torch.nn.LayerNorm(4), "a LayerNorm"),
+        ("x" * 120, "x" * 120),
+        ("x" * 121, "x" * 119 + "…"),
     ],
 )
-def test_a_mark_that_tells_something_else(said, tensor):
-    with pytest.raises(AssertionError):
-        assert_no_answers(spoiled(**said), tensor)
+def test_values_are_told_of_briefly(value, told):
+    assert brief(value) == told
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"str": "✗ not yet: it returned '1.0'"},
-        {"odd": "✗ not yet: it returned a Tensor; expected (3,)"},
-        {"odd": "✗ not yet: it returned the shape (3, 1, 4, 1, 5); give (3,)"},
-    ],
-)
-def test_a_mark_of_tensors_that_does_not_tell_type_and_shape(said):
-    with pytest.raises(AssertionError):
-        assert_no_answers(spoiled(**said))
+def test_praise_may_speak_of_what_the_check_found():
+    assert repr(verdict(lambda answer: answer(), lambda: 3, lambda found: f"{found} of them")) == "✓ right: 3 of them"
+    assert repr(verdict(lambda answer: answer(), lambda: 3, "all of them")) == "✓ right: all of them"
+
+
+def test_a_number_counts_as_a_tensor():
+    assert attempt(lambda: 2, {}, torch.Size(())) == 2.0
+
+
+def test_numbers_go_on_and_begin_anew():
+    draw, again = numbers(3), numbers(3)
+    first, second = draw(2, 3), draw(2, 3)
+    assert first.shape == (2, 3)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again(2, 3))
+    assert torch.equal(first, torch.randn(2, 3, generator=torch.Generator().manual_seed(3)))

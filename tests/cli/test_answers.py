@@ -6,10 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from persimmon_lab import load_mini
-from persimmon_lab.cli import app, writing
-from persimmon_lab.cli.answers import search_settings, text_after, until_end
+from persimmon_lab.cli import app, generate
+from persimmon_lab.cli.answers import text_after, until_end
+from persimmon_lab.cli.options import search_settings
 from persimmon_lab.generation import GenerationConfig
-from persimmon_lab.generation.engines import ENGINES
+from persimmon_lab.generation.engines.choosing import ENGINES
 
 PROMPT = "Shall I compare thee"
 SAMPLED = {"do_sample": True, "temperature": 0.8, "seed": 1}
@@ -24,7 +25,7 @@ def loaded():
 @pytest.fixture
 def run(monkeypatch, loaded):
     """run("text", "--num-beams", 3): the command on persimmon-mini, which is loaded once."""
-    monkeypatch.setattr(writing, "load", lambda *given: loaded)
+    monkeypatch.setattr(generate, "load", lambda *given: loaded)
     return lambda *given, **options: CliRunner().invoke(app, ["generate", *map(str, given)], **options)
 
 
@@ -122,7 +123,7 @@ def test_beams_of_the_model_s_own_settings(run, loaded, monkeypatch):
     ids=str,
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch, options, message):
-    monkeypatch.setattr(writing, "load", None)
+    monkeypatch.setattr(generate, "load", None)
     result = CliRunner().invoke(app, ["generate", PROMPT, *map(str, options)])
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.search(message, re.sub(r"[\s│]+", " ", result.stderr)), result.stderr
@@ -130,7 +131,7 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch, options
 
 def test_the_engine_and_the_chunks_reach_the_model(run, monkeypatch, loaded):
     asked = []
-    monkeypatch.setattr(writing, "stream", lambda *given, **settings: asked.append(settings) or iter(()))
+    monkeypatch.setattr(generate, "stream", lambda *given, **settings: asked.append(settings) or iter(()))
     monkeypatch.setattr(type(loaded[0]), "generate", lambda self, ids, **given: asked.append(given) or 1 / 0)
     run(PROMPT, "--engine", "int8-weight-only", "--prefill-chunk-size", 5)
     assert (asked[0]["engine"], asked[0]["prefill_chunk_size"]) == ("int8-weight-only", 5)

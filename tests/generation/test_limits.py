@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from persimmon_lab import DynamicCache, PersimmonConfig, StaticCache
-from persimmon_lab.cache import ReservedCache
 from persimmon_lab.footprint import activation_bytes
 from persimmon_lab.generation import GenerationConfig, context, limits
+from persimmon_lab.generation.engines.reserved_cache import ReservedCache
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
 

@@ -206,7 +206,7 @@ MUTANTS = [
     Mutant("ignored labels counted", "losses.py", (("(labels != IGNORED).sum()", "torch.tensor(labels.numel())"),)),
     Mutant(
         "classifier reads the last position",
-        "heads.py",
+        "classification.py",
         (("return torch.where(rightmost < 0, last, rightmost)", "return last"),),
     ),
 ]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.training.batches import DRILLS, drills, stretches
 from persimmon_lab.training.trainer import Recipe, train
 

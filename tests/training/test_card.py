@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training import card, mini
 from persimmon_lab.training.card import PERIODS, measure, quoted, render, table

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.training.copying import (
     START,
     CopyTask,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.training.evaluate import (
     bits_per_byte,
     copying_loss,

@@ -5,8 +5,8 @@ import torch
 from einops import rearrange
 
 from persimmon_lab.attention import split_heads
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.heads import PersimmonForCausalLM
 from persimmon_lab.training.initialisation import start_copying
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from persimmon_lab.losses import IGNORED
+from persimmon_lab.losses import IGNORED, next_token_loss
 from persimmon_lab.training import trainer
 from persimmon_lab.training.batches import DRILLS, stretches
 from persimmon_lab.training.muon import Muon, orthogonal_direction
@@ -20,7 +20,6 @@ from persimmon_lab.training.trainer import (
     build,
     faster_attention,
     held_out_loss,
-    next_token_loss,
     read_metrics,
     restore,
     train,

@@ -7,10 +7,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
 from persimmon_lab.viz import neurons as figures
+from persimmon_lab.viz.html.contexts import contexts_html
 from persimmon_lab.viz.style import CATEGORICAL
 from tests.viz.drawing import drawn, lines
+from tests.viz.html.test_tokens import NASTY, Page
 from tests.viz.overlaps import overlapping
-from tests.viz.test_tokens import NASTY, Page
 
 BLUE, ORANGE = (colour.lower() for colour in CATEGORICAL[:2])
 
@@ -121,7 +122,7 @@ CONTEXTS = [(4.0, NASTY, "before\n", "a\tb", NASTY), (1.0, "chat", " said", ":",
 
 
 def test_contexts_are_a_table_in_which_nothing_is_html():
-    page = Page(figures.contexts_html(CONTEXTS, NASTY))
+    page = Page(contexts_html(CONTEXTS, NASTY))
     assert set(page.tags) == {"div", "table", "tr", "td", "b", "span"}
     assert page.tags.count("tr") == 2
     assert page.text.count(NASTY) == 3
@@ -133,6 +134,6 @@ def test_contexts_are_a_table_in_which_nothing_is_html():
 
 
 def test_contexts_stay_on_one_line_and_there_may_be_none():
-    assert "\n" not in figures.contexts_html(CONTEXTS)
-    assert "<tr" not in figures.contexts_html([], "nothing wakes it")
-    assert Page(figures.contexts_html([(0.0, "chat", "", "x", "")])).text.count("0.00") == 1
+    assert "\n" not in contexts_html(CONTEXTS)
+    assert "<tr" not in contexts_html([], "nothing wakes it")
+    assert Page(contexts_html([(0.0, "chat", "", "x", "")])).text.count("0.00") == 1

@@ -1,0 +1,82 @@
+"""A converted checkpoint compared with its release: every bit of every tensor, and the logits of a few tokens."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from persimmon_lab.adept.layout import EMBEDDING
+from persimmon_lab.adept.merging import same_bits
+from persimmon_lab.adept.opening import OpenRelease
+from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.checkpoints.errors import CheckpointError
+from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard
+from persimmon_lab.checkpoints.settings import read_config
+from persimmon_lab.checkpoints.shards import open_weights
+from persimmon_lab.checkpoints.tensor_streams import Source, read
+from persimmon_lab.checkpoints.weight_files import FileTensor
+
+POSITIONS = 8  # tokens whose logits are compared
+
+
+def verify(release: OpenRelease, out: str | os.PathLike, progress: Progress = unheard):
+    """Read a checkpoint back and compare it with the release it came from.
+
+    All tensors are compared bit for bit, a few rows at a time. Then the checkpoint runs a forward pass with one
+    module's weights in memory at a time, and so do the tensors of the release: the logits must be finite and equal.
+    `progress` is told the number of bytes of each tensor compared.
+
+    Raises CheckpointError that names the first tensor which differs, or says what is wrong with the logits.
+    """
+    out = Path(out).expanduser()
+    written = {name: FileTensor(file, name) for name, file in open_weights(out).items()}
+    if odd := written.keys() ^ release.tensors.keys():
+        raise CheckpointError(f"{out} holds other tensors than {release.source}: {', '.join(sorted(odd))}")
+    for name, tensor in release.tensors.items():
+        if not same_bits(written[name], tensor):
+            raise CheckpointError(f"{name} in {out} is not what {release.source} holds; convert it again")
+        progress(tensor.nbytes)
+    if read_config(out) != release.config:
+        raise CheckpointError(f"config.json in {out} is not the configuration of {release.source}; convert it again")
+    model = PersimmonForCausalLM.from_pretrained(out, torch_dtype="auto", device="meta")  # fits, and takes no memory
+    some_ids = rearrange(torch.arange(POSITIONS), "position -> 1 position") % release.config.vocab_size
+    ours, theirs = (logits(model, some_ids, tensors) for tensors in (written, release.tensors))
+    if not bool(ours.isfinite().all()):
+        raise CheckpointError(f"the model in {out} computes logits that are not finite in {model.dtype}")
+    if not torch.equal(ours, theirs):
+        raise CheckpointError(f"the model in {out} computes other logits than the tensors of {release.source}")
+
+
+@torch.no_grad()
+def logits(
+    model: PersimmonForCausalLM, ids: Int[Tensor, "batch position"], tensors: Mapping[str, Source]
+) -> Float[Tensor, "batch position vocab"]:
+    """The forward pass of a model on meta, each of whose modules has its weights only while it runs."""
+    handles = []
+    for path, module in model.named_modules():
+        absent = dict(module.named_parameters(recurse=False))
+        names = {name: _stored_name(f"{path}.{name}", tensors) for name in absent}
+
+        def take(module: nn.Module, inputs: tuple, names: dict[str, str] = names):
+            for name, stored in names.items():
+                weight = read(tensors[stored]).to(model.dtype)
+                setattr(module, name, nn.Parameter(weight, requires_grad=False))
+
+        def leave(module: nn.Module, inputs: tuple, output: object, absent: dict[str, nn.Parameter] = absent):
+            for name, parameter in absent.items():
+                setattr(module, name, parameter)
+
+        handles += [module.register_forward_pre_hook(take), module.register_forward_hook(leave)] if names else []
+    try:
+        return model(ids, use_cache=False).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _stored_name(name: str, tensors: Mapping[str, Source]) -> str:
+    return name if name in tensors else EMBEDDING  # the head that is tied to it

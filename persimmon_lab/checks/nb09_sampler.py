@@ -1,0 +1,114 @@
+"""Marks for notebook 09, Choosing words: a sampler of the reader's own."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from persimmon_lab.cache import DynamicCache
+from persimmon_lab.checks.marking import Verdict, Wrong, attempt, numbers, verdict
+from persimmon_lab.generation.sampling import sample
+from persimmon_lab.mini import load_mini
+
+# Open: my_sampler
+
+Processor = Callable[[Int[Tensor, "batch position"], Float[Tensor, "batch vocab"]], Float[Tensor, "batch vocab"]]
+
+PROMPTS = ("human: Do you have a dog?\n\nadept:", "human: What is your name?\n\nadept:")
+PHRASE = "the king gave seven golden rings to Hannah"
+COPIED = 4  # pieces, after "seven golden" the second time
+ROWS, LENGTH, SEED = 6, 60, 9
+LIKELY = -2.3  # nats a token; what people wrote has -2.2, a draw from all tokens -2.9
+VARIED = 0.8  # of the 4-grams are new; greedy decoding stays below 0.2
+COPIES = 0.9  # of the probability of a copied piece has to stay, geometric mean
+
+
+def my_sampler(answer: Processor) -> Verdict:
+    """Marks a function from ids (batch, position) and scores (batch, vocab) to scores. Any will do that treats rows one
+    by one and leaves something in each, still lets the model copy, and writes text that is as likely as a person's and
+    repeats itself as little."""
+
+    def praise(found: tuple[float, float]) -> str:
+        return f"{found[0]:.1f} nats a token, and {found[1]:.0%} of its 4-grams are new"
+
+    return verdict(_check_sampler, answer, praise)
+
+
+def new_share(ids: Sequence[int], width: int = 4) -> float:
+    """The distinct n-grams of a text, as a part of all."""
+    grams = [tuple(ids[start : start + width]) for start in range(len(ids) - width + 1)]
+    return len(set(grams)) / len(grams)
+
+
+def _processed(answer: Processor, ids: Tensor, scores: Tensor) -> Tensor:
+    def with_marks(ids: Tensor, scores: Tensor) -> object:
+        """Removed tokens as a finite number: `attempt` refuses what is not finite."""
+        given = answer(ids, scores)
+        return given.masked_fill(given == -torch.inf, -1e30) if isinstance(given, Tensor) else given
+
+    given = attempt(with_marks, {"ids": ids, "scores": scores}, scores.shape)
+    if (given <= -1e30).all(dim=-1).any():
+        raise Wrong("it removed every token of a row; something has to be left to draw from")
+    return given.to(scores.dtype)
+
+
+def _check_sampler(answer: Processor) -> tuple[float, float]:
+    scores = 3 * numbers(11)(2, 40)
+    ids = torch.tensor([[1, 2, 3, 1, 2], [7, 7, 7, 7, 7]])
+    together = _processed(answer, ids, scores)
+    alone = torch.cat([_processed(answer, ids[row : row + 1], scores[row : row + 1]) for row in range(2)])
+    if not torch.allclose(together, alone, atol=1e-5):
+        raise Wrong("a row of a batch comes out otherwise than alone; count and compare along the last axis only")
+    _check_copying(answer)
+    model, tokenizer = load_mini()
+    likely, varied = [], []
+    for prompt in PROMPTS:
+        ids = tokenizer(prompt, return_tensors="pt").input_ids.expand(ROWS, -1)
+        written, log_probabilities = _write(answer, model, ids)
+        likely.append(float(log_probabilities.mean()))
+        varied += [new_share(row) for row in written.tolist()]
+    found = sum(likely) / len(likely), sum(varied) / len(varied)
+    if found[1] < VARIED:
+        raise Wrong(
+            f"its text goes round in circles: {found[1]:.0%} of the 4-grams are new, and {VARIED:.0%} are asked for; "
+            "leave more to chance"
+        )
+    if found[0] < LIKELY:
+        raise Wrong(
+            f"its text is too unlikely: {found[0]:.2f} nats a token, and {LIKELY} are asked for; cut more of the tail"
+        )
+    return found
+
+
+def _check_copying(answer: Processor) -> None:
+    model, tokenizer = load_mini()
+    whole = tokenizer(f"{PHRASE}, {PHRASE}", return_tensors="pt").input_ids
+    before = tokenizer(f"{PHRASE}, the king gave seven golden", return_tensors="pt").input_ids.shape[1]
+    with torch.no_grad():
+        logits = model(whole).logits[0].float()
+    change = []
+    for place in range(before, before + COPIED):
+        scores = logits[place - 1 : place]
+        after = _processed(answer, whole[:, :place], scores).log_softmax(dim=-1)
+        token = int(whole[0, place])
+        change.append(float(after[0, token] - scores.log_softmax(dim=-1)[0, token]))
+    left = float(torch.tensor(change).mean().exp())
+    if left < COPIES:
+        raise Wrong(
+            f"it forbids what has to be said twice: “{PHRASE}, the king gave seven golden…” keeps {left:.0%} of the "
+            "probability of its next pieces; a penalty on all tokens of the text hits names and quotations"
+        )
+
+
+def _write(answer: Processor, model: torch.nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """New ids (batch, position), and their log-probabilities under the model itself."""
+    generator, cache, start = torch.Generator().manual_seed(SEED), DynamicCache(), ids.shape[1]
+    log_probabilities, unseen = [], ids
+    for _ in range(LENGTH):
+        with torch.no_grad():
+            logits = model(unseen, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+        unseen = sample(_processed(answer, ids, logits), generator)[:, None]
+        ids = torch.cat((ids, unseen), dim=1)
+        log_probabilities.append(logits.log_softmax(dim=-1).gather(-1, unseen))
+    return ids[:, start:], torch.cat(log_probabilities, dim=1)

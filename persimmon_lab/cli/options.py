@@ -1,0 +1,140 @@
+"""The model that a command asks for, and the options that choose it and its next tokens."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.generation.engines.choosing import ENGINES
+from persimmon_lab.generation.prompts import context_limit
+from persimmon_lab.mini import MINI
+from persimmon_lab.tokenizer import PersimmonTokenizer
+
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="A checkpoint's folder or hub id; `mini` is the model in this package.")
+]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; auto is the one the weights are stored in.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; auto takes a GPU where there is one.")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="The longest answer; 256 or the room left if not given.")]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, help="Below 1 plays safe, above 1 dares more; 0 takes the most probable token.")
+]
+TopK = Annotated[int | None, typer.Option(min=0, help="Draw from this many of the most probable tokens; 0: from all.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Draw from the fewest tokens that are this probable.")]
+MinP = Annotated[float | None, typer.Option(min=0, max=1, help="Drop tokens below this share of the best one's.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1 shuns tokens that the text already has.")]
+Seed = Annotated[int | None, typer.Option(help="Draw the same text every time.")]
+
+DEFAULT_NEW_TOKENS = 256
+
+NumBeams = Annotated[
+    int | None,
+    typer.Option(min=1, help="Carry this many of the most probable texts on and show the best one, when it is whole."),
+]
+LengthPenalty = Annotated[
+    float | None,
+    typer.Option(
+        help="With beams: 0 favours short texts, 1 (the default) is fair to any length, more favours long ones."
+    ),
+]
+NumReturnSequences = Annotated[
+    int | None,
+    typer.Option(min=1, help="Show this many answers: the best ones of the beams, or several that are drawn."),
+]
+NoRepeatNgramSize = Annotated[
+    int | None, typer.Option(min=1, help="Never write a run of this many tokens that the text already has.")
+]
+PrefillChunkSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Read a long prompt this many tokens at a time: slower, but it needs less memory."),
+]
+Engine = StrEnum("Engine", [(name, name) for name in ENGINES])
+EngineName = Annotated[
+    Engine | None,
+    typer.Option(
+        help="What computes. plain: the model as it is written; fast: the same numbers sooner; compiled: fast through "
+        "torch.compile; int8, int8-weight-only: rounded to 8 bits, on a CPU. If not given: fast, where it applies."
+    ),
+]
+
+
+def load(name: str, dtype: str, device: str) -> tuple[PersimmonForCausalLM, PersimmonTokenizer]:
+    """The model, ready to write, and its tokenizer."""
+    path = MINI if name == "mini" else name
+    with Console(stderr=True).status(f"Loading {name}"):
+        model = PersimmonForCausalLM.from_pretrained(path, torch_dtype=dtype, device=choose_device(device))
+        return model, PersimmonTokenizer.from_pretrained(path)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; for `auto` a GPU if torch sees one. ValueError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch {torch.__version__} sees no CUDA device here")
+    return torch.device(name)
+
+
+def decoding_settings(
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    repetition_penalty: float | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """Settings for `generate`: any option that only sampling has turns sampling on, temperature 0 turns it off.
+
+    What is not given is left to the model's own generation_config.
+    """
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+    settings = {name: value for name, value in given.items() if value is not None}
+    if temperature == 0:
+        settings = {"do_sample": False}
+    elif settings:
+        settings["do_sample"] = True
+    return settings | ({} if repetition_penalty is None else {"repetition_penalty": repetition_penalty})
+
+
+def room_after(model: PersimmonForCausalLM, prompt_length: int, asked: int | None) -> int:
+    """How many tokens to write: as many as asked, or the default, or what the context has room for."""
+    if asked is not None:
+        return asked
+    return max(1, min(DEFAULT_NEW_TOKENS, context_limit(model.config) - prompt_length))
+
+
+def search_settings(
+    sampled: bool,
+    num_beams: int | None,
+    length_penalty: float | None,
+    num_return_sequences: int | None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Settings for `generate`, before any model is loaded; what is None is left to the model.
+
+    `sampled` says that tokens are drawn; `others` need no checks. Raises BadParameter for answers that would all be the
+    same, or be more than there are beams, and for a length penalty that no beams ask for.
+    """
+    beams, answers = num_beams or 1, num_return_sequences or 1
+    if length_penalty is not None and beams == 1:
+        raise typer.BadParameter(
+            f"{length_penalty:g} weighs texts of different lengths against each other, and there is only one text; add "
+            "--num-beams 4",
+            param_hint="--length-penalty",
+        )
+    if answers > beams > 1:
+        raise typer.BadParameter(
+            f"{answers} answers cannot come from {beams} beams, which hold one each; add --num-beams {answers}",
+            param_hint="--num-return-sequences",
+        )
+    if answers > beams and not sampled:
+        raise typer.BadParameter(
+            f"taking the most probable token each time gives one answer, not {answers}; add --num-beams {answers} for "
+            "the most probable texts, or --temperature 0.8 to draw different ones",
+            param_hint="--num-return-sequences",
+        )
+    given = {"num_beams": num_beams, "length_penalty": length_penalty, "num_return_sequences": num_return_sequences}
+    return {name: value for name, value in (given | others).items() if value is not None}

@@ -1,0 +1,1 @@
+"""What fits where, how fast it can be, and making it fit."""

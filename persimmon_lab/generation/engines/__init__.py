@@ -1,0 +1,1 @@
+"""What decoding runs on: the model itself, or the same numbers sooner."""

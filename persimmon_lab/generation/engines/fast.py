@@ -1,0 +1,275 @@
+"""The fast path of generation: weights laid out for speed, room reserved once, and a step with nothing else in it.
+
+`runner_for(model, engine)` gives something that is called as the model is, so that one decoding loop serves both.
+Inside it, `FastRunner.logits` is the whole of Persimmon in one function; prefill, decoding and the step of fixed shapes
+that a CUDA graph replays differ only in how they attend.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from persimmon_lab.attention import causal_mask
+from persimmon_lab.cache import Cache, DynamicCache
+from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.generation.engines.packed import LinearKind, PlainLinear
+from persimmon_lab.generation.engines.reserved_cache import ReservedCache
+from persimmon_lab.losses import check_range
+from persimmon_lab.mlp import squared_relu
+from persimmon_lab.outputs import CausalLMOutputWithPast
+from persimmon_lab.rotary import rotary_tables
+
+Hidden = Float[Tensor, "batch position hidden"]
+OneQuery = Float[Tensor, "batch head 1 channel"]
+Keys = Float[Tensor, "batch head key channel"]
+QueryKeyValue = Float[Tensor, "3 batch head position channel"]
+Attend = Callable[[int, QueryKeyValue], Float[Tensor, "batch head position channel"]]  # the int is the layer
+
+FLOAT32_NUMBERS = 2**20  # of keys, converted at a time: 4 MB, and the values as much again
+SMALLEST_BUCKET = 128
+
+
+class FastLayer:
+    """One decoder layer's parts, with its four products laid out for speed."""
+
+    def __init__(self, layer: nn.Module, kind: LinearKind):
+        attention, mlp = layer.self_attn, layer.mlp
+        self.input_norm, self.mlp_norm = (
+            norm_arguments(layer.input_layernorm),
+            norm_arguments(layer.post_attention_layernorm),
+        )
+        self.norms = None
+        if attention.qk_layernorm:
+            self.norms = norm_arguments(attention.q_layernorm), norm_arguments(attention.k_layernorm)
+        squared = mlp.act is squared_relu
+        self.query_key_value, self.dense = kind(attention.query_key_value), kind(attention.dense)
+        self.up, self.down = kind(mlp.dense_h_to_4h, relu=squared), kind(mlp.dense_4h_to_h)
+        # The relu of squared ReLU rides along with the product before it, which leaves the square.
+        self.act = torch.square_ if squared else mlp.act
+
+
+def norm_arguments(norm: nn.LayerNorm) -> tuple:
+    """What torch.layer_norm takes after its input."""
+    return norm.normalized_shape, norm.weight, norm.bias, norm.eps
+
+
+class FastRunner:
+    """A causal language model as one function over `kind` products; called as the model is.
+
+    `kind` turns an `nn.Linear` into its laid-out product (see `packed`). Norms, biases and embeddings are the model's
+    own tensors; the laid-out weights are copies, so a runner serves the weights that it was made from.
+    """
+
+    def __init__(self, model: Any, kind: LinearKind = PlainLinear, compiled: bool = False):
+        self.config: PersimmonConfig = model.config
+        self.embedding = model.model.embed_tokens.weight
+        self.layers = [FastLayer(layer, kind) for layer in model.model.layers]
+        self.final_norm, self.lm_head = norm_arguments(model.model.final_layernorm), kind(model.lm_head)
+        self.static = compiled or self.embedding.device.type == "cuda"  # decode by steps of fixed shapes
+        self.compiled = compiled
+        self._tables: tuple[Tensor, Tensor] | None = None
+        self._step: StaticStep | None = None
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        input_ids: Int[Tensor, "batch position"] | None = None,
+        attention_mask: Int[Tensor, "batch key"] | Bool[Tensor, "batch key"] | None = None,
+        position_ids: Int[Tensor, "batch position"] | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Hidden | None = None,
+        use_cache: bool = True,
+        logits_to_keep: int = 1,
+    ) -> CausalLMOutputWithPast:
+        """Logits of the last `logits_to_keep` positions (0: all), in the model's dtype; the cache is extended."""
+        cache = past_key_values
+        if cache is not None and not use_cache:
+            cache = DynamicCache.from_legacy_cache(cache.to_legacy_cache())  # read it, leave the caller's as it is
+        past = 0 if cache is None else cache.get_seq_length()
+        if inputs_embeds is None:
+            if input_ids.shape[1] > 1 or not past:  # single ones behind others are those that decoding chose
+                check_range(input_ids, self.config.vocab_size, "token id")
+            inputs_embeds = torch.embedding(self.embedding, input_ids)
+        new = inputs_embeds.shape[1]
+        if self.static and new == 1 and isinstance(cache, ReservedCache) and cache.has_room(1):
+            if not (self._step and self._step.serves(cache, past + 1)):
+                self._step = StaticStep(self, cache, past + 1)
+            logits = self._step(inputs_embeds, attention_mask, position_ids)
+            return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
+
+        mask = None
+        if (attention_mask is not None and not bool(attention_mask.all())) or (past and new > 1):
+            mask = causal_mask(attention_mask, new, past + new, inputs_embeds.dtype, inputs_embeds.device)
+        is_causal = mask is None and new > 1
+
+        places = None
+        if isinstance(cache, ReservedCache):
+            heads = self.config.num_attention_heads
+            places = cache.extend(inputs_embeds.view(len(inputs_embeds), new, heads, -1).transpose(1, 2))
+
+        def attend(index: int, query_key_value: QueryKeyValue) -> Tensor:
+            query, key_and_value = query_key_value[0], query_key_value[1:]
+            if places is not None:
+                places[index].copy_(key_and_value)
+                key, value = cache[index]
+            elif cache is not None:
+                key, value = cache.update(*key_and_value.clone(), index)  # the cache may keep them, without the query
+            else:
+                key, value = key_and_value
+            if new == 1 and key.dtype == torch.bfloat16 and key.device.type == "cpu":
+                return attend_in_float32(query, key, value, mask)
+            return F.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal)
+
+        cos, signed_sin = self.rotation(past, past + new, position_ids)
+        logits = self.logits(inputs_embeds, cos, signed_sin, attend, logits_to_keep)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=cache if use_cache else None)
+
+    def new_cache(self, room: int) -> ReservedCache:
+        """An empty cache with room for `room` positions, or the next bucket of them where steps have fixed shapes."""
+        return ReservedCache(self.config.num_hidden_layers, bucket_of(room) if self.static else room)
+
+    def logits(
+        self, x: Hidden, cos: Tensor, signed_sin: Tensor, attend: Attend, keep: int
+    ) -> Float[Tensor, "batch kept vocab"]:
+        """The model: embeddings in, logits of the last `keep` positions out; attention over the past is `attend`'s."""
+        batch, new, hidden = x.shape
+        head = self.config.num_attention_heads
+        x = x.flatten(0, 1)  # products take rows
+        for index, layer in enumerate(self.layers):
+            fused = layer.query_key_value(torch.layer_norm(x, *layer.input_norm))
+            query, key, value = fused.view(batch, new, head, 3, -1).transpose(1, 2).unbind(3)
+            if layer.norms is not None:
+                query, key = torch.layer_norm(query, *layer.norms[0]), torch.layer_norm(key, *layer.norms[1])
+            query_key_value = torch.stack((query, key, value))  # one copy, so that one operation does for all of them
+            rotate_(query_key_value[:2], cos, signed_sin)
+            mixed = attend(index, query_key_value)
+            x = x + layer.dense(mixed.transpose(1, 2).reshape(batch * new, hidden))
+            x = x + layer.down(layer.act(layer.up(torch.layer_norm(x, *layer.mlp_norm))))
+        kept = x.view(batch, new, hidden)[:, -keep:].flatten(0, 1)
+        return self.lm_head(torch.layer_norm(kept, *self.final_norm)).view(batch, -1, self.config.vocab_size)
+
+    def has_own_base(self, end: int) -> bool:
+        """Whether the rotation of `end` positions has a base of its own."""
+        scaling = self.config.rope_scaling
+        return scaling is not None and scaling["type"] == "dynamic" and end > self.config.max_position_embeddings
+
+    def rotation(self, start: int, end: int, position_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Cosine and signed sine for `rotate_`, from tables that are made once."""
+        config, dtype, device = self.config, self.embedding.dtype, self.embedding.device
+        if self.has_own_base(end):
+            positions = torch.arange(start, end, device=device)[None] if position_ids is None else position_ids
+            return tuple(table.unsqueeze(1) for table in signed(*rotary_tables(positions, config, end, dtype)))
+        if self._tables is None or self._tables[0].shape[1] < end:
+            positions = torch.arange(bucket_of(end), device=device)[None]
+            self._tables = signed(*rotary_tables(positions, config, config.max_position_embeddings, dtype))
+        cos, sin = self._tables
+        if position_ids is None:
+            return cos[:, start:end], sin[:, start:end]
+        return tuple(table[0, position_ids].unsqueeze(1) for table in (cos, sin))
+
+
+def signed(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Tables (batch, position, rotary) as `rotate_` takes them: the sine of the first half negated."""
+    half = sin.shape[-1] // 2
+    return cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
+
+
+def rotate_(x: Float[Tensor, "*leading position channel"], cos: Tensor, signed_sin: Tensor) -> None:
+    """`apply_rotary` in place, in four operations: swapped halves times a sine that carries the sign."""
+    width = cos.shape[-1]
+    turned = x[..., :width]
+    swapped = torch.cat((turned[..., width // 2 :], turned[..., : width // 2]), dim=-1)
+    turned.mul_(cos).addcmul_(swapped, signed_sin)
+
+
+def attend_in_float32(
+    query: OneQuery, key: Keys, value: Keys, mask: Float[Tensor, "#batch 1 1 key"] | None
+) -> OneQuery:
+    """Attention of one query per row to a bfloat16 cache, row by row in float32.
+
+    torch's fused kernel for bfloat16 on a CPU is slow at a single query, and rounds its weights. A few
+    rows at a time, so that their float32 copies stay in the cache of the processor.
+    """
+    rows = max(1, FLOAT32_NUMBERS // key[0].numel())
+    if len(query) > rows:
+        masks = itertools.repeat(None) if mask is None else mask.expand(len(query), -1, -1, -1).split(rows)
+        parts = zip(query.split(rows), key.split(rows), value.split(rows), masks, strict=False)
+        return torch.cat([attend_in_float32(*part) for part in parts])
+    mask = None if mask is None else mask.float()
+    return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), mask).to(query.dtype)
+
+
+def bucket_of(positions: int) -> int:
+    """The power of two that holds `positions`, at least SMALLEST_BUCKET: lengths that share a step of fixed shapes."""
+    return max(SMALLEST_BUCKET, 1 << (positions - 1).bit_length())
+
+
+class StaticStep:
+    """One decode step in which no shape and no address changes: what a CUDA graph can replay, or a compiler fix.
+
+    It writes at a place that a tensor names, looks at the whole bucket (the power of two of positions that holds the
+    text) and masks what is not there yet. On a GPU it is captured when it is made; on a CPU it runs as it is.
+    """
+
+    def __init__(self, runner: FastRunner, cache: ReservedCache, end: int):
+        self.runner, self.cache = runner, cache
+        self.reserved = cache.reserved
+        batch, room = self.reserved.shape[2], self.reserved.shape[4]
+        self.bucket = min(bucket_of(end), room)
+        self.rooms = self.reserved.unbind()
+        device, like = runner.embedding.device, runner.embedding
+        self.embeds = like.new_zeros(batch, 1, like.shape[1])
+        self.place = torch.zeros(1, dtype=torch.int64, device=device)
+        self.cos, self.signed_sin = (
+            torch.zeros_like(t).expand(batch, 1, -1, -1).clone() for t in runner.rotation(0, 1, None)
+        )
+        self.visible = torch.zeros(batch, 1, 1, self.bucket, dtype=torch.bool, device=device)
+        self.compute = torch.compile(self.logits, dynamic=False) if runner.compiled else self.logits
+        self.graph = self.capture() if device.type == "cuda" else None
+
+    def serves(self, cache: ReservedCache, end: int) -> bool:
+        """Whether this step fits the text as it is now."""
+        return cache is self.cache and end <= self.bucket and cache.reserved is self.reserved
+
+    def logits(self) -> Tensor:
+        def attend(index: int, query_key_value: QueryKeyValue) -> Tensor:
+            self.rooms[index].index_copy_(3, self.place, query_key_value[1:])
+            keys, values = self.rooms[index][:, :, :, : self.bucket]
+            return F.scaled_dot_product_attention(query_key_value[0], keys, values, self.visible)
+
+        return self.runner.logits(self.embeds, self.cos, self.signed_sin, attend, 1)
+
+    def capture(self) -> torch.cuda.CUDAGraph:
+        """Record the step's kernels. The runs before let libraries allocate; they write where the real step will."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.compute()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.output = self.compute()
+        return graph
+
+    def __call__(self, embeds: Hidden, mask: Tensor | None, position_ids: Tensor | None) -> Tensor:
+        past = self.cache.get_seq_length()
+        self.embeds.copy_(embeds)
+        self.place.fill_(past)
+        for mine, given in zip(
+            (self.cos, self.signed_sin), self.runner.rotation(past, past + 1, position_ids), strict=True
+        ):
+            mine.copy_(given)
+        self.visible[..., past + 1 :] = False
+        self.visible[..., : past + 1] = True if mask is None else mask[:, None, None, :] != 0
+        if self.graph is None:
+            self.output = self.compute()
+        else:
+            self.graph.replay()
+        self.cache.advance(1)
+        return self.output.clone()  # the next replay writes over it

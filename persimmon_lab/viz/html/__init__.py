@@ -1,0 +1,1 @@
+"""Figures that are HTML: tokens, trees and tables, of which everything is escaped."""

@@ -1,0 +1,134 @@
+"""The attention explorer: where each head looks from each token, and which part of its score says so."""
+
+from collections.abc import Mapping
+
+import traitlets
+from matplotlib.figure import Figure
+
+from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.viz.attention_explorer import explorer
+from persimmon_lab.viz.html.links import Link, links_html
+from persimmon_lab.widgets.attention.answers import ORDERS, Answer, answer, strongest_in_block
+from persimmon_lab.widgets.attention.reading import DIRECTIONS, VIEWS, Reading, read
+from persimmon_lab.widgets.explorer import Explorer, in_range, page_files
+from persimmon_lab.widgets.reading import TEXT
+
+LISTED = 6  # links in the details
+VERBS = {"from": "looks at", "to": "is looked at by"}
+
+
+class AttentionExplorer(Explorer):
+    """Every head of a model on one text: hover over a token to see where a head looks from it, click to keep it.
+
+    Takes the shipped model, or a `model` of yours with its `tokenizer`. `layer` and `head` are the head to begin with
+    (the one that copies best from an earlier occurrence, if none is given); `marks` names outstanding heads:
+    `marks={(6, 3): "induction"}`. Shift and a click set the other end of a link, and "heads by: this link" sorts the
+    heads by how strongly each looks from here to there. `view` is "pattern", "score" or one of the parts that the
+    score is the sum of: "rotated", what the channels that turn with the position add, and "passed", the others.
+
+    Each trait may be set from Python too: text, layer, head, token, other, view, direction ("from" or "to"),
+    threshold (per cent) and order. `reading` holds the numbers. A text that cannot be read leaves them as they are and
+    its reason in `error`; in the constructor it raises ValueError.
+    """
+
+    _esm, _css = page_files("attention/widget")
+    layer = traitlets.Int(0).tag(sync=True)
+    head = traitlets.Int(0).tag(sync=True)
+    token = traitlets.Int(0).tag(sync=True)
+    other = traitlets.Int(0).tag(sync=True)
+    view = traitlets.Enum(VIEWS, "pattern").tag(sync=True)
+    direction = traitlets.Enum(DIRECTIONS, "from").tag(sync=True)
+    threshold = traitlets.Int(5, min=0, max=100).tag(sync=True)
+    order = traitlets.Enum(tuple(ORDERS), "layer").tag(sync=True)
+    orders = traitlets.Tuple(default_value=tuple(ORDERS)).tag(sync=True)
+    marks = traitlets.Dict().tag(sync=True)
+    details = traitlets.Unicode().tag(sync=True)
+
+    def __init__(
+        self,
+        text: str = TEXT,
+        model: PersimmonForCausalLM | None = None,
+        tokenizer: PersimmonTokenizer | None = None,
+        layer: int | None = None,
+        head: int | None = None,
+        marks: Mapping[tuple[int, int], str] | None = None,
+    ):
+        self._open(text, model, tokenizer)
+        self.named = dict(marks or {})
+        best = divmod(int(self.reading.means["induction"].argmax()), self.reading.shape[1])
+        chosen = best[0] if layer is None else layer, best[1] if head is None else head
+        for place in (chosen, *self.named):
+            self._check_head(*place)
+        token, other = self.reading.strongest_link(*chosen)
+        keys = {f"{layer},{head}": name for (layer, head), name in self.named.items()}
+        super().__init__(text=text, layer=chosen[0], head=chosen[1], token=token, other=other, marks=keys)
+        self._tell()
+        self.observe(self._tell, ["layer", "head", "token", "other", "direction"])
+
+    def static(self) -> Figure:
+        """The present choice as one figure, for pages without a kernel: the chosen head's links of the token."""
+        labels = self.reading.labels
+        return explorer(
+            self.reading.thumbnails,
+            self.reading.matrix(self.layer, self.head, "pattern"),
+            labels,
+            (self.layer, self.head),
+            self.token,
+            self.direction,
+            self.threshold / 100,
+            self.named,
+            f"{self._heading()}: {labels[self.token]} {VERBS[self.direction]}",
+        )
+
+    def __repr__(self) -> str:
+        layers, heads, positions = self.reading.shape
+        return (
+            f"AttentionExplorer({positions} tokens, {layers} layers of {heads} heads, layer {self.layer} head "
+            f"{self.head}, token {self.token})"
+        )
+
+    def _check_head(self, layer: int, head: int) -> None:
+        layers, heads, _ = self.reading.shape
+        if not (0 <= layer < layers and 0 <= head < heads):
+            raise ValueError(
+                f"there is no head {head} in layer {layer}: the model has {layers} layers of {heads} heads"
+            )
+
+    @traitlets.validate("layer", "head", "token", "other")
+    def _in_range(self, proposal: dict) -> int:
+        layers, heads, positions = self.reading.shape
+        return in_range(proposal, {"layer": layers, "head": heads, "token": positions, "other": positions})
+
+    def _heading(self) -> str:
+        name = self.named.get((self.layer, self.head))
+        return f"Layer {self.layer}, head {self.head}{f' ({name})' if name else ''}"
+
+    def _reading_of(self, text: str) -> Reading:
+        return read(self._model, self._tokenizer, text)
+
+    def _begin(self) -> None:
+        self.token, self.other = self.reading.strongest_link(self.layer, self.head)
+        self._tell()
+
+    def _tell(self, _change: object = None) -> None:
+        """The strongest links of the chosen token, and the one to the other end, in numbers."""
+        reading, labels = self.reading, self.reading.labels
+        rows = {
+            view: reading.row(self.layer, self.head, view, self.token, self.direction)
+            for view in ("pattern", "rotated", "passed")
+        }
+        visible = range(self.token + 1) if self.direction == "from" else range(self.token, len(labels))
+        best = sorted(visible, key=lambda position: (-float(rows["pattern"][position]), position))[:LISTED]
+        if self.other in visible and self.other not in best:
+            best.append(self.other)
+        links = [Link(labels[there], there, *(float(row[there]) for row in rows.values())) for there in best]
+        chosen = labels[self.token], self.token
+        self.details = links_html(links, self._heading(), chosen, VERBS[self.direction], self.other)
+
+    def _answer_to(self, kind: str, arguments: dict) -> Answer | None:
+        if kind == "pick":
+            ends = strongest_in_block(self.reading, **arguments)
+            self.token, self.other = ends if self.direction == "from" else ends[::-1]
+            return None
+        return answer(self.reading, {"type": kind, **arguments})

@@ -1,0 +1,101 @@
+"""The lens explorer: what a model would say next, in every layer and at every token of a text."""
+
+import traitlets
+from matplotlib.figure import Figure
+
+from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.viz.html.lens_cell import cell_html
+from persimmon_lab.viz.lens import COLUMNS, stream_names, visible
+from persimmon_lab.viz.lens_explorer import explorer
+from persimmon_lab.widgets.explorer import Explorer, in_range, page_files
+from persimmon_lab.widgets.lens.reading import AFTER, CHUNK, Reading, read
+from persimmon_lab.widgets.reading import TEXT
+
+
+class LensExplorer(Explorer):
+    """The logit lens on one text: each cell is the token that a layer would say next, there, if it were the last one.
+
+    Takes the shipped model, or a `model` of yours with its `tokenizer`. Hover over a cell or walk with the arrow keys
+    to see its ten best tokens and how the token that really follows fares from layer to layer; a click or Enter keeps
+    it.
+
+    Each trait may be set from Python too: text, after ("mlp" or "attention": where in a layer the residual stream is
+    read), stream (0 is the embedding, n + 1 layer n) and position. `reading` holds the numbers. A text that cannot be
+    read leaves them as they are and its reason in `error`; in the constructor it raises ValueError.
+    """
+
+    _esm, _css = page_files("lens/widget")
+    after = traitlets.Enum(AFTER, "mlp").tag(sync=True)
+    stream = traitlets.Int(0).tag(sync=True)
+    position = traitlets.Int(0).tag(sync=True)
+
+    def __init__(
+        self,
+        text: str = TEXT,
+        model: PersimmonForCausalLM | None = None,
+        tokenizer: PersimmonTokenizer | None = None,
+    ):
+        self._open(text, model, tokenizer)
+        stream, position = self.reading.discovery()
+        super().__init__(text=text, stream=stream, position=position)
+
+    def details(self, stream: int, position: int) -> str:
+        """The side pane of a cell, in HTML."""
+        return cell_html(self.reading.cell(self.after, stream, position), self._model.config.vocab_size)
+
+    def static(self) -> Figure:
+        """The present choice as one figure, for pages without a kernel: the cells around the chosen one, and it."""
+        reading = self.reading
+        pieces = reading.pieces
+        first = max(0, min(self.position - COLUMNS // 2, len(pieces) - COLUMNS))
+        shown = range(first, min(first + COLUMNS, len(pieces)))
+        window = reading.window(self.after, first, COLUMNS)
+        best = [[reading.piece(token) for token in row] for row in window.best[..., 0].tolist()]
+        cell = reading.cell(self.after, self.stream, self.position)
+        return explorer(
+            best,
+            window.likeliest[..., 0],
+            [pieces[position] for position in shown],
+            [reading.following(position) for position in shown],
+            (self.stream, self.position - first),
+            cell,
+            f"{cell.place}, after {visible(cell.read)} ({self.position})",
+        )
+
+    def __repr__(self) -> str:
+        streams, positions = self.reading.shape
+        name = stream_names(streams)[self.stream]
+        return (
+            f"LensExplorer({positions} tokens, {streams - 1} layers, after {self.after}, {name}, token {self.position})"
+        )
+
+    @traitlets.validate("stream", "position")
+    def _in_range(self, proposal: dict) -> int:
+        streams, positions = self.reading.shape
+        return in_range(proposal, {"stream": streams, "position": positions})
+
+    def _reading_of(self, text: str) -> Reading:
+        return read(self._model, self._tokenizer, text)
+
+    def _begin(self) -> None:
+        self.stream, self.position = self.reading.discovery()
+
+    def _answer_to(self, kind: str, arguments: dict) -> tuple[dict, list]:
+        answers = {"whole": self._whole, "window": self._window, "cell": self._cell}
+        return answers[kind](**{name: value for name, value in arguments.items() if name != "key"}), []
+
+    def _whole(self) -> dict:
+        return {"tokens": self.reading.pieces, "streams": stream_names(self.reading.shape[0]), "chunk": CHUNK}
+
+    def _window(self, after: str, first: int) -> dict:
+        """Cells from `first` on, a row for each state of the stream: [piece, its probability, whether it follows]."""
+        window = self.reading.window(after, first)
+        cells = [
+            [(self.reading.piece(token), share, int(rank == 1)) for token, share, rank in zip(*row)]
+            for row in zip(window.best[..., 0].tolist(), window.likeliest[..., 0].tolist(), window.rank.tolist())
+        ]
+        return {"cells": cells}
+
+    def _cell(self, after: str, stream: int, position: int) -> dict:
+        return {"html": cell_html(self.reading.cell(after, stream, position), self._model.config.vocab_size)}

@@ -1,0 +1,1 @@
+"""A figure under a handful of controls."""

@@ -1,0 +1,174 @@
+"""The gain explorer: what becomes of a head's scores and attention as queries and keys grow, with and without norm."""
+
+import functools
+import html
+from dataclasses import dataclass
+
+import ipywidgets
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from persimmon_lab.attention import attention_pattern, attention_scores, causal_mask
+from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.numerics.bounds import layer_bound
+from persimmon_lab.rotary import apply_rotary, rotary_tables
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.trace.capture import capture
+from persimmon_lab.viz.scores import explorer
+from persimmon_lab.widgets.pictures import WIDTH, as_png, with_picture
+from persimmon_lab.widgets.reading import TEXT, given_or_shipped
+
+GAINS = tuple(2.0 ** (power / 2) for power in range(-6, 9))  # 1/8 to 16
+LONGEST = 512  # tokens: every gain of a head is a matrix of their square
+CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": f"{WIDTH}px", "grid_gap": "2px 24px"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the controls say. Layers and heads count from 0."""
+
+    layer: int = 6
+    head: int = 3
+    gain: float = 1.0
+    norm: bool = True
+
+
+class Bench:
+    """A model, a text, and the queries and keys that each layer had before its norm when the model read the text.
+
+    A gain multiplies these, as if it multiplied the weights and biases that make them; the layers before are left
+    alone, so that one layer is looked at in isolation.
+    """
+
+    def __init__(self, model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str):
+        ids = tokenizer(text, return_tensors="pt").input_ids[:, :LONGEST]
+        self.layers = [layer.self_attn for layer in model.model.layers]
+        self.bounds = [layer_bound(attention) for attention in self.layers]
+        self.tokens = [piece.replace("\n", "⏎") for piece in tokenizer.convert_ids_to_tokens(ids[0].tolist())]
+        trace = capture(model, ids, only=["q_layernorm:input", "k_layernorm:input"])
+        self.queries, self.keys = (trace.stacked(f"{side}_layernorm:input").float().cpu() for side in ("q", "k"))
+        length = ids.shape[1]
+        positions = rearrange(torch.arange(length), "position -> 1 position")
+        self.cos, self.sin = rotary_tables(positions, model.config, length, torch.float32)
+        self.mask = causal_mask(None, length, length, torch.float32, torch.device("cpu"))
+        self.visible = self.mask[0, 0] == 0
+        self.sweep = functools.cache(self._sweep)
+
+    @torch.no_grad()
+    def scores(self, settings: Settings) -> Float[Tensor, "query key"]:
+        """The head's scores, masked, after the gain, with or without the norm, and after rotation."""
+        attention = self.layers[settings.layer]
+        sides = []
+        for vectors, norm in ((self.queries, attention.q_layernorm), (self.keys, attention.k_layernorm)):
+            vectors = settings.gain * vectors[settings.layer, :, [settings.head]]
+            if settings.norm:
+                weight, bias = norm.weight.float().cpu(), norm.bias.float().cpu()
+                vectors = F.layer_norm(vectors, norm.normalized_shape, weight, bias, norm.eps)
+            sides.append(apply_rotary(vectors, self.cos, self.sin))
+        return attention_scores(*sides, self.mask)[0, 0]
+
+    def entropy(self, settings: Settings) -> float:
+        """Of the head's attention in bits, on average over the queries that have a choice."""
+        pattern = attention_pattern(rearrange(self.scores(settings), "query key -> 1 1 query key"))[0, 0, 1:]
+        return float(torch.special.entr(pattern).sum(dim=-1).mean() / torch.log(torch.tensor(2.0)))
+
+    def _sweep(self, layer: int, head: int) -> dict[str, Float[Tensor, "gain"]]:
+        """The entropy at every gain, with and without the norm."""
+        return {
+            name: torch.tensor([self.entropy(Settings(layer, head, gain, norm)) for gain in GAINS])
+            for name, norm in (("with the norm", True), ("without the norm", False))
+        }
+
+
+def told(bench: Bench, settings: Settings) -> str:
+    """In a sentence, what the figure shows."""
+    scores = bench.scores(settings)
+    largest = float(scores[bench.visible].abs().max())
+    sharpest = float(scores.softmax(dim=-1)[1:].amax(dim=-1).mean())
+    side = "with" if settings.norm else "without"
+    return (
+        f"Layer {settings.layer}, head {settings.head}, queries and keys × {settings.gain:.3g}, {side} the norm: "
+        f"largest score {largest:,.1f} (bound with the norm {bench.bounds[settings.layer]:.1f}), entropy "
+        f"{bench.entropy(settings):.2f} bits, on average {sharpest:.0%} of a query's attention on one key."
+    )
+
+
+def render(bench: Bench, settings: Settings, name: str) -> Figure:
+    """What the explorer shows: scores and bound, entropy by gain, and the head's pattern."""
+    scores = bench.scores(settings)
+    pattern = attention_pattern(rearrange(scores, "query key -> 1 1 query key"))[0, 0]
+    largest = bench.scores(Settings(settings.layer, settings.head, GAINS[-1], norm=False))[bench.visible].abs().max()
+    bound = bench.bounds[settings.layer]
+    return explorer(
+        scores[bench.visible],
+        bound,
+        pattern,
+        bench.tokens,
+        GAINS,
+        bench.sweep(settings.layer, settings.head),
+        settings.gain,
+        settings.norm,
+        widest=1.1 * max(float(largest), bound),
+        title=f"{name}, layer {settings.layer}, head {settings.head}: queries and keys × {settings.gain:.3g}, "
+        f"{'with' if settings.norm else 'without'} the norm",
+    )
+
+
+class GainExplorer(ipywidgets.VBox):
+    """Move the gain on queries and keys, switch the norm off and on, and watch one head's scores and attention.
+
+    Takes the shipped model, or a `model` of yours with its `tokenizer`; runs it once, over `text`. `name` is how the
+    figures call the model; `explorer.settings` is what they show.
+    """
+
+    def __init__(
+        self,
+        model: PersimmonForCausalLM | None = None,
+        tokenizer: PersimmonTokenizer | None = None,
+        text: str = TEXT,
+        name: str = "persimmon-mini",
+        settings: Settings | None = None,
+    ):
+        model, tokenizer = given_or_shipped(model, tokenizer)
+        self.bench, self.name = Bench(model, tokenizer, text), name
+        config, start = model.config, settings or Settings()
+        layers, heads = config.num_hidden_layers, config.num_attention_heads
+        self.gain = ipywidgets.SelectionSlider(
+            options=[(f"× {gain:.3g}", gain) for gain in GAINS], value=start.gain, description="gain"
+        )
+        self.norm = ipywidgets.Checkbox(start.norm, description="with the norm on queries and keys", indent=False)
+        self.layer = ipywidgets.IntSlider(start.layer, 0, layers - 1, description="layer")
+        self.head = ipywidgets.IntSlider(start.head, 0, heads - 1, description="head")
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": f"{WIDTH}px"})
+        self.told = ipywidgets.HTML()
+        controls = (self.gain, self.norm, self.layer, self.head)
+        for control in controls:
+            control.observe(self.draw, "value")
+            control.layout.width = "auto"
+        super().__init__((ipywidgets.GridBox(controls, layout=CONTROLS), self.picture, self.told))
+        self.draw()
+
+    @property
+    def settings(self) -> Settings:
+        """What the controls say now."""
+        return Settings(self.layer.value, self.head.value, self.gain.value, self.norm.value)
+
+    def static(self) -> Figure:
+        """The present choice as one figure, for pages without a kernel."""
+        return render(self.bench, self.settings, self.name)
+
+    def draw(self, _change: object = None) -> None:
+        self.picture.value = as_png(self.static())
+        self.told.value = html.escape(told(self.bench, self.settings))
+
+    def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
+        """The widget, and its figure for pages that cannot run it."""
+        return with_picture(super()._repr_mimebundle_(**kwargs), self.picture.value)
+
+    def __repr__(self) -> str:
+        norm = "with" if self.norm.value else "without"
+        return f"GainExplorer(layer {self.layer.value}, head {self.head.value}, × {self.gain.value:.3g}, {norm} norm)"

@@ -1,0 +1,70 @@
+"""The mark of notebook 12 for a rule accepts one that says where a head looks, and only of a head without a name."""
+
+import pytest
+import torch
+
+import persimmon_lab
+from persimmon_lab.checks import nb12_naming as checks
+from persimmon_lab.trace.heads import detect
+from persimmon_lab.training.evaluate import repeated_rows
+from tests.checks.verdicts import assert_no_answers, assert_right, assert_told
+
+_, TOKENIZER = persimmon_lab.load_mini()
+
+
+def pieces(ids):
+    return TOKENIZER.convert_ids_to_tokens(ids.tolist())
+
+
+def marking(wanted):
+    """A rule that marks every key whose piece is wanted."""
+    return lambda ids: torch.tensor([wanted(piece) for piece in pieces(ids)]).repeat(len(ids), 1)
+
+
+def punctuation(piece):
+    """Ends with a mark, as the start of a document does: |ENDOFTEXT|."""
+    return piece[-1] in '.,?!:;)"|'
+
+
+def back(*offsets):
+    return lambda ids: sum(torch.ones(len(ids), len(ids)).tril(-each).triu(-each) for each in offsets) > 0
+
+
+def test_a_rule_for_a_head_without_a_name():
+    found = assert_right(checks.name_a_head, marking(punctuation))
+    assert "head 2.4 looks where your rule says, with 76% in the chat" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (back(1), "3.7 (87% in the chat, 86% in the verse, 89% in the code), is one of the previous-token heads"),
+        (back(1, 2, 3), "is one of the previous-token heads"),
+        (marking(lambda piece: True), "it marks 100% of the keys"),
+        (marking(lambda piece: piece == "▁the"), "of the queries look; say it of a third at least"),
+        (marking(lambda piece: piece == "\n"), "not with half of its attention everywhere"),
+        (back(0), "not with half of its attention everywhere"),
+        (lambda ids: torch.zeros(len(ids), len(ids)).bool(), "it says where 0% of the queries look"),
+        (lambda ids: ids.nowhere, "✗ not yet: in the chat it stopped with AttributeError: "),
+    ],
+)
+def test_rules_that_are_not_enough_are_told_why(rule, told):
+    assert_told(checks.name_a_head, rule, told)
+
+
+def test_marks_in_the_future_do_not_count():
+    def with_the_future(ids):
+        return marking(punctuation)(ids) | torch.ones(len(ids), len(ids)).triu(1).bool()
+
+    assert repr(checks.name_a_head(with_the_future)) == repr(checks.name_a_head(marking(punctuation)))
+
+
+def test_the_names_are_those_that_the_detectors_give():
+    model, _ = persimmon_lab.load_mini()
+    found = detect(model, repeated_rows(4096, 261, period=40, rows=8, seed=0), draws=20)
+    assert tuple(found["previous token"].standing_out()) == checks.PREVIOUS
+    assert set(found["induction"].standing_out()) == set(checks.INDUCTION)
+
+
+def test_an_answer_that_is_no_answer():
+    assert_no_answers(checks.name_a_head)

@@ -1,0 +1,458 @@
+"""The commands, run as a user runs them, beside the library they stand on."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonTokenizer, load_mini
+from persimmon_lab.checkpoints import shards
+from persimmon_lab.cli import app, chat, doctor, generate, train
+from persimmon_lab.cli.options import choose_device, decoding_settings
+
+VOCABULARY = Path(__file__).parents[1] / "fixtures" / "tokenizer" / "tokenizer.model"
+CONTEXT = 128
+PROMPT = "human: Hey, what should I eat?"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return PersimmonTokenizer(VOCABULARY)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = PersimmonConfig.tiny(
+        vocab_size=len(tokenizer), initializer_range=0.2, max_position_embeddings=CONTEXT, **ids
+    )
+    return PersimmonForCausalLM(config, torch.Generator().manual_seed(0)).eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def run():
+    """run("generate", "text", input="") -> its exit_code, stdout and stderr."""
+    return lambda *arguments, **options: CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+
+
+def written(model, tokenizer, prompt_ids, **settings) -> str:
+    """What the model writes after a prompt, through `generate` and by decoding everything at once."""
+    ids = model.generate(prompt_ids, **settings)[0]
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    return shown(text[len(tokenizer.decode(prompt_ids[0], skip_special_tokens=True)) :])
+
+
+def shown(text: str) -> str:
+    """Without the newline at the end, and without the unfinished characters before it, which a stream leaves out."""
+    return text.removesuffix("\n").rstrip("\ufffd")
+
+
+# generate
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ([], {}),
+        (["--temperature", 0.7, "--seed", 3], {"do_sample": True, "temperature": 0.7, "seed": 3}),
+        (["--top-k", 5, "--seed", 3], {"do_sample": True, "top_k": 5, "seed": 3}),
+        (["--repetition-penalty", 2], {"repetition_penalty": 2.0}),
+        (["--dtype", "float32", "--device", "cpu", "--temperature", 0], {}),
+    ],
+    ids=str,
+)
+def test_generate_writes_what_the_model_generates(run, checkpoint, model, tokenizer, options, settings):
+    result = run("generate", PROMPT, "-m", checkpoint, "--max-new-tokens", 20, *options)
+    prompt_ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    expected = written(model, tokenizer, prompt_ids, max_new_tokens=20, **settings)
+    assert (result.exit_code, shown(result.stdout), result.stderr) == (0, expected, "")
+
+
+def test_the_shipped_model_is_the_default(run):
+    prompt = "Shall I compare thee"
+    mini, pieces = load_mini("auto")
+    expected = written(mini, pieces, pieces(prompt, return_tensors="pt").input_ids, max_new_tokens=12)
+    assert shown(run("generate", prompt, "--max-new-tokens", 12).stdout) == expected
+
+
+def test_generate_reads_the_standard_input(run, checkpoint):
+    piped = run("generate", "-", "-m", checkpoint, "--max-new-tokens", 9, input=PROMPT + "\n")
+    assert piped.stdout == run("generate", PROMPT, "-m", checkpoint, "--max-new-tokens", 9).stdout
+
+
+def test_generate_in_the_chat_format(run, checkpoint, model, tokenizer):
+    result = run("generate", "Hey?", "--chat", "-m", checkpoint, "--max-new-tokens", 9)
+    prompt_ids = tokenizer("human: Hey?\n\nadept:", return_tensors="pt").input_ids
+    assert shown(result.stdout) == written(model, tokenizer, prompt_ids, max_new_tokens=9).lstrip()
+
+
+def test_answers_end_where_the_human_s_next_turn_would_begin(run, checkpoint, monkeypatch):
+    asked = []
+
+    def stream(model, tokenizer, prompt_ids, **settings):
+        asked.append(settings["stop_strings"])
+        return iter(())
+
+    for command in (generate, chat):
+        monkeypatch.setattr(command, "stream", stream)
+    run("generate", "Hey?", "--chat", "--stop", "END", "-m", checkpoint)
+    run("chat", "-m", checkpoint, input="Hey?\n")
+    assert asked == [["END", "\n\nhuman:"], "\n\nhuman:"]
+
+
+def test_generate_ends_before_a_stop_string(run, checkpoint):
+    whole = run("generate", PROMPT, "-m", checkpoint, "--max-new-tokens", 20).stdout
+    stop = whole[8:11]
+    result = run("generate", PROMPT, "-m", checkpoint, "--max-new-tokens", 20, "--stop", "never", "--stop", stop)
+    assert result.stdout == whole[: whole.index(stop)] + "\n"
+
+
+def test_generate_fills_the_context_by_default(run, checkpoint, model, tokenizer):
+    result = run("generate", PROMPT, "-m", checkpoint)
+    prompt_ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    assert shown(result.stdout) == written(model, tokenizer, prompt_ids, max_length=CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "there/is/none"], "neither a folder nor a hub id"),
+        (["--max-new-tokens", 2000], "2000 new ones"),
+        (["--dtype", "float17"], "float17"),
+        (["--device", "warp"], "warp"),
+        (["--repetition-penalty", 0], "repetition_penalty=0"),
+    ],
+)
+def test_mistakes_are_one_line(run, checkpoint, arguments, message):
+    result = run("generate", PROMPT, "-m", checkpoint, *arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("persimmon-lab: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["generate"], ["generate", "x", "--top-p", 3], ["generate", "x", "--colour"], ["dance"], ["train", "maxi"]],
+)
+def test_command_lines_without_sense_exit_with_2(run, arguments):
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_mistake_in_a_fresh_process():
+    """As above, with nothing imported by other tests; and the commands start without what only notebooks need."""
+    program = (
+        "import sys; from persimmon_lab.cli import app\n"
+        "heavy = [name for name in ('matplotlib', 'transformers', 'ipywidgets', 'IPython') if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+        "app(['generate', 'x', '-m', 'there/is/none'])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith("persimmon-lab: 'there/is/none' is neither a folder nor a hub id")
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({}, {}),
+        ({"seed": 1}, {"seed": 1, "do_sample": True}),
+        ({"temperature": 0.0, "top_k": 3, "seed": 1}, {"do_sample": False}),
+        ({"top_p": 0.5, "repetition_penalty": 1.1}, {"top_p": 0.5, "do_sample": True, "repetition_penalty": 1.1}),
+        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+    ],
+)
+def test_options_to_settings(given, settings):
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    assert decoding_settings(**{name: given.get(name) for name in names}) == settings
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="'cuda:1' was asked for.*no CUDA device"):
+        choose_device("cuda:1")
+
+
+# chat
+
+
+@pytest.fixture
+def prompts(monkeypatch, tokenizer):
+    """The prompts that a chat asks the model, as text; its answers are " one", " two", ... and "!" interrupts it."""
+    seen = []
+    answers = iter([" one", " two", " three", " four", " five"])
+
+    def stream(model, tokenizer, prompt_ids, **settings):
+        seen.append(tokenizer.decode(prompt_ids[0], skip_special_tokens=True))
+        yield SimpleNamespace(text=next(answers))
+        if "!" in seen[-1].rsplit("human:", 1)[-1]:
+            raise KeyboardInterrupt
+        yield SimpleNamespace(text=".")
+
+    monkeypatch.setattr(chat, "stream", stream)
+    return seen
+
+
+def test_chat_remembers_its_turns_until_reset(run, checkpoint, prompts):
+    result = run("chat", "-m", checkpoint, input="Hi\n\nAnd?\n/reset\nHi again\n/quit\nunheard\n")
+    assert (result.exit_code, result.stdout) == (0, "one.\ntwo.\nthree.\n")
+    assert prompts == [
+        "human: Hi\n\nadept:",
+        "human: Hi\n\nadept: one.\n\nhuman: And?\n\nadept:",
+        "human: Hi again\n\nadept:",
+    ]
+
+
+def test_chat_ends_with_its_input_and_knows_its_commands(run, checkpoint, prompts):
+    result = run("chat", "-m", checkpoint, input="/dance\nHi")
+    assert (result.exit_code, result.stdout) == (0, "one.\n")
+    assert "/dance is no command" in result.stderr
+
+
+def test_ctrl_c_ends_the_answer_and_not_the_program(run, checkpoint, prompts):
+    result = run("chat", "-m", checkpoint, input="Stop!\nAnd?\n")
+    assert (result.exit_code, result.stdout) == (0, "one\ntwo.\n")
+    assert prompts[1] == "human: Stop!\n\nadept: one\n\nhuman: And?\n\nadept:"
+
+
+def test_chat_forgets_the_oldest_exchanges_first(model, tokenizer, capsys):
+    def turns(count):
+        roles = ["human", "adept"] * count
+        return [
+            {"role": role, "content": f"turn {index} of the talk"} for index, role in enumerate(roles[: 2 * count - 1])
+        ]
+
+    lengths = {count: len(tokenizer.apply_chat_template(turns(count))) for count in range(1, 5)}
+    assert lengths[4] < CONTEXT - 10
+    whole, ids = chat.fit_conversation(model, tokenizer, turns(4), CONTEXT - lengths[4])
+    assert (whole, ids.shape[1]) == (turns(4), lengths[4])
+    kept, ids = chat.fit_conversation(model, tokenizer, turns(4), CONTEXT - lengths[4] + 1)
+    assert kept == turns(4)[2:]
+    assert ids[0].tolist() == tokenizer.apply_chat_template(turns(4)[2:])
+    assert "oldest 1 exchange" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="room for 1$"):
+        chat.fit_conversation(model, tokenizer, turns(4), CONTEXT - 1)
+
+
+def test_a_question_that_is_too_long_is_refused_and_the_chat_goes_on(run, checkpoint, prompts):
+    result = run("chat", "-m", checkpoint, input="word " * 200 + "\nHi\n")
+    assert (result.exit_code, result.stdout) == (0, "one.\n")
+    assert "the context has room for 96" in result.stderr
+    assert prompts == ["human: Hi\n\nadept:"]
+
+
+def test_a_chat_with_the_model_itself(run, checkpoint, model, tokenizer):
+    """Greedy: the answers are what `generate` gives; sampled: the seed repeats the conversation, answers differ."""
+    result = run("chat", "-m", checkpoint, "--max-new-tokens", 8, "--temperature", 0, input="Hi\n")
+    prompt_ids = tokenizer("human: Hi\n\nadept:", return_tensors="pt").input_ids
+    assert shown(result.stdout) == written(model, tokenizer, prompt_ids, max_new_tokens=8).lstrip()
+    sampled = [
+        run("chat", "-m", checkpoint, "--max-new-tokens", 8, "--seed", 1, input="Hi\n/reset\nHi\n") for _ in "ab"
+    ]
+    assert sampled[0].stdout == sampled[1].stdout
+    first, second = sampled[0].stdout.splitlines()
+    assert first != second
+
+
+# inspect
+
+
+def test_inspect_counts_what_is_there(run, checkpoint, model, monkeypatch):
+    def read(*arguments, **options):
+        raise AssertionError("inspect read a weight")
+
+    monkeypatch.setattr(shards.WeightFile, "read", read)
+    report = json.loads(run("inspect", checkpoint, "--json", "--context", 50, "--batch", 3).stdout)
+    parameters = model.num_parameters()
+    assert (report["parameters"], report["expected_parameters"]) == (parameters, parameters)
+    assert {t["name"]: t["shape"] for t in report["tensors"]} == {
+        name: list(tensor.shape) for name, tensor in model.state_dict().items()
+    }
+    assert sum(tensor["bytes"] for tensor in report["tensors"]) == 4 * parameters
+    cache = 2 * 2 * 64 * 50 * 3  # keys and values, layers, hidden, positions, rows
+    activations = 2 * 17 * 64 * 50 * 3  # 5 times the hidden size and 3 times the MLP's a position
+    assert report["memory"]["bfloat16"] == {
+        "weights": 2 * parameters,
+        "cache": 2 * cache,
+        "total": 2 * parameters + 2 * cache,
+        "activations": activations,
+        "peak": 2 * parameters + 2 * cache + activations,
+    }
+    assert report["memory"]["float32"]["total"] == 4 * parameters + 4 * cache
+    assert report["config"]["hidden_size"] == 64
+    assert report["dtypes"] == ["float32"]
+
+
+def test_inspect_prints_tables(run, checkpoint, model):
+    output = run("inspect", checkpoint).stdout
+    assert f"{model.num_parameters():,} parameters, float32" in output
+    assert "Memory for 1 x 128 positions" in output
+    assert "model.layers.*.self_attn.query_key_value.weight" in output
+    assert "2 x 49.2 kB" in output
+    assert "model.layers.1.self_attn.query_key_value.weight" in run("inspect", checkpoint, "--all").stdout
+
+
+def test_inspect_a_configuration_without_weights(run, tmp_path):
+    PersimmonConfig.persimmon_8b().save_pretrained(tmp_path)
+    report = json.loads(run("inspect", tmp_path, "--json").stdout)
+    assert (report["parameters"], report["tensors"]) == (9_397_175_296, [])
+    assert report["memory"]["bfloat16"] == {
+        "weights": 18_794_350_592,
+        "cache": 9_663_676_416,
+        "total": 28_458_027_008,
+        "activations": 2_281_701_376,
+        "peak": 30_739_728_384,
+    }
+    assert "no weights" in run("inspect", tmp_path).stdout
+
+
+def test_inspect_shows_names_as_they_are(run, tmp_path):
+    config = PersimmonConfig.tiny()
+    config.extra["[red]note"] = "[bold]x"
+    config.save_pretrained(tmp_path)
+    assert "[red]note" in run("inspect", tmp_path).stdout
+
+
+def test_inspect_says_what_it_cannot_read(run, tmp_path):
+    assert "no config.json" in run("inspect", tmp_path).stderr
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    result = run("inspect", tmp_path)
+    assert result.exit_code == 1
+    assert "llama" in result.stderr
+
+
+# doctor
+
+
+@pytest.fixture
+def mini(monkeypatch, model, tokenizer):
+    monkeypatch.setattr(doctor, "load_mini", lambda: (model, tokenizer))
+
+
+def test_doctor_is_content_with_a_machine_that_works(run, mini):
+    result = run("doctor")
+    assert result.exit_code == 0, result.stdout
+    assert f"fine     torch                    {torch.__version__}" in result.stdout
+    assert "tokens a second" in result.stdout
+    assert "broken" not in result.stdout
+
+
+def test_doctor_fails_without_the_shipped_model(run, monkeypatch):
+    def load():
+        raise ValueError("model.safetensors is not whole")
+
+    monkeypatch.setattr(doctor, "load_mini", load)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "broken   persimmon-mini           model.safetensors is not whole" in result.stdout
+
+
+def test_doctor_notices_what_is_wrong_and_what_is_missing(run, mini, monkeypatch):
+    monkeypatch.setattr(doctor, "installed", lambda name: None if name in ("einops", "voila") else "1.0")
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "broken   einops                   pip install einops" in result.stdout
+    assert "missing  voila                    pip install 'persimmon-lab[web]'" in result.stdout
+
+    monkeypatch.setattr(doctor, "installed", lambda name: "1.0")
+    monkeypatch.setattr(doctor, "try_product", lambda device, dtype: (0.5 if dtype == torch.bfloat16 else 0.0, 1e9))
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "broken   bfloat16 on cpu" in result.stdout
+    assert "fine     float32 on cpu" in result.stdout
+
+
+def test_what_will_fit_by_hand():
+    """9,397,175,296 parameters; 589,824 bytes of bfloat16 cache and 139,264 of activations a position."""
+    table = doctor.room_table({"cpu": 25_000_000_000})
+    columns = [list(column.cells) for column in table.columns]
+    assert columns == [
+        ["float32", "bfloat16", "int8"],
+        ["40.6 GB", "20.3 GB", "10.9 GB"],
+        ["15.6 GB short", "fits", "fits"],
+        ["61.5 GB", "30.7 GB", "21.3 GB"],
+        ["36.5 GB short", "5.7 GB short", "fits"],
+    ]
+
+
+def test_what_is_spread_out():
+    """403 MB a layer and 34 of its cache (at 2,048 positions); 2.1 GB of embedding and 2.1 of room for the head."""
+    [line] = doctor.spread({"cuda:0": 16_000_000_000, "cpu": 20_000_000_000})
+    assert line == "Persimmon-8B in bfloat16, 2,048 tokens, spread out: 25 layers on cuda:0, 11 layers on cpu"
+    assert list(doctor.spread({"cpu": 99_000_000_000})) == []
+    assert list(doctor.spread({"cuda:0": 80_000_000_000, "cpu": 1})) == []
+
+
+# train
+
+
+def test_train_mini_passes_its_options_on(run, monkeypatch, tmp_path):
+    asked = {}
+
+    def train_mini(workdir, out, **settings):
+        asked.update(workdir=workdir, out=out, **settings)
+
+    monkeypatch.setattr(train, "train_mini", train_mini)
+    result = run("train", "mini", "--workdir", tmp_path / "work", "--steps", 7, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    cpu = torch.device("cpu")
+    usual = {"steps": 7, "device": cpu, "dtype": None, "start": None, "first_step": 0}
+    assert asked == {"workdir": tmp_path / "work", "out": tmp_path / "out", **usual}
+    result = run("train", "mini", "--device", "meta", "--dtype", "bfloat16", "--start", tmp_path, "--first-step", 500)
+    assert result.exit_code == 0, result.stderr
+    assert asked["device"] == torch.device("meta") and asked["dtype"] == torch.bfloat16
+    assert (asked["start"], asked["first_step"]) == (tmp_path, 500)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nowhere"])
+def test_training_on_a_device_that_is_not_there_is_told_in_a_line(run, device):
+    result = run("train", "mini", "--device", device)
+    assert result.exit_code == 1 and result.stderr.startswith(f"persimmon-lab: --device {device}: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_train_on_files_of_ones_own(run, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text(
+        "\n\n".join(f"The {word} sat on the mat and said so." * 9 for word in ["cat", "dog", "hen", "fox", "owl"] * 9)
+    )
+    sizes = ["--layers", 1, "--hidden", 32, "--context", 32, "--vocabulary", 400, "--steps", 2]
+    result = run("train", notes, *sizes, "--out", tmp_path / "own")
+    assert result.exit_code == 0, result.stderr
+    model = PersimmonForCausalLM.from_pretrained(tmp_path / "own")
+    tokenizer = PersimmonTokenizer.from_pretrained(tmp_path / "own")
+    assert (model.config.num_hidden_layers, model.config.hidden_size) == (1, 32)
+    assert model.config.vocab_size == len(tokenizer) <= 400
+    assert result.stdout.strip() and (tmp_path / "own" / "loss.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"\xff\xfe no text", [], "is not UTF-8 text: .* at byte 0"),
+        (b"too little", [], "too little text"),
+        (b"one part.\n\nanother part.\n\n" * 200, ["--hidden", 40, "--context", 8000], "too few for rows of 8000"),
+    ],
+)
+def test_texts_that_will_not_do_are_told_in_a_line(run, tmp_path, content, options, message):
+    (tmp_path / "notes.txt").write_bytes(content)
+    result = run("train", tmp_path / "notes.txt", "--vocabulary", 400, *options, "--out", tmp_path / "own")
+    assert result.exit_code == 1 and re.search(message, result.stderr), result.stderr
+    assert result.stderr.count("\n") == 1
