@@ -206,6 +206,10 @@ def test_one_row_then_three_then_one(tiny_model, untraced, monkeypatch, engine):
         assert torch.equal(model.generate(ids, max_new_tokens=9, engine=engine), wanted)
 
 
+# A processor without VNNI rounds the rows of x to 7 bits instead of 8 (`Int8Linear`).
+COARSER = 1 if torch.cpu._is_vnni_supported() else 2
+
+
 def test_half_precision_and_int8_agree_mostly(tiny_model):
     """Where the engines round differently, so do they choose; how often is measured in benchmarks/speed.py."""
     model = tiny_model()
@@ -214,7 +218,7 @@ def test_half_precision_and_int8_agree_mostly(tiny_model):
     for kind, share in ((Int8Linear, 0.8), (Int8WeightLinear, 0.8)):
         logits = FastRunner(model, kind)(prompt(8, 40), logits_to_keep=0).logits
         error = (logits - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
-        assert 1e-4 < error < 0.06, f"{kind.__name__} is off by {error:.3f}"
+        assert 1e-4 < error < 0.06 * (COARSER if kind is Int8Linear else 1), f"{kind.__name__} is off by {error:.3f}"
         assert (logits.argmax(-1) == wanted.argmax(-1)).float().mean() > share
 
 
@@ -515,7 +519,9 @@ def test_the_layout_follows_the_rows_and_only_one_is_kept():
     assert [packed.best_kind(wide, rows) for rows in (1, 2)] == [OneRowLinear, PackedLinear]
     assert OneRowLinear.rows == 1 < PackedLinear.rows
     assert packed.best_kind(nn.Linear(4, 4, device="meta"), 1) is packed.best_kind(narrow.double(), 2) is PlainLinear
-    assert packed.best_kind(narrow.float(), 1) is packed.best_kind(wide.to(torch.bfloat16), 1) is PackedLinear
+    assert packed.best_kind(narrow.float(), 1) is PackedLinear
+    half = PackedLinear if can_pack(torch.bfloat16) else PlainLinear
+    assert packed.best_kind(wide.to(torch.bfloat16), 1) is half
     wide, x = wide.to(torch.float32), torch.randn(3, 1024)
     held = {kind: laid_out(wide, kind) for kind in (Int8WeightLinear, OneRowLinear, PackedLinear)}
     assert torch.allclose(held[OneRowLinear](x), held[PackedLinear](x), atol=1e-5)
@@ -562,7 +568,7 @@ def test_products(rows, bias, relu, dtype):
         (PackedLinear, weight, 1e-5),
         (OneRowLinear, weight, 1e-5),
         (Int8WeightLinear, rounded, 1e-5),
-        (Int8Linear, rounded, 0.03),
+        (Int8Linear, rounded, 0.03 * COARSER),
     ):
         if issubclass(kind, PackedLinear) and not can_pack(dtype):
             continue
