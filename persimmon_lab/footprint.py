@@ -1,4 +1,4 @@
-"""Bytes that a forward pass needs besides the weights, and bytes that are free."""
+"""Bytes that a forward pass needs besides the weights, bytes that are free, and bytes as people read them."""
 
 import re
 from pathlib import Path
@@ -41,6 +41,15 @@ def activation_bytes(
     checked = 1 if dtype == torch.float32 else torch.float32.itemsize + 1
     logits = config.vocab_size * (kept * dtype.itemsize + batch * checked)
     return max(layer, 4 * hidden * rows * dtype.itemsize + logits)
+
+
+def in_bytes(size: int | float, _: object = None) -> str:
+    """1_540_000_000 -> "1.54 GB": powers of a thousand, as memory and disks are sold, and three digits at the most. The
+    second argument is the place of a tick, for matplotlib."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size:.3g} bytes"
 
 
 def free_memory() -> dict[Device, int]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from persimmon_lab import PersimmonConfig, footprint
-from persimmon_lab.footprint import activation_bytes, cache_bytes, free_memory
+from persimmon_lab.footprint import activation_bytes, cache_bytes, free_memory, in_bytes
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,19 @@ def test_free_memory_of_a_made_up_system(monkeypatch, tmp_path, limit, expected,
     free = free_memory()
     assert free == {f"cuda:{index}": 10 + index for index in range(gpus)} | expected
     assert list(free)[:gpus] == [f"cuda:{index}" for index in range(gpus)]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (1536, "1.54 kB"),
+        (8_400_000, "8.4 MB"),
+        (18_800_000_000, "18.8 GB"),
+        (1.5e12, "1.5 TB"),
+    ],
+)
+def test_bytes_for_people(size, text):
+    assert in_bytes(size) == text

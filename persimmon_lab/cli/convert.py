@@ -19,7 +19,7 @@ from persimmon_lab.adept.published import recognise
 from persimmon_lab.adept.verify import verify as compare
 from persimmon_lab.checkpoints import hub
 from persimmon_lab.checkpoints.settings import DTYPES
-from persimmon_lab.cli.inspect import readable
+from persimmon_lab.footprint import in_bytes
 from persimmon_lab.mini import MINI
 
 COLUMNS = (
@@ -105,7 +105,7 @@ def summary(release: OpenRelease, out: Path, published: str | None, verified: bo
     config = release.config
     if published:
         yield f"{release.source} has the md5 of {published}, as Adept published it"
-    yield f"{out}: {release.parameters:,} parameters, {config.torch_dtype}, {readable(release.nbytes)}"
+    yield f"{out}: {release.parameters:,} parameters, {config.torch_dtype}, {in_bytes(release.nbytes)}"
     yield (
         f"{config.num_hidden_layers} layers, {config.num_attention_heads} heads of {config.head_dim}, hidden "
         f"{config.hidden_size}, MLP {config.intermediate_size}, vocabulary {config.vocab_size}, context "

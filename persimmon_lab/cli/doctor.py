@@ -14,10 +14,10 @@ import torch
 import typer
 from rich.table import Table
 
-from persimmon_lab.cli.inspect import plain_console, readable
+from persimmon_lab.cli.inspect import plain_console
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.memory import memory_plan, weight_bytes
-from persimmon_lab.footprint import Device, free_memory
+from persimmon_lab.footprint import Device, free_memory, in_bytes
 from persimmon_lab.mini import load_mini
 
 FINE, MISSING, BROKEN = "fine", "missing", "broken"
@@ -91,11 +91,11 @@ def devices(places: dict[Device, int]) -> Iterator[Finding]:
     yield Finding("CPU", FINE, f"{os.cpu_count()} cores, {threads} threads for torch, {capability}")
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
-        yield Finding(f"cuda:{index}", FINE, f"{card.name}, {readable(card.total_memory)}, {card.major}.{card.minor}")
+        yield Finding(f"cuda:{index}", FINE, f"{card.name}, {in_bytes(card.total_memory)}, {card.major}.{card.minor}")
     if torch.backends.mps.is_available():
         yield Finding("mps", FINE, "Apple GPU")
     for place, free in places.items():
-        yield Finding(f"free memory on {place}", FINE, readable(free))
+        yield Finding(f"free memory on {place}", FINE, in_bytes(free))
 
 
 def arithmetic() -> Iterator[Finding]:
@@ -153,8 +153,8 @@ def room_table(places: dict[Device, int]) -> Table:
         for context in CONTEXTS:
             plan = memory_plan(config, computing, context=context)
             needed = weight_bytes(config, weights) + plan.cache + plan.activations
-            cells.append(readable(needed))
-            cells += ["fits" if needed <= free else f"{readable(needed - free)} short" for free in places.values()]
+            cells.append(in_bytes(needed))
+            cells += ["fits" if needed <= free else f"{in_bytes(needed - free)} short" for free in places.values()]
         table.add_row(name, *cells)
     return table
 

@@ -20,6 +20,7 @@ from persimmon_lab.checkpoints.settings import read_config
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.memory import memory_plan, parameter_counts
+from persimmon_lab.footprint import in_bytes
 from persimmon_lab.mini import MINI
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -120,7 +121,7 @@ def tensor_table(tensors: list[StoredTensor], every: bool) -> Table:
     table.add_column("size", justify="right")
     for (name, shape, dtype), count in layers.items():
         times = f"{count} x " if count > 1 else ""
-        table.add_row(name, " x ".join(map(str, shape)), dtype, times + readable(sizes[name, shape, dtype]))
+        table.add_row(name, " x ".join(map(str, shape)), dtype, times + in_bytes(sizes[name, shape, dtype]))
     return table
 
 
@@ -129,18 +130,9 @@ def memory_table(memory: dict[str, dict[str, int]], context: int, batch: int) ->
     for column in MEMORY_COLUMNS:
         table.add_column(column, justify="right")
     for dtype, plan in memory.items():
-        table.add_row(dtype, *(readable(plan[column]) for column in MEMORY_COLUMNS))
+        table.add_row(dtype, *(in_bytes(plan[column]) for column in MEMORY_COLUMNS))
     return table
 
 
 def any_layer(name: str) -> str:
     return re.sub(r"\blayers\.\d+\.", "layers.*.", name)
-
-
-def readable(size: int | float) -> str:
-    """Bytes in decimal units, as memory and disks are sold: 18.8 GB."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from persimmon_lab.footprint import activation_bytes, cache_bytes, free_memory
+from persimmon_lab.footprint import activation_bytes, cache_bytes, free_memory, in_bytes
 from persimmon_lab.generation_config import GenerationConfig
 
 
@@ -51,9 +51,9 @@ def require_memory(
     held = 0 if cache is None else sum(tensor.nbytes for pair in cache for tensor in pair)
     total = sum(needed.values()) - min(held, needed["cache"])
     if total > free:
-        parts = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in needed.items())
+        parts = ", ".join(f"{name} {in_bytes(size)}" for name, size in needed.items())
         raise MemoryError(
             f"{batch} prompts of {width} tokens and {new_tokens} new ones, {config.num_return_sequences} answers and "
-            f"{config.num_beams} beams each, need about {total / 1e9:.2f} GB ({parts}), and {model.device} has "
-            f"{free / 1e9:.2f} GB free; use fewer rows, beams or tokens, a prefill_chunk_size, or a smaller dtype"
+            f"{config.num_beams} beams each, need about {in_bytes(total)} ({parts}), and {model.device} has "
+            f"{in_bytes(free)} free; use fewer rows, beams or tokens, a prefill_chunk_size, or a smaller dtype"
         )

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from persimmon_lab.footprint import free_memory
+from persimmon_lab.footprint import free_memory, in_bytes
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
 from persimmon_lab.trace.axes import Axes, axes_of, axis_sizes
 from persimmon_lab.trace.names import Site, sites
@@ -86,20 +86,12 @@ def refuse_more_than(limit: int | float, sizes: Mapping[str, int]) -> None:
     if total <= limit:
         return
     largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:LARGEST]
-    names = ", ".join(f"{name} {in_words(sizes[name])}" for name in largest)
+    names = ", ".join(f"{name} {in_bytes(sizes[name])}" for name in largest)
     more = f" and {len(sizes) - len(largest)} more" if len(sizes) > len(largest) else ""
     raise MemoryError(
-        f"{in_words(total)} of activations were asked for and {in_words(limit)} may be kept; the largest are {names}"
+        f"{in_bytes(total)} of activations were asked for and {in_bytes(limit)} may be kept; the largest are {names}"
         f"{more}. Ask for less with only=[...], heads=[...] or positions=[...], or allow more with limit_bytes=..."
     )
-
-
-def in_words(size: int | float) -> str:
-    """1536 -> "1.5 kB"."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:,.1f} {unit}"
-    return f"{size:.0f} bytes"
 
 
 def _length(past: Any) -> int:

@@ -388,7 +388,7 @@ def test_what_will_fit_by_hand():
         ["40.6 GB", "20.3 GB", "10.9 GB"],
         ["15.6 GB short", "fits", "fits"],
         ["61.5 GB", "30.7 GB", "21.3 GB"],
-        ["36.5 GB short", "5.7 GB short", "fits"],
+        ["36.5 GB short", "5.74 GB short", "fits"],
     ]
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from persimmon_lab import DynamicCache, PersimmonForCausalLM, PersimmonForSequenceClassification, PersimmonModel
+from persimmon_lab.footprint import in_bytes
 from persimmon_lab.numerics.islands import keep_in_float32
 from persimmon_lab.trace import sizes
 from persimmon_lab.trace.axes import axes_of
 from persimmon_lab.trace.capture import capture, capturing
 from persimmon_lab.trace.names import sites
 from persimmon_lab.trace.patch import patch
-from persimmon_lab.trace.sizes import default_limit, in_words, kept_bytes
+from persimmon_lab.trace.sizes import default_limit, kept_bytes
 from tests.models import ids, tiny
 
 EVERYTHING = ["*", "*:input"]
@@ -96,7 +97,7 @@ def test_too_much_is_refused_before_anything_runs(monkeypatch):
     with pytest.raises(MemoryError) as refusal:
         capture(model, ids(), limit_bytes=total - 1)
     message = str(refusal.value)
-    assert f"{in_words(total)} of activations were asked for and {in_words(total - 1)} may be kept" in message
+    assert f"{in_bytes(total)} of activations were asked for and {in_bytes(total - 1)} may be kept" in message
     largest = "model.layers.0.mlp.dense_h_to_4h 18.4 kB, model.layers.0.mlp.activations 18.4 kB"
     for part in (largest, "and 38 more. Ask", "only=[...]", "heads=[...]", "positions=[...]", "limit_bytes=..."):
         assert part in message
@@ -158,10 +159,3 @@ def test_by_default_half_of_what_is_free_may_be_kept(monkeypatch):
             model(ids())
     monkeypatch.setattr(sizes, "free_memory", dict)
     assert default_limit(tiny()) == math.inf
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(12, "12 bytes"), (1536, "1.5 kB"), (2.5e6, "2.5 MB"), (4096e9, "4,096.0 GB")]
-)
-def test_sizes_in_words(size, words):
-    assert in_words(size) == words

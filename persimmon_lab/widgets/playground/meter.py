@@ -2,17 +2,9 @@
 
 from typing import Any
 
-from persimmon_lab.footprint import cache_bytes
+from persimmon_lab.footprint import cache_bytes, in_bytes
 from persimmon_lab.generation.prompts import context_limit
 from persimmon_lab.viz.html.tokens import BAR, rgba
-
-
-def in_bytes(count: int) -> str:
-    """Bytes with the unit that leaves at least one digit before the point."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def meter_html(model: Any, positions: int) -> str:
