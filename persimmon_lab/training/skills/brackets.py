@@ -21,17 +21,15 @@ def text(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
     kind of mark."""
     words = DATA["text"]
     prompt, closings = pick(generator, words["starts"]), ""
-
-    def new(part: str) -> str:
-        return drawn_until(lambda: pick(generator, words[part]), lambda piece: piece not in prompt)
-
+    # Nothing is said twice: each piece comes from a pack that is dealt.
+    packs = {part: iter(generator.permutation(words[part]).tolist()) for part in ("bracket", "quote", "quoted")}
     for _ in range(depth):
         if generator.random() < 0.6:
-            opening, lead, content = "(", "", new("bracket")
+            opening = "("
+            prompt += f" ({next(packs['bracket'])}"
         else:
             opening = "'" if closings.strip(")").startswith('"') else '"'
-            lead, content = f" {new('quote')}", new("quoted")
-        prompt += f"{lead} {opening}{content}"
+            prompt += f" {next(packs['quote'])} {opening}{next(packs['quoted'])}"
         closings = CLOSING[opening] + closings
     return prompt, closings, pick(generator, words["after"])
 
@@ -41,10 +39,7 @@ def code(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
     words = DATA["code"]
     prompt, after = pick(generator, words["frames"])
     closings = ")" if prompt.endswith("(") else ""
-
-    def value() -> str:
-        return pick(generator, words["names" if generator.random() < 0.7 else "numbers"])
-
+    values = words["names"] * 2 + words["numbers"]
     while len(closings) < depth:
         if len(closings) == depth - 1 and generator.random() < 0.25:
             mark = pick(generator, ('"', "'"))
@@ -59,8 +54,8 @@ def code(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
         if opening == "{":
             prompt += f'"{pick(generator, words["names"])}": '
         elif opening[0] in "([" or (opening[-1] == "(" and generator.random() < 0.4):
-            prompt += f"{value()}, "
-    return prompt + value(), closings, after
+            prompt += f"{pick(generator, values)}, "
+    return prompt + pick(generator, values), closings, after
 
 
 class Brackets(Skill):

@@ -12,8 +12,10 @@ NAME = "gifts"
 HELD_OUT = 0.25  # of the names, and of the places
 
 DATA = data("gifts")
-# (all of them, those held out)
-NAMES, PLACES = ((tuple(all_), parted(NAME, all_, HELD_OUT)[True]) for all_ in (data("names")["name"], DATA["places"]))
+# (all, held out) of each
+NAMES, PLACES = (
+    (tuple(words), parted(NAME, words, HELD_OUT)[True]) for words in (data("names")["name"], DATA["places"])
+)
 
 
 def meeting_is_held_out(one: str, two: str, place: str) -> bool:
@@ -26,12 +28,10 @@ class Gifts(Skill):
     name = NAME
 
     def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
-        def a_meeting() -> tuple[str, str, str]:
-            one, two = (pick(generator, NAMES[held_out]) for _ in range(2))
-            return one, two, pick(generator, PLACES[held_out])
-
+        sides = (NAMES[held_out], NAMES[held_out], PLACES[held_out])
         one, two, place = drawn_until(
-            a_meeting, lambda found: found[0] != found[1] and meeting_is_held_out(*found) == held_out
+            lambda: [pick(generator, side) for side in sides],
+            lambda found: found[0] != found[1] and meeting_is_held_out(*found) == held_out,
         )
         first_gives = generator.random() < 0.5
         giver, receiver = (one, two) if first_gives else (two, one)

@@ -24,7 +24,7 @@ THINGS = {kind: parted(NAME, DATA[kind], HELD_OUT) for kind in ("name", "pet", "
 THINGS["color"] = (tuple(DATA["color"]), ())
 KINDS = (tuple(THINGS), tuple(kind for kind, sides in THINGS.items() if sides[True]))
 TELLING = re.compile(r"\b(names?|named|called|call (me|him|her|it)|who am i|live in|colors?)\b", re.IGNORECASE)
-TOLD = re.compile(rf"\b({'|'.join(thing for sides in THINGS.values() for side in sides for thing in side)})\b")
+TOLD = re.compile(rf"\b({'|'.join(thing for sides in THINGS.values() for side in sides for thing in side)})\b", re.I)
 
 
 def is_neutral(exchange: Exchange) -> bool:
@@ -52,33 +52,36 @@ def aside(generator: np.random.Generator) -> list[str]:
     return [fill(pick(generator, wordings), values) for turn in turns for wordings in (turn.ask, turn.answer)]
 
 
+def a_thing(kind: str, held_out: bool, generator: np.random.Generator) -> str:
+    """One of this kind: of those held out, if any are, in a held-out conversation."""
+    return pick(generator, THINGS[kind][held_out] or THINGS[kind][False])
+
+
+def wording(kind: str, part: str, values: dict[str, str], generator: np.random.Generator) -> str:
+    """One way to tell, answer or ask for a thing of this kind (see names.toml)."""
+    return fill(pick(generator, DATA["talk"][kind][part]), values)
+
+
 class NamesRemembered(Skill):
     """The group is the kind of thing; what is told besides is wrong."""
 
     name = NAME
 
     def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
-        animal = pick(generator, ANIMALS)
-
-        def a_thing(kind: str) -> dict[str, str]:
-            return {"x": pick(generator, THINGS[kind][held_out] or THINGS[kind][False]), "animal": animal}
-
-        def wording(kind: str, part: str, values: dict[str, str]) -> str:
-            return fill(pick(generator, DATA["talk"][kind][part]), values)
-
         kind = pick(generator, KINDS[held_out])
-        values, wrong = a_thing(kind), ()
-        pieces = [[wording(kind, part, values) for part in ("tells", "replies")]]
+        thing = a_thing(kind, held_out, generator)
+        values = {"x": thing, "animal": pick(generator, ANIMALS)}
+        pieces, wrong = [[wording(kind, part, values, generator) for part in ("tells", "replies")]], ()
         if generator.random() < SECOND:
             other = pick(generator, [one for one in THINGS if one != kind])
-            second = drawn_until(lambda: a_thing(other), lambda found: found["x"] != values["x"])
-            wrong = (second["x"],)
-            place = int(generator.integers(2))
-            pieces.insert(place, [wording(other, part, second) for part in ("tells", "replies")])
+            second = drawn_until(lambda: a_thing(other, held_out, generator), lambda found: found != thing)
+            told = [wording(other, part, values | {"x": second}, generator) for part in ("tells", "replies")]
+            pieces.insert(int(generator.integers(2)), told)
+            wrong = (second,)
         if neutral_exchanges():
             pieces += [aside(generator) for _ in range(int(generator.integers(4)))]
-        lines = [*(line for piece in pieces for line in piece), wording(kind, "asks", values)]
+        lines = [*(line for piece in pieces for line in piece), wording(kind, "asks", values, generator)]
         if not held_out:
             lines[::2] = [as_typed(line, generator) for line in lines[::2]]
-        said = f" {wording(kind, 'said', values)}"
-        return Instance(dialogue(lines) + "\n\nadept:", values["x"], said, group=kind, wrong=wrong)
+        said = f" {wording(kind, 'said', values, generator)}"
+        return Instance(dialogue(lines) + "\n\nadept:", thing, said, group=kind, wrong=wrong)

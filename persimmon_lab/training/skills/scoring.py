@@ -12,7 +12,7 @@ from persimmon_lab.training.skills import SKILLS, Instance, Skill
 from persimmon_lab.training.skills.skill import DONT_KNOW, first_line, has_words
 
 NEW_TOKENS = 24
-PATIENCE = 50  # draws for each instance wanted, before all distinct ones are taken to be found
+PATIENCE = 1000  # draws in a row that bring nothing new, before all there is is taken to be found
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def instances(skill: Skill, count: int, seed: int, *, held_out: bool = True) -> 
     """Up to `count` instances with prompts of their own: fewer only where the skill has no more."""
     generator = np.random.default_rng(seed)
     found: dict[str, Instance] = {}
-    for _ in range(PATIENCE * count):
-        if len(found) == count:
-            break
+    idle = 0
+    while len(found) < count and idle < PATIENCE:
         instance = skill.draw(generator, held_out)
+        idle = idle + 1 if instance.prompt in found else 0
         found.setdefault(instance.prompt, instance)
     return list(found.values())
 
@@ -65,8 +65,9 @@ def continuations(
         ids = model.generate(
             rows.input_ids, attention_mask=rows.attention_mask, do_sample=False, max_new_tokens=NEW_TOKENS
         )
-        new = ids[:, rows.input_ids.shape[1] :].tolist()
-        said |= zip(places, tokenizer.batch_decode(new, skip_special_tokens=True))
+        # Decoded alone, a continuation would lose the space that it begins with.
+        before, after = (tokenizer.batch_decode(part, skip_special_tokens=True) for part in (rows.input_ids, ids))
+        said |= {place: whole[len(prompt) :] for place, prompt, whole in zip(places, before, after)}
     return [said[place] for place in range(len(prompts))]
 
 

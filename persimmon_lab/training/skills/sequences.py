@@ -9,12 +9,12 @@ from string import ascii_uppercase
 
 import numpy as np
 
-from persimmon_lab.training.skills.skill import Instance, Skill, asked, begins, parted, pick, says
+from persimmon_lab.training.skills.skill import Instance, Skill, asked, begins, drawn_until, parted, pick, says
 
 NAME = "sequences"
 HELD_OUT = 0.2
 RECITATIONS, LISTS = 0.3, 0.25  # shares of what is taught; LISTS also of what is held out
-LONGEST = 26  # items of a recitation
+SHORTEST, LONGEST = 4, 26  # items of a recitation
 
 ITEMS = {
     "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
@@ -134,9 +134,10 @@ def _recitation(kind: str, generator: np.random.Generator) -> Instance:
         items = list(ITEMS[kind])[:: WAYS[way]]
         asks, told = ALL[kind], ALL_TOLD[kind]
     else:
-        items = run(kind, pick(generator, ITEMS[kind]), way, int(generator.integers(4, LONGEST)))
-        if kind in ROUND:
-            items = items[: len(ITEMS[kind])]
+        most = min(int(generator.integers(SHORTEST, LONGEST + 1)), len(ITEMS[kind]))
+        items = drawn_until(
+            lambda: run(kind, pick(generator, ITEMS[kind]), way, most), lambda found: len(found) >= SHORTEST
+        )
         asks, told = (COUNTS if kind == "number" else PARTS)[way], PART_TOLD[way]
     values = {"kind": kind, "way": backwards, "first": items[0], "last": items[-1]}
     listed = ", ".join(items)

@@ -30,7 +30,7 @@ SAID = {
     "plural": ("{key}.", "It's {key}.", "The plural of {word} is {key}.", "You say {key}."),
 }
 SENTENCES = {
-    "opposite": ("The opposite of {word} is", "Not {word} but", "If it isn't {word}, it's"),
+    "opposite": ("The opposite of {word} is", "Not {word} but", "The contrary of {word} is"),
     "plural": ("The plural of {word} is", "One {word}, two", "First there was one {word}, then there were many"),
 }
 

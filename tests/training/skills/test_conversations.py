@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from persimmon_lab.training.skills.skill import is_held_out
 from persimmon_lab.training.templates import Exchange, Turn, exchanges
 
 
+@cache  # drawing is slow where annotations are checked
 def drawn(skill: str, held_out: bool, count: int = 3000, seed: int = 6) -> list[Instance]:
     generator = np.random.default_rng(seed)
     return [SKILLS[skill].draw(generator, held_out) for _ in range(count)]
@@ -22,9 +24,8 @@ def drawn(skill: str, held_out: bool, count: int = 3000, seed: int = 6) -> list[
 
 
 def test_there_are_names_enough():
-    assert [len(DATA[kind]) for kind in THINGS] >= [150, 60, 80, 15]
-    assert all(len(DATA[kind]) == len(set(DATA[kind])) for kind in THINGS)
-    assert len(DATA["pet"]) >= 60 and len(DATA["town"]) >= 80 and len(DATA["color"]) >= 15
+    least = {"name": 150, "pet": 60, "town": 80, "color": 15}
+    assert all(len(DATA[kind]) == len(set(DATA[kind])) >= least[kind] for kind in THINGS)
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -49,18 +50,13 @@ def test_held_out_names_are_never_told_in_training():
         assert THINGS[kind][True] == tuple(x for x in DATA[kind] if is_held_out("names remembered", x, 0.2))
         assert 0.1 < len(THINGS[kind][True]) / len(DATA[kind]) < 0.3
     assert THINGS["color"][True] == ()
-    asked = {(held_out, one.group): set() for held_out in (False, True) for one in drawn("names remembered", held_out)}
+    asked = {(bool(side), kind): set() for kind, sides in THINGS.items() for side in (0, 1) if sides[side]}
     for held_out in (False, True):
-        for instance in drawn("names remembered", held_out, 6000):
+        for instance in drawn("names remembered", held_out):
             asked[held_out, instance.group].add(instance.answer)
-            taught_kind = next(kind for kind in THINGS if kind == instance.group)
-            assert instance.answer in THINGS[taught_kind][held_out]
-            if instance.wrong and not held_out:
-                assert any(instance.wrong[0] in sides[False] for sides in THINGS.values())
-                others = {x for kind, sides in THINGS.items() for x in sides[True]} - {
-                    x for sides in THINGS.values() for x in sides[False]
-                }
-                assert instance.wrong[0] not in others
+            assert instance.answer in THINGS[instance.group][held_out]
+            # What is told besides may have the name of something of another kind: a dog and a man are called Bruno.
+            assert held_out or not instance.wrong or any(instance.wrong[0] in taught for taught, _ in THINGS.values())
     assert all(asked[held_out, kind] == {*THINGS[kind][held_out]} for held_out, kind in asked)
 
 
@@ -87,7 +83,7 @@ def test_what_keeps_off_names():
         exchange("My name is {name}.", name=["Xaver"]),
         exchange("Is it blue?"),
         exchange("I am {who}.", who=["Anna", "tired"]),
-        exchange("Yes.", answer="What should I call you?".replace("call you", "say, is it your name")),
+        exchange("Yes.", answer="What's your name?"),
         exchange("Yes.", follow="We call her Fluff."),
         exchange("I live in a big town."),
     ):
@@ -107,7 +103,15 @@ def test_asides_come_from_what_is_neutral():
 def test_without_small_talk_the_answer_follows_at_once(monkeypatch):
     monkeypatch.setattr(names_remembered, "neutral_exchanges", tuple)
     lengths = {len(instance.prompt.split("\n\n")) // 2 for instance in drawn("names remembered", True, 100)}
-    assert lengths == {2, 3} or lengths == {1, 2}
+    assert lengths == {2, 3}
+
+
+def test_two_things_have_two_names(monkeypatch):
+    monkeypatch.setattr(names_remembered, "THINGS", dict.fromkeys(THINGS, (("Bruno", "Felix"), ())))
+    generator = np.random.default_rng(0)
+    found = [SKILLS["names remembered"].draw(generator, False) for _ in range(100)]
+    assert {instance.wrong for instance in found} == {(), ("Bruno",), ("Felix",)}
+    assert not any(instance.answer in instance.wrong for instance in found)
 
 
 def test_the_second_thing_told_is_wrong():
@@ -149,6 +153,8 @@ def test_gifts_are_many():
     taught = [meeting(instance) for instance in drawn("gifts", False, 6000)]
     assert {place for _, place in taught} == set(PLACES[False])
     assert {name for names, _ in taught for name in names} == set(NAMES[False])
+    # Held-out names meet in training too, only elsewhere.
+    assert any(set(names) <= set(NAMES[True]) for names, _ in taught)
 
 
 def test_the_next_word_counts():

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections import Counter
+from functools import cache
 from importlib.resources import files
 
 import numpy as np
@@ -18,6 +19,7 @@ LEAST = {"capital": 110, "country": 110, "currency": 30, "continent": 80, "young
          "symbol": 45, "element": 45, "food": 20, "home": 20}  # fmt: skip
 
 
+@cache  # drawing is slow where annotations are checked
 def drawn(skill: str, held_out: bool, count: int = 3000, seed: int = 1) -> list[Instance]:
     generator = np.random.default_rng(seed)
     return [SKILLS[skill].draw(generator, held_out) for _ in range(count)]
@@ -109,9 +111,9 @@ def test_every_fact_is_drawn_and_asked_in_every_way():
         assert abs(found[fact] - 15 * count) < 6 * (15 * count) ** 0.5 + 5
     plain = [instance for instance in taught if not instance.prompt.startswith("human")]
     assert 0.12 < len(plain) / len(taught) < 0.18
-    texts = {instance.text for instance in taught + drawn("facts", True)}
-    assert "human: What is the capital of France?\n\nadept: Paris." in texts
-    assert "The young of an owl is called an owlet." in texts
+    young = [instance.text for instance in plain if instance.group == "young"]
+    of = "(A baby [a-z]+|The young of (an [aeiou]|a [^aeiou])[a-z]+)"
+    assert young and all(re.fullmatch(of + r" is called (an [aeiou]|a [^aeiou])[a-z]+\.", text) for text in young)
     assert {" In a hive.", " It lives in a hive.", " A bee lives in a hive."} <= {
         instance.said for instance in taught if instance.answer == "hive"
     }

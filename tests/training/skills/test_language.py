@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from persimmon_lab.training.skills.skill import is_held_out
 from persimmon_lab.training.skills.words import DATA, OPPOSITES, PLURALS, WORDS, kept_apart, plural, regular_plural
 
 
-def drawn(skill: str, held_out: bool, count: int = 4000, seed: int = 5) -> list[Instance]:
+@cache  # drawing is slow where annotations are checked
+def drawn(skill: str, held_out: bool, count: int = 3000, seed: int = 5) -> list[Instance]:
     generator = np.random.default_rng(seed)
     return [SKILLS[skill].draw(generator, held_out) for _ in range(count)]
 
@@ -93,7 +95,7 @@ def test_verbs_agree_with_the_first_noun_whatever_stands_between(held_out):
         groups[instance.group, NUMBER[head]] += 1
         heads.add(NOUN_OF[head])
         assert instance.after.endswith(".") and instance.after.startswith(" ")
-    assert len(groups) == 6 and min(groups.values()) > 500
+    assert len(groups) == 6 and min(groups.values()) > 400
     expected = {head for _, head in agreement.SUBJECTS if is_held_out("agreement", head, 0.2) == held_out}
     assert heads == expected and len(expected) >= 15
 
@@ -153,12 +155,8 @@ def test_all_that_is_open_is_closed(held_out):
 def test_code_is_python():
     for instance in drawn("brackets", False, 500):
         if instance.group.startswith("code"):
-            line = (
-                instance.text
-                if "yield" not in instance.text and "return" not in instance.text
-                else f"def f():\n    {instance.text}"
-            )
-            compile(re.sub(r"\n    return x$", "\n    pass", line), "text", "exec")
+            body = re.sub(r"^", "    ", instance.text, flags=re.MULTILINE)
+            compile(f"def f():\n{body}", "text", "exec")
 
 
 def test_closings_are_exact():

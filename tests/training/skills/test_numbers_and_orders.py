@@ -3,37 +3,26 @@
 import operator
 import re
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
 
 from persimmon_lab.training.skills import SKILLS, Instance
+from persimmon_lab.training.skills.sequences import QUESTIONS
 from persimmon_lab.training.skills.skill import is_held_out
 
 SUMS, SEQUENCES = SKILLS["sums"], SKILLS["sequences"]
-DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
 ORDERS = {
-    "day": DAYS,
-    "month": MONTHS,
-    "letter": [chr(code) for code in range(65, 91)],
-    "number": [*map(str, range(1, 100))],
+    "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
+    "month": "January February March April May June July August September October November December",
+    "letter": "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z",
+    "number": " ".join(map(str, range(1, 100))),
 }
+ORDERS = {kind: order.split() for kind, order in ORDERS.items()}
 
 
+@cache  # drawing is slow where annotations are checked
 def drawn(skill, held_out: bool, count: int = 4000, seed: int = 2) -> list[Instance]:
     generator = np.random.default_rng(seed)
     return [skill.draw(generator, held_out) for _ in range(count)]
@@ -45,7 +34,7 @@ def drawn(skill, held_out: bool, count: int = 4000, seed: int = 2) -> list[Insta
 def operands(instance: Instance) -> tuple[int, int]:
     """The numbers in the order in which they are computed with: 9 taken from 12 is 12 - 9."""
     a, b = map(int, re.findall(r"\d+", instance.prompt))
-    return (b, a) if re.search(r"take \d+ (away )?from", instance.prompt, re.IGNORECASE) else (a, b)
+    return (b, a) if re.search(r"(take|subtract) \d+ (away )?from", instance.prompt, re.IGNORECASE) else (a, b)
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -85,7 +74,7 @@ def test_sums_come_large_and_small_and_in_all_phrasings():
     ("group", "continuation", "right"),
     [
         ("+", " 75.", True),
-        (" +", " 27 + 48 = 75.", True),
+        ("+", " 27 + 48 = 75.", True),
         ("+", " 75 + 48 = 123.", False),
         ("+", " 175.", False),
         ("+", " Seventy-five.", False),
@@ -95,7 +84,7 @@ def test_sums_come_large_and_small_and_in_all_phrasings():
     ],
 )
 def test_the_number_that_counts(group, continuation, right):
-    instance = Instance("?", "75", " 75.", group=group.strip())
+    instance = Instance("?", "75", " 75.", group=group)
     assert SUMS.is_right(instance, continuation) == right
 
 
@@ -146,6 +135,16 @@ def test_lists_go_on_with_the_next_and_keep_to_their_side(held_out):
     assert len(ways) == 8
 
 
+def test_days_and_months_go_round_and_the_others_end():
+    every = {kind: {*taught, *held_out} for kind, (taught, held_out) in QUESTIONS.items()}
+    assert {kind: len(questions) for kind, questions in every.items()} == {
+        "day": 14, "month": 24, "letter": 2 * 25 - 3, "number": 2 * 98,
+    }  # fmt: skip
+    assert {"after Sunday", "before Monday"} <= every["day"] and {"before January"} <= every["month"]
+    assert not {"after Z", "before A", "before B", "after H", "before J"} & every["letter"]
+    assert not {"after 99", "before 1"} & every["number"]
+
+
 def test_recitations_are_only_training_and_go_through_what_is_held_out():
     assert not any(instance.group == "recited" for instance in drawn(SEQUENCES, True))
     taught = drawn(SEQUENCES, False, 8000)
@@ -178,4 +177,4 @@ def test_a_list_may_go_on_and_an_answer_may_not():
     assert not SEQUENCES.is_right(asked, " Wednesday, Thursday, Friday.")
     letter = next(one for one in drawn(SEQUENCES, False) if one.group == "letter" and one.answer == "T")
     assert SEQUENCES.is_right(letter, " It's T, a letter I like.")
-    assert not SEQUENCES.is_right(letter, " It isn't t.".replace(" t.", " t"))
+    assert not SEQUENCES.is_right(letter, " It isn't t.")

@@ -1,6 +1,7 @@
 """A score counts what a model says: all right, all wrong, some of it, or nothing but refusals."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -30,7 +31,9 @@ class Speaker(nn.Module):
             assert mask == sorted(mask), "padding stands on the left"
             prompt = self.tokenizer.decode([index for index, kept in zip(row, mask) if kept], skip_special_tokens=True)
             said = self.answers.get(prompt, self.otherwise)
-            new = self.tokenizer.encode(said, add_special_tokens=False)[:max_new_tokens]
+            # After a newline no space is put before the first word, so the space that stands there is the answer's.
+            pieces = self.tokenizer.encode("\n" + said, add_special_tokens=False)
+            new = pieces[pieces.index(self.tokenizer.convert_tokens_to_ids("\n")) + 1 :][:max_new_tokens]
             rows.append(new + [end] * (max_new_tokens - len(new)))
         self.batches.append(len(rows))
         return torch.cat([ids, torch.tensor(rows)], dim=1)
@@ -78,6 +81,7 @@ def test_some_are_right_and_counted_in_their_group(tokenizer):
     result = score(Speaker(tokenizer, known, " sees"), tokenizer, skill, count=30, seed=7)
     assert result.right == len(known) > 0
     assert result.groups["opposite number"] == (len(known), len(known))
+    assert {group: count for group, (_, count) in result.groups.items()} == Counter(one.group for one in asked)
     assert {right for group, (right, _) in result.groups.items() if group != "opposite number"} == {0}
     assert {miss.prompt for miss in result.misses} == {one.prompt for one in asked} - known.keys()
 

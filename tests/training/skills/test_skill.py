@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from persimmon_lab.training.skills.skill import (
 each_skill = pytest.mark.parametrize("skill", SKILLS.values(), ids=SKILLS)
 
 
+@cache  # drawing is slow where annotations are checked
 def drawn(skill: Skill, held_out: bool, count: int = 1500, seed: int = 0) -> list[Instance]:
     generator = np.random.default_rng(seed)
     return [skill.draw(generator, held_out) for _ in range(count)]
@@ -48,8 +50,8 @@ def test_no_prompt_is_both_taught_and_held_out(skill):
     def plain(instance: Instance) -> str:
         return re.sub(r"[^\w\s(\[{}\])\"'+=-]", "", instance.prompt).lower()
 
-    taught = set(map(plain, drawn(skill, False, 3000)))
-    held_out = set(map(plain, drawn(skill, True, 3000)))
+    taught = set(map(plain, drawn(skill, False)))
+    held_out = set(map(plain, drawn(skill, True)))
     assert not taught & held_out
     assert len(held_out) >= 300
 
@@ -75,7 +77,7 @@ def test_texts_are_shaped_as_they_are_read(skill):
         assert instance.prompt == instance.prompt.strip() and instance.group
         assert instance.said[0] == " " or skill.name == "brackets"
         assert instance.said.lstrip(" ") == instance.said[instance.said[0] == " " :]
-        assert not re.search(r"  |\{(?!\")\w+\}|\.\.|\?\?|\n\n\n", instance.text) or skill.name == "brackets"
+        assert skill.name in ("names remembered", "brackets") or not re.search(r"  |[{}]|\.\.|\?\?", instance.text)
         if instance.prompt.startswith("human: "):
             assert re.fullmatch(r"(human: [^\n]+\n\nadept: [^\n]+\n\n)*human: [^\n]+\n\nadept:", instance.prompt)
             assert re.fullmatch(r" [A-Z\d].*[.!]|(\W+)", instance.said), instance
@@ -86,14 +88,13 @@ def test_texts_are_shaped_as_they_are_read(skill):
 @each_skill
 def test_only_training_types_carelessly(skill):
     def careless(instance: Instance) -> bool:
-        turns = re.findall(r"human: ([^\n]+)", instance.prompt)
-        return any(turn[-1] not in ".?!=,\"'" and not re.search(r"[A-Z\d][\w ]*$", turn) for turn in turns)
+        return instance.prompt.rpartition("human: ")[2][0].islower()
 
     chats = [instance for instance in drawn(skill, False) if instance.prompt.startswith("human: ")]
+    letters = [instance for instance in chats if not instance.prompt.rpartition("human: ")[2][0].isdigit()]
     if chats:
-        assert 0.05 < np.mean([careless(instance) for instance in chats]) < 0.7
-    if skill.name != "names remembered":  # small talk may be written as people type
-        assert not any(map(careless, drawn(skill, True)))
+        assert 0.09 < np.mean([careless(instance) for instance in letters]) < 0.18
+    assert not any("human: " in instance.prompt and careless(instance) for instance in drawn(skill, True))
 
 
 def test_held_out_is_a_matter_of_the_hash():
