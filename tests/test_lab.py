@@ -74,7 +74,43 @@ def test_an_old_python_is_told_what_to_do():
 def test_installs_once(lab):
     lab.setup()
     assert kinds(lab.commands) == ["venv", "pip"]
-    assert lab.commands[1].endswith("--constraint constraints.txt --editable .[all]")
+    assert lab.commands[1].endswith("--constraint constraints.txt --editable .[lab]")
+    lab.setup()
+    assert len(lab.commands) == 2
+
+
+def test_adds_the_extras_that_a_command_needs(lab, monkeypatch):
+    monkeypatch.setattr(lab, "check", lambda: None)
+    lab.main("open")
+    lab.main("test", "-x")
+    assert [line.split()[-1] for line in lab.commands if "pip" in line] == [".[lab]", ".[lab,offload,test,web]"]
+    for command in ("open", "refresh", "setup", "test"):  # a superset will do
+        lab.main(command)
+    assert sum("pip install" in line for line in lab.commands) == 2
+    lab.main("setup", "bench")
+    assert lab.commands[-1].endswith(".[bench,lab,offload,test,web]")  # what was there stays
+
+
+def test_a_stamp_without_extras_costs_one_pip(lab):
+    lab.setup()
+    lab.STAMP.write_text(lab.fingerprint())  # what ./lab wrote when it installed everything
+    lab.setup("test")
+    lab.setup("test")
+    assert kinds(lab.commands) == ["venv", "pip", "pip"]
+
+
+def test_an_unknown_extra_is_refused(lab):
+    lab.setup()
+    with pytest.raises(SystemExit, match="no extra tset; it has lab, "):
+        lab.main("setup", "tset")
+    assert len(lab.commands) == 2
+
+
+def test_extras_that_fail_to_install_leave_the_reader_s(lab, monkeypatch):
+    lab.setup()
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(lab, "run", lambda *command: sys.exit("no network"))
+        lab.setup("test")
     lab.setup()
     assert len(lab.commands) == 2
 
@@ -227,6 +263,43 @@ def test_the_benchmark_makes_its_old_peer_once(lab):
     count = len(lab.commands)
     lab.main("bench", "--quick")
     assert len(lab.commands) == count + 1 and lab.commands[-1] == "-m benchmarks.speed --quick"
+
+
+# Checking
+
+
+@pytest.fixture
+def checks(lab, monkeypatch):
+    """Stand-ins for the checks, run by this Python."""
+    monkeypatch.setattr(lab, "setup", lambda *extras: None)
+    monkeypatch.setattr(lab, "PYTHON", sys.executable)
+    monkeypatch.setattr(lab, "CHECKS", {"first": ["-c", "print('fine')"], "second": ["-c", "print('also')"]})
+    return lab.CHECKS
+
+
+def test_a_check_says_what_passed(lab, checks, capsys):
+    lab.main("check")
+    assert capsys.readouterr().out == "first: passed\nsecond: passed\n"
+
+
+def test_a_check_goes_on_and_says_what_broke(lab, checks, capsys):
+    checks["first"] = ["-c", "import sys; sys.exit('a line too long')"]
+    with pytest.raises(SystemExit, match="first broken"):
+        lab.main("check")
+    assert capsys.readouterr().out == "first: broken\na line too long\n\nsecond: passed\n"
+
+
+def test_all_tests_begin_with_the_check(lab, checks, capsys):
+    lab.main("test")
+    assert "second: passed" in capsys.readouterr().out
+    assert lab.commands[-1].startswith("-m pytest ") and "--deselect=tests/test_house.py::test_ruff" in lab.commands[-1]
+    checks["first"] = ["-c", "raise SystemExit(1)"]
+    lab.main("test", "-x")  # a selection is not checked
+    assert lab.commands[-1].endswith("--nbval -x")
+    count = len(lab.commands)
+    with pytest.raises(SystemExit, match="first broken"):
+        lab.main("test")
+    assert len(lab.commands) == count
 
 
 # Opening
