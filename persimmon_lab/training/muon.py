@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose direction is made orthogonal, for the matrices inside layers (Jordan et al. 2024).
 
     Equal to `torch.optim.Muon(..., adjust_lr_fn="match_rms_adamw")` where `dtype` is bfloat16, which is all that one
-    knows; a processor that has to emulate bfloat16 takes four fifths of a step's time for it.
+    knows; a processor that has to emulate bfloat16 takes three quarters of a step for it.
     """
 
     def __init__(
