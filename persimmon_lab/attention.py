@@ -76,6 +76,8 @@ class PersimmonAttention(nn.Module):
     eager only. Source: transformers 4.37.2 `PersimmonAttention`; query/key norm: Henry et al. 2020.
     """
 
+    read_by_fast_engine = True
+
     def __init__(self, config: PersimmonConfig, layer_index: int):
         super().__init__()
         self.layer_index = layer_index

@@ -17,6 +17,7 @@ class PersimmonForCausalLM(PersimmonPreTrainedModel):
     """The body and `lm_head`, a projection without bias onto the vocabulary; `generate` writes text with it."""
 
     _tied_weights_keys = ("lm_head.weight",)
+    read_by_fast_engine = True  # see generation/engines/choosing.py; a subclass has to say so of itself
     generate = generate
 
     def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None):

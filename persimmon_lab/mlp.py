@@ -47,6 +47,8 @@ def activation_named(name: str | Callable) -> Callable[[Tensor], Tensor]:
 class PersimmonMLP(nn.Module):
     """`dense_4h_to_h(act(dense_h_to_4h(x)))`; the tap `activations` shows the neurons after the squared ReLU."""
 
+    read_by_fast_engine = True
+
     def __init__(self, config: PersimmonConfig):
         super().__init__()
         self.dense_h_to_4h = nn.Linear(config.hidden_size, config.intermediate_size)

@@ -25,6 +25,8 @@ Hidden = Float[Tensor, "batch position hidden"]
 class PersimmonDecoderLayer(nn.Module):
     """`x + attention(norm(x))`, then `x + dropout(mlp(norm(x)))`: pre-norm, with dropout after the MLP alone."""
 
+    read_by_fast_engine = True
+
     def __init__(self, config: PersimmonConfig, layer_index: int):
         super().__init__()
         self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -54,6 +56,7 @@ class PersimmonModel(PersimmonPreTrainedModel):
     """
 
     base_model_prefix = ""
+    read_by_fast_engine = True
 
     def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None):
         super().__init__(config)

@@ -39,7 +39,8 @@ class Context:
         self.prompt_embeds, self.embed = prompt_embeds, embed
         self.without_ids = 0 if prompt_embeds is None else prompt_embeds.shape[1]
         self.width = self.without_ids + ids.shape[1]
-        self.ids = F.pad(ids, (0, new_tokens))
+        with torch.inference_mode(False):  # which the next token may be written outside of
+            self.ids = F.pad(ids, (0, new_tokens))
         # Default positions would count the padding; these count the tokens. Padding itself gets 0, which nothing sees.
         self.mask = None if mask is None else F.pad(mask, (0, new_tokens), value=1)
         self.positions = None if mask is None else (self.mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -3,9 +3,7 @@
 `decode_steps` is the loop, as a Python generator: whoever iterates over it can look at each step, and stops it by
 stopping to iterate. `generate` collects the steps behind the interface that people know from transformers.
 
-A model is known here only by what it calls: `model(input_ids=..., inputs_embeds=..., attention_mask=...,
-position_ids=..., past_key_values=..., use_cache=..., logits_to_keep=1)` (see `context`), its `config`, `device`,
-`dtype` and `get_input_embeddings()`.
+A model is known here only as a `Decodable`.
 """
 
 import threading
@@ -20,7 +18,9 @@ from torch import Tensor
 from persimmon_lab.cache import DynamicCache
 from persimmon_lab.generation.beams import beam_steps
 from persimmon_lab.generation.context import Context
-from persimmon_lab.generation.engines.choosing import runner_for
+from persimmon_lab.generation.engines.choosing import forget_room, runner_for, take_back
+from persimmon_lab.generation.engines.decodable import Decodable
+from persimmon_lab.generation.engines.fast import FastRunner
 from persimmon_lab.generation.limits import require_memory
 from persimmon_lab.generation.prompts import count_new_tokens, prepare_prompt, settle
 from persimmon_lab.generation.sampling import LogitsProcessor, sample, shape_scores
@@ -30,7 +30,7 @@ from persimmon_lab.generation_config import GenerationConfig
 
 
 def generate(
-    model: Any,
+    model: Decodable,
     input_ids: Tensor | Any = None,
     *,
     attention_mask: Tensor | None = None,
@@ -69,6 +69,12 @@ def generate(
     `engine` says what computes: "plain" calls the model as it is; None takes what is fastest. `progress` shows a bar
     while a prompt is read in chunks; None does so from 4,096 positions on.
 
+    The fast engines may hold copies of the weights, which are made anew when the weights have changed. Seen are
+    operations in place, another `.data`, `load_state_dict`, an optimiser's step, another dtype or device, a hook, a
+    replaced module or forward, another config. What may be missed: numbers written through `.data`, through numpy, or
+    into a model that was loaded in inference mode, where a weight has more than 16,384 numbers and the few that are
+    looked at stayed what they were; and a forward replaced on a class. Then ask for engine="plain".
+
     After every step `on_token(step)` is called; returning True stops, and so does setting `cancel`: what was generated
     until then is returned (of beams the best texts, ended or not). An error or a KeyboardInterrupt passes through and
     leaves a given cache with the positions of whole steps, to go on from. The model keeps its mode: one in training
@@ -101,6 +107,8 @@ def generate(
         if (on_token is not None and on_token(step) is True) or (cancel is not None and cancel.is_set()):
             break
     if not return_dict_in_generate:
+        if past_key_values is None and on_token is None:  # then nobody else has the cache
+            take_back(model, step.past_key_values)
         return step.result
     return GenerateOutput(
         sequences=step.result,
@@ -112,7 +120,7 @@ def generate(
 
 
 def decode_steps(
-    model: Any,
+    model: Decodable,
     input_ids: Tensor | Any = None,
     *,
     attention_mask: Tensor | None = None,
@@ -136,14 +144,20 @@ def decode_steps(
     ending = Ending(config, tokenizer, model.device)
     if config.stop_strings and not ending.has_filler and batch > 1:
         raise ValueError("rows of a batch stop at different lengths, and there is no pad_token_id to fill them with")
-    require_memory(model, config, batch, width, new_tokens, past_key_values, padded=mask is not None)
+    required = model, config, batch, width, new_tokens, past_key_values, mask is not None
+    try:
+        require_memory(*required)
+    except MemoryError:
+        if not forget_room(model):
+            raise
+        require_memory(*required)
 
     run = runner_for(model, engine, rows=batch * max(config.num_beams, config.num_return_sequences))
     cache = past_key_values
     if isinstance(cache, tuple):
         cache = DynamicCache.from_legacy_cache(cache)
     elif cache is None and config.use_cache:
-        cache = run.new_cache(width + new_tokens) if hasattr(run, "new_cache") else DynamicCache()
+        cache = run.new_cache(width + new_tokens, batch) if isinstance(run, FastRunner) else DynamicCache()
     context = Context(
         run, sequences, mask, cache, new_tokens=new_tokens, use_cache=config.use_cache, progress=progress,
         chunk=config.prefill_chunk_size, prompt_embeds=embeds, embed=model.get_input_embeddings(),

@@ -2,17 +2,21 @@
 
 An engine only ever changes how fast the numbers come. So the fast one steps back wherever the model is more than its
 weights (a hook listens, a module was replaced, dropout is on), and laid-out weights are made anew when the model's own
-have changed (see `fingerprint`).
+have changed (see `fingerprint`). A model's runner is kept for as long as the model lives and is what it was.
 """
 
+import copy
+import math
 import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from persimmon_lab.footprint import free_memory
-from persimmon_lab.generation.engines.fast import FastRunner
+from persimmon_lab.generation.engines.fast import FastRunner, made_to_last
 from persimmon_lab.generation.engines.packed import (
     Int8Linear,
     Int8WeightLinear,
@@ -25,19 +29,46 @@ from persimmon_lab.generation.engines.packed import (
 
 ENGINES = ("plain", "fast", "compiled", "int8", "int8-weight-only")
 SHARE = 0.5  # of the free memory, for laid-out copies of the weights
-# Where the modules come from that FastRunner knows; `fitting.vocabulary_rows`, for one, puts others in their place.
-KNOWN = (
-    "persimmon_lab.causal_lm",
-    "persimmon_lab.model",
-    "persimmon_lab.attention",
-    "persimmon_lab.mlp",
-    "torch.nn.modules.",
-)
+# torch's own modules that FastRunner knows; Persimmon's say it of themselves by the class attribute MARK. It is not
+# inherited, because a subclass may compute something else: `fitting.vocabulary_rows`, for one, puts others in place.
+TORCH_MODULES = (nn.Dropout, nn.Embedding, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList)
+MARK = "read_by_fast_engine"
+READ_WHOLE = 2**14  # numbers of a weight up to which the check looks at all of them
+CONFIG = 0  # its place in a model's state
+SAMPLES = 32  # numbers of a larger one that it looks at
 
 # The laid-out products of each Linear that still exists, with what its weight was when they were made.
 _LAID_OUT: weakref.WeakKeyDictionary[nn.Linear, dict[tuple[LinearKind, bool], tuple[tuple, Linear]]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+@dataclass(eq=False)
+class Kept:
+    """A runner, and what its model was when it was made. It holds the model and its modules weakly."""
+
+    runner: FastRunner
+    asked: tuple
+    one_row: bool | None
+    """Whether its layouts are those for a single row; None where those for more are the same."""
+    state: list
+    alive: list[weakref.ref]
+    """Of the objects whose ids are in `state`: while all of them live, no other object has such an id."""
+    copied: list[weakref.ref]
+    """Of the weights that the runner has copies of."""
+    numbers: Tensor
+
+    def serves(self, model: nn.Module, asked: tuple, rows: int) -> bool:
+        return (
+            asked == self.asked
+            and self.one_row in (None, rows == 1)
+            and all(ref() is not None for ref in self.alive)
+            and state_of(model)[0] == self.state
+            and torch.equal(sample([ref() for ref in self.copied]), self.numbers)
+        )
+
+
+_KEPT: weakref.WeakKeyDictionary[nn.Module, Kept] = weakref.WeakKeyDictionary()
 
 
 def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
@@ -51,7 +82,8 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
     - "int8": on a CPU, weights and inputs of every product rounded to 8 bits; "int8-weight-only": the weights alone.
       Both change the numbers; `benchmarks/speed.py` measures by how much.
 
-    The first call lays the weights out; later ones only look whether they changed, which reads them once.
+    The first call lays the weights out and keeps the runner with the model; later ones look whether anything changed
+    since (see `fingerprint` for what that may miss) and hand out the same one. A model has one runner at a time.
 
     Raises ValueError for an engine that does not exist, or that cannot serve this model: the error says why.
     """
@@ -59,6 +91,13 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
         raise ValueError(f"engine={engine!r}; choose one of {', '.join(ENGINES)}, or None for the best that applies")
     if engine == "plain":
         return model
+    asked = (engine or "fast", torch.backends.mkldnn.enabled)
+    kept = _KEPT.get(model) if isinstance(model, nn.Module) else None
+    if kept is not None:
+        if kept.serves(model, asked, rows):
+            return kept.runner
+        del kept
+        _KEPT.pop(model, None)  # before another one is made, which would be as large again
     reason = why_not_fast(model)
     if reason is None and engine in ("int8", "int8-weight-only") and model.device.type != "cpu":
         reason = f"int8 products are for the CPU, and the model is on {model.device}"
@@ -69,12 +108,41 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
     if engine is None and not _is_affordable(model):
         return model
     # The compiler takes no weights that are packed already.
-    asked = {"int8": Int8Linear, "int8-weight-only": Int8WeightLinear, "compiled": PlainLinear}.get(engine)
+    chosen = {"int8": Int8Linear, "int8-weight-only": Int8WeightLinear, "compiled": PlainLinear}.get(engine)
+    copied, layouts = [], set()
 
     def product(linear: nn.Linear, relu: bool = False) -> Linear:
-        return laid_out(linear, asked or best_kind(linear, rows), relu)
+        kind = chosen or best_kind(linear, rows)
+        layouts.add(chosen or best_kind(linear, 1) is best_kind(linear, 2))
+        if kind is not PlainLinear:
+            copied.append(linear.weight)
+        if kind is Int8Linear and linear.bias is not None:
+            copied.append(linear.bias)
+        return laid_out(linear, kind, relu)
 
-    return FastRunner(model, product, compiled=engine == "compiled")
+    with made_to_last():
+        state, objects = state_of(model)
+        state[CONFIG] = copy.deepcopy(state[CONFIG])
+        runner = FastRunner(model, product, compiled=engine == "compiled")
+        numbers = sample(copied)
+    _KEPT[model] = Kept(
+        runner, asked, rows == 1 if False in layouts else None, state, [weakref.ref(each) for each in objects],
+        [weakref.ref(weight) for weight in copied], numbers,
+    )  # fmt: skip
+    return runner
+
+
+def take_back(model: Any, cache: Any):
+    """Let the model's runner use the cache's room again: see `FastRunner.take_back` for who may say so."""
+    kept = _KEPT.get(model) if isinstance(model, nn.Module) else None
+    if kept is not None:
+        kept.runner.take_back(cache)
+
+
+def forget_room(model: Any) -> bool:
+    """Free the room that the model's runner keeps for the next text; whether there was some."""
+    kept = _KEPT.get(model) if isinstance(model, nn.Module) else None
+    return kept is not None and kept.runner.forget_room()
 
 
 def why_not_fast(model: Any) -> str | None:
@@ -92,8 +160,11 @@ def why_not_fast(model: Any) -> str | None:
         return f"its parameters are of several kinds or nowhere: {found}"
     if torch.is_autocast_enabled(model.device.type):
         return "autocast is on"
+    for name, weight in model.named_parameters():
+        if type(weight) not in (nn.Parameter, Tensor):  # quantised, distributed: their products are their own
+            return f"{name} is a {type(weight).__module__}.{type(weight).__qualname__}"
     for name, module in model.named_modules():
-        if not type(module).__module__.startswith(KNOWN):
+        if type(module) not in TORCH_MODULES and not vars(type(module)).get(MARK):
             return f"{name or 'the model'} is a {type(module).__module__}.{type(module).__qualname__}"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"a hook listens to {name or 'the model'}"
@@ -109,7 +180,8 @@ def laid_out(linear: nn.Linear, kind: LinearKind, relu: bool = False) -> Linear:
     if kind is PlainLinear:
         return PlainLinear(linear, relu)  # looks at the weight itself
     made = _LAID_OUT.setdefault(linear, {})
-    now = fingerprint(linear.weight) + (() if linear.bias is None else fingerprint(linear.bias))
+    with torch.no_grad():
+        now = fingerprint(linear.weight) + (() if linear.bias is None else fingerprint(linear.bias))
     before, product = made.get((kind, relu), ((), None))
     if not is_same(now, before):
         if issubclass(kind, PackedLinear):  # one layout at a time: a second one would be as large as the weight again
@@ -119,15 +191,61 @@ def laid_out(linear: nn.Linear, kind: LinearKind, relu: bool = False) -> Linear:
     return product
 
 
-def fingerprint(weight: Tensor) -> tuple:
-    """What tells a weight from an earlier one: its place and version, and a checksum of each row's bits.
+def state_of(model: nn.Module) -> tuple[list, list]:
+    """What tells a model from what it was, but for its numbers; and the objects whose ids stand for them in it.
 
-    Place and version alone would miss writes through `.data`, which torch does not count. The trap: columns that trade
-    places in place through `.data` keep all three; do that under `torch.no_grad()` on the weight itself, which counts.
+    Of every module its type, hooks and whether its forward was replaced, and what FastRunner reads of it besides; of
+    every weight its place, version and dtype; the config; autocast, and hooks that listen to all modules.
     """
-    rows = weight.detach().contiguous()
-    bits = rows.view(torch.int64) if rows.shape[-1] * rows.itemsize % 8 == 0 else rows.view(torch.int16)
-    return weight.data_ptr(), weight._version, weight.dtype, bits.sum(dim=-1)
+    modules, weights = [model], []
+    heard = bool(nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks)
+    state = [vars(model.config), model.training, heard]
+    for module in modules:  # which grows on the way
+        if module is None:
+            continue
+        inside = vars(module)
+        state += (
+            id(module), type(module), "forward" in inside, bool(inside["_forward_hooks"]),
+            bool(inside["_forward_pre_hooks"]), inside.get("eps"), inside.get("act"), inside.get("qk_layernorm"),
+        )  # fmt: skip
+        if inside["_parameters"]:  # most have none, and asking is cheaper
+            weights += inside["_parameters"].values()
+        if inside["_modules"]:
+            modules += inside["_modules"].values()
+    weights = [weight for weight in weights if weight is not None]
+    for weight in weights:
+        version = None if weight.is_inference() else weight._version
+        state += id(weight), weight.data_ptr(), version, weight.dtype
+    state += weights[0].device, torch.is_autocast_enabled(weights[0].device.type)
+    return state, [module for module in modules if module is not None] + weights
+
+
+def fingerprint(weight: Tensor) -> tuple:
+    """What tells a weight from an earlier one: its place, version and dtype, and some of its numbers.
+
+    Every operation in place counts a version. The trap: writes through `.data` and through memory shared with numpy do
+    not, and a tensor made in inference mode has no version. There the numbers tell: all of a weight of up to
+    READ_WHOLE, and SAMPLES of a larger one, so that a change of a few numbers may be missed. Write under
+    `torch.no_grad()` to the weight itself, which counts.
+    """
+    version = None if weight.is_inference() else weight._version
+    return weight.data_ptr(), version, weight.dtype, sample([weight])
+
+
+def sample(weights: Sequence[Tensor]) -> Tensor:
+    """The bytes of some numbers of each weight, spread over its rows and columns: bytes, because nan is not nan."""
+    with torch.no_grad():
+        return torch.cat([_some_of(weight) for weight in weights] or [torch.empty(0)]).view(torch.uint8)
+
+
+def _some_of(weight: Tensor) -> Tensor:
+    count = weight.numel()
+    if count <= READ_WHOLE:
+        return weight.flatten()
+    stride = count // SAMPLES
+    while math.gcd(stride, weight.shape[-1]) > 1:  # else they would all stand in a few columns
+        stride -= 1
+    return weight.as_strided((SAMPLES,), (stride,)) if weight.is_contiguous() else weight.flatten()[::stride]
 
 
 def is_same(now: tuple, before: tuple) -> bool:

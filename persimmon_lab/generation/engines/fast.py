@@ -5,8 +5,10 @@ Inside it, `FastRunner.logits` is the whole of Persimmon in one function; prefil
 that a CUDA graph replays differ only in how they attend.
 """
 
+import contextlib
 import itertools
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -32,6 +34,13 @@ Attend = Callable[[int, QueryKeyValue], Float[Tensor, "batch head position chann
 
 FLOAT32_NUMBERS = 2**20  # of keys, converted at a time: 4 MB, and the values as much again
 SMALLEST_BUCKET = 128
+
+
+@contextlib.contextmanager
+def made_to_last() -> Iterator[None]:
+    """For tensors that outlive a call: what inference mode makes could not be written to outside of it."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 class FastLayer:
@@ -63,6 +72,8 @@ class FastRunner:
 
     `kind` turns an `nn.Linear` into its laid-out product (see `packed`). Norms, biases and embeddings are the model's
     own tensors; the laid-out weights are copies, so a runner serves the weights that it was made from.
+
+    Several threads may call it at once, each with a cache of its own: a step of fixed shapes belongs to a cache's room.
     """
 
     def __init__(self, model: Any, kind: LinearKind = PlainLinear, compiled: bool = False):
@@ -70,10 +81,13 @@ class FastRunner:
         self.embedding = model.model.embed_tokens.weight
         self.layers = [FastLayer(layer, kind) for layer in model.model.layers]
         self.final_norm, self.lm_head = norm_arguments(model.model.final_layernorm), kind(model.lm_head)
-        self.static = compiled or self.embedding.device.type == "cuda"  # decode by steps of fixed shapes
+        self.captures = can_capture(self.embedding.device)
+        self.static = compiled or self.captures  # decode by steps of fixed shapes
         self.compiled = compiled
         self._tables: tuple[Tensor, Tensor] | None = None
-        self._step: StaticStep | None = None
+        self._step: StaticStep | None = None  # the one that ran last
+        self._steps: weakref.WeakKeyDictionary[ReservedCache, dict[int, StaticStep]] = weakref.WeakKeyDictionary()
+        self._idle: list[tuple[Tensor, dict[int, StaticStep]]] = []  # at most one room, and the steps that write to it
 
     @torch.no_grad()
     def __call__(
@@ -97,9 +111,8 @@ class FastRunner:
             inputs_embeds = torch.embedding(self.embedding, input_ids)
         new = inputs_embeds.shape[1]
         if self.static and new == 1 and isinstance(cache, ReservedCache) and cache.has_room(1):
-            if not (self._step and self._step.serves(cache, past + 1)):
-                self._step = StaticStep(self, cache, past + 1)
-            logits = self._step(inputs_embeds, attention_mask, position_ids)
+            self._step = step = self.step_for(cache, past + 1)
+            logits = step(cache, inputs_embeds, attention_mask, position_ids)
             return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
 
         mask = None
@@ -129,9 +142,45 @@ class FastRunner:
         logits = self.logits(inputs_embeds, cos, signed_sin, attend, logits_to_keep)
         return CausalLMOutputWithPast(logits=logits, past_key_values=cache if use_cache else None)
 
-    def new_cache(self, room: int) -> ReservedCache:
-        """An empty cache with room for `room` positions, or the next bucket of them where steps have fixed shapes."""
-        return ReservedCache(self.config.num_hidden_layers, bucket_of(room) if self.static else room)
+    def step_for(self, cache: ReservedCache, end: int) -> "StaticStep":
+        """The step of fixed shapes that writes into the cache's room and sees `end` positions; made where missing."""
+        steps = self._steps.setdefault(cache, {})
+        bucket = min(bucket_of(end), cache.reserved.shape[4])
+        if bucket not in steps or steps[bucket].reserved is not cache.reserved:
+            with made_to_last():
+                steps[bucket] = StaticStep(self, cache.reserved, bucket)
+        return steps[bucket]
+
+    def new_cache(self, room: int, rows: int = 1) -> ReservedCache:
+        """An empty cache with room for `room` positions, or the next bucket of them where steps have fixed shapes.
+
+        Where `take_back` left a room that is large enough for that many rows, it is used again, with its steps.
+        """
+        cache = ReservedCache(self.config.num_hidden_layers, bucket_of(room) if self.static else room)
+        try:
+            reserved, steps = self._idle.pop()
+        except IndexError:
+            return cache
+        if reserved.shape[2] == rows and reserved.shape[4] >= cache.room:
+            cache.reuse(reserved)
+            self._steps[cache] = steps
+        return cache
+
+    def take_back(self, cache: Any):
+        """Keep the room of a cache, and the steps that were captured for it, for the next `new_cache`.
+
+        For whoever made the cache, handed it to nobody and is done with it: the next text is written over it.
+        """
+        steps = self._steps.pop(cache, None) if isinstance(cache, ReservedCache) else None
+        reserved = cache.reserved if steps else None
+        if reserved is not None:
+            self._idle[:] = [(reserved, {n: step for n, step in steps.items() if step.reserved is reserved})]
+
+    def forget_room(self) -> bool:
+        """Free the room that `take_back` keeps; whether there was one."""
+        had_one = bool(self._idle)
+        self._idle.clear()
+        return had_one
 
     def logits(
         self, x: Hidden, cos: Tensor, signed_sin: Tensor, attend: Attend, keep: int
@@ -164,10 +213,13 @@ class FastRunner:
         if self.has_own_base(end):
             positions = torch.arange(start, end, device=device)[None] if position_ids is None else position_ids
             return tuple(table.unsqueeze(1) for table in signed(*rotary_tables(positions, config, end, dtype)))
-        if self._tables is None or self._tables[0].shape[1] < end:
-            positions = torch.arange(bucket_of(end), device=device)[None]
-            self._tables = signed(*rotary_tables(positions, config, config.max_position_embeddings, dtype))
-        cos, sin = self._tables
+        tables = self._tables  # another thread may put a shorter one there
+        if tables is None or tables[0].shape[1] < end:
+            with made_to_last():
+                positions = torch.arange(bucket_of(end), device=device)[None]
+                tables = signed(*rotary_tables(positions, config, config.max_position_embeddings, dtype))
+            self._tables = tables
+        cos, sin = tables
         if position_ids is None:
             return cos[:, start:end], sin[:, start:end]
         return tuple(table[0, position_ids].unsqueeze(1) for table in (cos, sin))
@@ -209,18 +261,22 @@ def bucket_of(positions: int) -> int:
     return max(SMALLEST_BUCKET, 1 << (positions - 1).bit_length())
 
 
+def can_capture(device: torch.device) -> bool:
+    """Whether steps of fixed shapes are recorded there, to be replayed."""
+    return device.type == "cuda"
+
+
 class StaticStep:
     """One decode step in which no shape and no address changes: what a CUDA graph can replay, or a compiler fix.
 
-    It writes at a place that a tensor names, looks at the whole bucket (the power of two of positions that holds the
-    text) and masks what is not there yet. On a GPU it is captured when it is made; on a CPU it runs as it is.
+    It writes into `reserved` at a place that a tensor names, looks at the whole `bucket` (the power of two of positions
+    that holds the text) and masks what is not there yet. On a GPU it is captured when it is made; on a CPU it runs as
+    it is. It serves any cache that has this room, one after the other.
     """
 
-    def __init__(self, runner: FastRunner, cache: ReservedCache, end: int):
-        self.runner, self.cache = runner, cache
-        self.reserved = cache.reserved
-        batch, room = self.reserved.shape[2], self.reserved.shape[4]
-        self.bucket = min(bucket_of(end), room)
+    def __init__(self, runner: FastRunner, reserved: Tensor, bucket: int):
+        self.runner, self.reserved, self.bucket = runner, reserved, bucket
+        batch = self.reserved.shape[2]
         self.rooms = self.reserved.unbind()
         device, like = runner.embedding.device, runner.embedding
         self.embeds = like.new_zeros(batch, 1, like.shape[1])
@@ -230,11 +286,7 @@ class StaticStep:
         )
         self.visible = torch.zeros(batch, 1, 1, self.bucket, dtype=torch.bool, device=device)
         self.compute = torch.compile(self.logits, dynamic=False) if runner.compiled else self.logits
-        self.graph = self.capture() if device.type == "cuda" else None
-
-    def serves(self, cache: ReservedCache, end: int) -> bool:
-        """Whether this step fits the text as it is now."""
-        return cache is self.cache and end <= self.bucket and cache.reserved is self.reserved
+        self.graph = self.capture() if runner.captures else None
 
     def logits(self) -> Tensor:
         def attend(index: int, query_key_value: QueryKeyValue) -> Tensor:
@@ -257,8 +309,10 @@ class StaticStep:
             self.output = self.compute()
         return graph
 
-    def __call__(self, embeds: Hidden, mask: Tensor | None, position_ids: Tensor | None) -> Tensor:
-        past = self.cache.get_seq_length()
+    def __call__(
+        self, cache: ReservedCache, embeds: Hidden, mask: Tensor | None, position_ids: Tensor | None
+    ) -> Tensor:
+        past = cache.get_seq_length()
         self.embeds.copy_(embeds)
         self.place.fill_(past)
         for mine, given in zip(
@@ -271,5 +325,5 @@ class StaticStep:
             self.output = self.compute()
         else:
             self.graph.replay()
-        self.cache.advance(1)
+        cache.advance(1)
         return self.output.clone()  # the next replay writes over it

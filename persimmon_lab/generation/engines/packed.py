@@ -21,11 +21,13 @@ ONE_ROW_SIZE = 1024  # rows and columns from which a matrix has OneRowLinear's l
 
 
 class PlainLinear:
-    """`F.linear` on the weight as it is, then a relu if asked for."""
+    """`F.linear` on the weight as it is, then a relu if asked for. Without gradients."""
 
     def __init__(self, linear: nn.Linear, relu: bool = False):
-        self.weight, self.bias, self.relu = linear.weight.detach(), linear.bias, relu
+        # The parameter itself and no alias of it, which would keep the old numbers alive when the model moves away.
+        self.weight, self.bias, self.relu = linear.weight, linear.bias, relu
 
+    @torch.no_grad()
     def __call__(self, x: Rows) -> Product:
         product = F.linear(x, self.weight, self.bias)
         return product.relu_() if self.relu else product

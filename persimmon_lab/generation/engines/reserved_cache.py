@@ -56,6 +56,11 @@ class ReservedCache(DynamicCache):
         is_ours = len(held) == len(self._views) and all(map(operator.is_, held, self._views))
         return self._reserved if is_ours else None
 
+    def reuse(self, room: Room):
+        """Take room that nobody else looks at any more, before anything is held."""
+        with torch.inference_mode(False), torch.no_grad():
+            self._reserved = room.zero_()
+
     def has_room(self, positions: int) -> bool:
         """Whether all layers hold something and can take `positions` more where it lies."""
         room = self.reserved
@@ -95,7 +100,8 @@ class ReservedCache(DynamicCache):
         batch, heads, _, channels = new.shape
         size = self.room if end <= self.room else max(end, 2 * self.get_seq_length())
         # Zeros, because a step of fixed shapes multiplies what it masks by 0, and chance numbers may be nan.
-        room = new.new_zeros(self.layers, 2, batch, heads, size, channels)
+        with torch.inference_mode(False), torch.no_grad():  # else nobody outside of it could go on from here
+            room = new.new_zeros(self.layers, 2, batch, heads, size, channels)
         for layer, pair in zip(room, self, strict=False):
             for place, held in zip(layer, pair, strict=True):
                 place[:, :, : held.shape[2]] = held

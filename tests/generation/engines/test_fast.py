@@ -395,7 +395,7 @@ def test_it_steps_back_for_autocast_and_global_hooks(tiny_model, register):
 
 
 def test_the_shipped_model_is_served_by_the_fast_engine():
-    """Its modules are known by the names of their files: one that is renamed would go slow in silence."""
+    """Its modules say so of themselves: one that forgets it would go slow in silence."""
     model, _ = load_mini()
     assert why_not_fast(model) is None
     assert isinstance(runner_for(model, "fast"), FastRunner)
