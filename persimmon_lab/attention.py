@@ -78,7 +78,7 @@ class PersimmonAttention(nn.Module):
 
     read_by_fast_engine = True
 
-    def __init__(self, config: PersimmonConfig, layer_index: int):
+    def __init__(self, config: PersimmonConfig, layer_index: int) -> None:
         super().__init__()
         self.layer_index = layer_index
         self.num_heads = config.num_attention_heads

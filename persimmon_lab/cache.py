@@ -17,7 +17,7 @@ LegacyCache = tuple[tuple[Tensor, Tensor], ...]
 class DynamicCache:
     """A cache that concatenates: simple, exact, and a new allocation at every step."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.key_cache: list[Tensor] = []
         self.value_cache: list[Tensor] = []
 
@@ -50,12 +50,12 @@ class DynamicCache:
         """No limit."""
         return None
 
-    def reorder_cache(self, rows: Int[Tensor, "new_batch"]):
+    def reorder_cache(self, rows: Int[Tensor, "new_batch"]) -> None:
         """Keep the given rows of the batch, in that order (repeats allowed): what beam search needs."""
         self.key_cache = [key.index_select(0, rows.to(key.device)) for key in self.key_cache]
         self.value_cache = [value.index_select(0, rows.to(value.device)) for value in self.value_cache]
 
-    def crop(self, length: int):
+    def crop(self, length: int) -> None:
         """Forget every position from `length` on (nothing happens when it holds fewer)."""
         self.key_cache = [key[..., :length, :] for key in self.key_cache]
         self.value_cache = [value[..., :length, :] for value in self.value_cache]
@@ -79,7 +79,7 @@ class StaticCache:
     is full.
     """
 
-    def __init__(self, max_length: int):
+    def __init__(self, max_length: int) -> None:
         self.max_length = max_length
         self.key_cache: list[Tensor] = []
         self.value_cache: list[Tensor] = []
@@ -118,12 +118,12 @@ class StaticCache:
     def get_max_length(self) -> int | None:
         return self.max_length
 
-    def reorder_cache(self, rows: Int[Tensor, "new_batch"]):
+    def reorder_cache(self, rows: Int[Tensor, "new_batch"]) -> None:
         """Keep the given rows of the batch, in that order (repeats allowed)."""
         self.key_cache = [key.index_select(0, rows.to(key.device)) for key in self.key_cache]
         self.value_cache = [value.index_select(0, rows.to(value.device)) for value in self.value_cache]
 
-    def crop(self, length: int):
+    def crop(self, length: int) -> None:
         """Forget every position from `length` on; the room stays."""
         self.lengths = [min(length, held) for held in self.lengths]
 

@@ -20,7 +20,7 @@ class PersimmonForCausalLM(PersimmonPreTrainedModel):
     read_by_fast_engine = True  # see generation/engines/choosing.py; a subclass has to say so of itself
     generate = generate
 
-    def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None):
+    def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None) -> None:
         super().__init__(config)
         self.model = PersimmonModel(config, generator)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)

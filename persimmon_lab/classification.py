@@ -15,7 +15,7 @@ from persimmon_lab.pretrained import PersimmonPreTrainedModel
 class PersimmonForSequenceClassification(PersimmonPreTrainedModel):
     """The body and `score`, a projection without bias of each row's last token onto `config.num_labels` labels."""
 
-    def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None):
+    def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
         self.model = PersimmonModel(config, generator)

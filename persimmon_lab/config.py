@@ -94,7 +94,7 @@ class PersimmonConfig:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; a dropout probability is between 0 and 1")
 
-    def _check_choice(self, name: str, choices: tuple[str, ...]):
+    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         if getattr(self, name) not in choices:
             raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, choices))}")
 
@@ -219,7 +219,7 @@ class PersimmonConfig:
         path = Path(path)
         return dataclasses.replace(cls.from_json_file(path / "config.json" if path.is_dir() else path), **overrides)
 
-    def save_pretrained(self, path: str | os.PathLike):
+    def save_pretrained(self, path: str | os.PathLike) -> None:
         """Write `config.json` into a folder, made if it is missing, by way of a temporary name."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
@@ -228,13 +228,13 @@ class PersimmonConfig:
         unfinished.replace(folder / "config.json")
 
 
-def _translate(values: dict[str, Any], theirs: str, ours: str):
+def _translate(values: dict[str, Any], theirs: str, ours: str) -> None:
     """Move a value from one dialect's key to ours; a file that says two different things is refused."""
     if (value := values.pop(theirs, None)) is not None:
         _agree(values, ours, value, theirs)
 
 
-def _agree(values: dict[str, Any], key: str, value: Any, source: str):
+def _agree(values: dict[str, Any], key: str, value: Any, source: str) -> None:
     if values.get(key) is not None and values[key] != value:
         raise ValueError(f"contradictory configuration: {key} is {values[key]!r}, but {source} says {value!r}")
     values[key] = value

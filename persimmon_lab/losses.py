@@ -11,7 +11,7 @@ from torch import Tensor, nn
 IGNORED = -100  # torch's and transformers' label for "no loss here"
 
 
-def check_range(ids: Int[Tensor, "*shape"], limit: int, what: str):
+def check_range(ids: Int[Tensor, "*shape"], limit: int, what: str) -> None:
     """Raises IndexError that names the first id outside 0 … limit - 1, where it stands and the limit.
 
     Skipped while torch.compile traces, which cannot follow a decision on values.

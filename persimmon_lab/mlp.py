@@ -49,7 +49,7 @@ class PersimmonMLP(nn.Module):
 
     read_by_fast_engine = True
 
-    def __init__(self, config: PersimmonConfig):
+    def __init__(self, config: PersimmonConfig) -> None:
         super().__init__()
         self.dense_h_to_4h = nn.Linear(config.hidden_size, config.intermediate_size)
         self.act = activation_named(config.hidden_act)

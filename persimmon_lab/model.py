@@ -27,7 +27,7 @@ class PersimmonDecoderLayer(nn.Module):
 
     read_by_fast_engine = True
 
-    def __init__(self, config: PersimmonConfig, layer_index: int):
+    def __init__(self, config: PersimmonConfig, layer_index: int) -> None:
         super().__init__()
         self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.self_attn = PersimmonAttention(config, layer_index)
@@ -58,7 +58,7 @@ class PersimmonModel(PersimmonPreTrainedModel):
     base_model_prefix = ""
     read_by_fast_engine = True
 
-    def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None):
+    def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None) -> None:
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.layers = nn.ModuleList(PersimmonDecoderLayer(config, index) for index in range(config.num_hidden_layers))

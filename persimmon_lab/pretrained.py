@@ -14,7 +14,7 @@ class PersimmonPreTrainedModel(Pretrained, nn.Module):
     base_model_prefix = "model"
     _tied_weights_keys: tuple[str, ...] = ()
 
-    def __init__(self, config: PersimmonConfig):
+    def __init__(self, config: PersimmonConfig) -> None:
         super().__init__()
         self.config = config
 
@@ -37,7 +37,7 @@ class PersimmonPreTrainedModel(Pretrained, nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @torch.no_grad()
-    def initialize_weights(self, generator: torch.Generator | None = None, only: nn.Module | None = None):
+    def initialize_weights(self, generator: torch.Generator | None = None, only: nn.Module | None = None) -> None:
         """Linear and Embedding weights from N(0, initializer_range), biases and the padding row 0. Source: 4.37.2."""
         for module in (only or self).modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -50,17 +50,17 @@ class PersimmonPreTrainedModel(Pretrained, nn.Module):
     def get_input_embeddings(self) -> nn.Module:
         return self.body.embed_tokens
 
-    def set_input_embeddings(self, embedding: nn.Module):
+    def set_input_embeddings(self, embedding: nn.Module) -> None:
         self.body.embed_tokens = embedding
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The projection onto the vocabulary, where there is one."""
         return getattr(self, "lm_head", None)
 
-    def set_output_embeddings(self, projection: nn.Module):
+    def set_output_embeddings(self, projection: nn.Module) -> None:
         self.lm_head = projection
 
-    def tie_weights(self):
+    def tie_weights(self) -> None:
         """Let the output projection share the embedding's tensor where the configuration says so."""
         if self.config.tie_word_embeddings and self.get_output_embeddings() is not None:
             self.get_output_embeddings().weight = self.get_input_embeddings().weight

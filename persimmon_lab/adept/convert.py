@@ -43,7 +43,7 @@ def write(
     out: str | os.PathLike,
     max_shard_size: int | str = "5GB",
     progress: Progress = unheard,
-):
+) -> None:
     """Write an open release to a checkpoint; raises as `convert` does."""
     write_checkpoint(Path(out).expanduser(), release.config, release.tensors, release.tokenizer, None,
                      max_shard_size, progress)  # fmt: skip
@@ -57,7 +57,7 @@ def write_checkpoint(
     generation_config: GenerationConfig | None,
     max_shard_size: int | str,
     progress: Progress,
-):
+) -> None:
     """All files of a checkpoint, by way of a staging folder, after a look whether they may and can be written."""
     check_destination(out)
     check_room(out, sum(tensor.nbytes for tensor in tensors.values()))

@@ -11,7 +11,7 @@ from persimmon_lab.checkpoints.settings import read_config
 BESIDES_WEIGHTS = 2**24  # bytes: the tokenizer's files, headers, config.json
 
 
-def check_destination(out: Path):
+def check_destination(out: Path) -> None:
     """Refuse a folder that holds anything but a checkpoint of this kind, which would be replaced."""
     if not out.exists():
         return
@@ -26,7 +26,7 @@ def check_destination(out: Path):
         )
 
 
-def check_room(out: Path, nbytes: int):
+def check_room(out: Path, nbytes: int) -> None:
     """Raises OSError with the numbers when the disk cannot take this many bytes of weights."""
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     needed, free = nbytes + BESIDES_WEIGHTS, shutil.disk_usage(existing).free

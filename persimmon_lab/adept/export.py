@@ -53,7 +53,7 @@ def export_checkpoint(
     dtype: torch.dtype | None = None,
     max_shard_size: int | str = "5GB",
     progress: Progress = unheard,
-):
+) -> None:
     """Write a checkpoint in another dtype, or cut into other shards, a few megabytes at a time.
 
     Raises CheckpointError for a checkpoint that is damaged, or has a number that `dtype` cannot hold, and OSError when
@@ -74,7 +74,7 @@ def export_release(
     dtype: torch.dtype | None = None,
     tensor_parallel: int = 1,
     progress: Progress = unheard,
-):
+) -> None:
     """Write a release as Adept's code reads it, shared out among `tensor_parallel` ranks.
 
     Holds the tensors of one rank in memory. Raises CheckpointError for what a release cannot say, or when the ranks
@@ -105,7 +105,7 @@ def _tokenizer_in(folder: Path) -> PersimmonTokenizer | None:
     return PersimmonTokenizer.from_pretrained(folder) if (folder / VOCAB_FILE).exists() else None
 
 
-def _check_expressible(config: PersimmonConfig, tensor_parallel: int):
+def _check_expressible(config: PersimmonConfig, tensor_parallel: int) -> None:
     wrong = []
     if config.rope_scaling is not None:
         wrong.append(f"rope_scaling is {config.rope_scaling}")
@@ -170,7 +170,7 @@ def _part(tensor: Shaped[Tensor, "..."], dimension: int | None, rank: int, ranks
     return tensor if dimension is None or ranks == 1 else tensor.chunk(ranks, dimension)[rank].clone()
 
 
-def _put(tree: dict[str, Any], path: tuple[str, ...], tensor: Shaped[Tensor, "..."]):
+def _put(tree: dict[str, Any], path: tuple[str, ...], tensor: Shaped[Tensor, "..."]) -> None:
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = tensor

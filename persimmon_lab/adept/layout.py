@@ -108,7 +108,7 @@ def _tensors(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, S
             yield f"{prefix}{key}", value
 
 
-def _check_same_names(stage: Stage, held: list[dict[str, Source]]):
+def _check_same_names(stage: Stage, held: list[dict[str, Source]]) -> None:
     for rank, tensors in enumerate(held):
         if missing := sorted(held[0].keys() ^ tensors.keys()):
             raise CheckpointError(

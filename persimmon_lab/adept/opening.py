@@ -94,7 +94,7 @@ def _tensors_of_the_model(config: PersimmonConfig, merged: Mapping[str, Source],
     return {name: present[name] for name in needed}
 
 
-def _check_copies(gathered: Mapping[str, Sequence[Source]], args: Sequence[Mapping[str, Any]]):
+def _check_copies(gathered: Mapping[str, Sequence[Source]], args: Sequence[Mapping[str, Any]]) -> None:
     unequal = unequal_copies(gathered)
     if unequal and args and args[0].get("qk_layernorm") == PER_RANK:
         raise CheckpointError(

@@ -58,7 +58,7 @@ def unpickle(data: bytes, window: Window) -> tuple[object, dict[str, Storage]]:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, window: Window):
+    def __init__(self, data: bytes, window: Window) -> None:
         super().__init__(io.BytesIO(data))
         self.window = window
         self.storages: dict[str, Storage] = {}

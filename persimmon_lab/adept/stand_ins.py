@@ -37,10 +37,10 @@ class Inert:
     def __setstate__(self, state):
         self.state = state
 
-    def __setitem__(self, key, value):  # its class is a kind of dict
+    def __setitem__(self, key, value) -> None:  # its class is a kind of dict
         self.entries.append((key, value))
 
-    def append(self, value):  # its class is a kind of list
+    def append(self, value) -> None:  # its class is a kind of list
         self.entries.append(value)
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ class StorageType(Sealed):
 
     __slots__ = ("dtype",)
 
-    def __init__(self, dtype: torch.dtype):
+    def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
 
@@ -79,7 +79,7 @@ class Recipe(Sealed):
 
     __slots__ = ("_make",)
 
-    def __init__(self, make: Callable):
+    def __init__(self, make: Callable) -> None:
         self._make = make
 
     def __call__(self, *arguments):

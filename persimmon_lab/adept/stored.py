@@ -45,19 +45,19 @@ class Storage(Sealed):
     def entry(self) -> str:
         return f"storage {self.key} of {self.window.name}"
 
-    def fill(self, file: io.BufferedReader, landing: Shaped[Tensor, "..."]):
+    def fill(self, file: io.BufferedReader, landing: Shaped[Tensor, "..."]) -> None:
         """Read on in the file, straight into a tensor's memory."""
         if file.readinto(bytes_of(landing)) != landing.nbytes:
             raise CheckpointError(f"{self.window.name} became shorter while it was read")
 
-    def compare(self, checksum: int):
+    def compare(self, checksum: int) -> None:
         if self.checksum not in (None, checksum):
             raise CheckpointError(
                 f"{self.entry} is damaged: its bytes are not the ones that were saved (their CRC-32 differs); "
                 "copy or download the file again"
             )
 
-    def verify(self):
+    def verify(self) -> None:
         """Compare all its bytes with their checksum, in a pass of its own."""
         if self.checksum is None:
             return

@@ -23,7 +23,7 @@ from persimmon_lab.checkpoints.weight_files import FileTensor
 POSITIONS = 8  # tokens whose logits are compared
 
 
-def verify(release: OpenRelease, out: str | os.PathLike, progress: Progress = unheard):
+def verify(release: OpenRelease, out: str | os.PathLike, progress: Progress = unheard) -> None:
     """Read a checkpoint back and compare it with the release it came from.
 
     All tensors are compared bit for bit, a few rows at a time. Then the checkpoint runs a forward pass with one
@@ -61,12 +61,12 @@ def logits(
         absent = dict(module.named_parameters(recurse=False))
         names = {name: _stored_name(f"{path}.{name}", tensors) for name in absent}
 
-        def take(module: nn.Module, inputs: tuple, names: dict[str, str] = names):
+        def take(module: nn.Module, inputs: tuple, names: dict[str, str] = names) -> None:
             for name, stored in names.items():
                 weight = read(tensors[stored]).to(model.dtype)
                 setattr(module, name, nn.Parameter(weight, requires_grad=False))
 
-        def leave(module: nn.Module, inputs: tuple, output: object, absent: dict[str, nn.Parameter] = absent):
+        def leave(module: nn.Module, inputs: tuple, output: object, absent: dict[str, nn.Parameter] = absent) -> None:
             for name, parameter in absent.items():
                 setattr(module, name, parameter)
 

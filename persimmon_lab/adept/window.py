@@ -28,7 +28,7 @@ class Window:
 
 
 class _Stretch(io.RawIOBase):
-    def __init__(self, window: Window):
+    def __init__(self, window: Window) -> None:
         self._file = window.path.open("rb", buffering=0)
         self._start, self._length, self._position = window.start, window.length, 0
 
@@ -52,7 +52,7 @@ class _Stretch(io.RawIOBase):
         self._position += count
         return count
 
-    def close(self):
+    def close(self) -> None:
         self._file.close()
         super().close()
 

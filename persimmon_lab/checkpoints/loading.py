@@ -112,7 +112,7 @@ class Pretrained:
         model.generation_config = read_generation_config(folder)
         return model.eval()
 
-    def save_pretrained(self, path: str | os.PathLike, max_shard_size: int | str = "5GB"):
+    def save_pretrained(self, path: str | os.PathLike, max_shard_size: int | str = "5GB") -> None:
         """Write `config.json`, `generation_config.json` and safetensors that transformers 4 and 5 load as well.
 
         Weights above `max_shard_size` (bytes, or text such as "200MB") are cut into shards with an index. Other files

@@ -32,7 +32,7 @@ def check_fit(
     shapes: dict[str, tuple[int, ...]],
     stored: dict[str, str],
     files: dict[str, WeightFile],
-):
+) -> None:
     """Compare a checkpoint's tensors with those a model needs; raises CheckpointError that lists every difference."""
     needed = {stored[name]: shape for name, shape in shapes.items()}
     # Other classes' heads are left out; early Persimmon checkpoints carry a buffer that follows from the config.
@@ -66,7 +66,7 @@ def differences(needed: Mapping[str, tuple[int, ...]], present: Mapping[str, Sou
     return [f"{len(names)} {what}: {', '.join(names)}" for what, names in kinds.items() if names]
 
 
-def check_tied(folder: Path, tied: Iterable[str], files: dict[str, WeightFile]):
+def check_tied(folder: Path, tied: Iterable[str], files: dict[str, WeightFile]) -> None:
     """A checkpoint may hold the tied tensor twice, but not two different ones."""
     embedding = next(name for name in files if name.endswith(EMBEDDING))
     for name in tied:

@@ -16,7 +16,7 @@ WIDEST_CHECKSUM = 2**32 - 1
 Progress = Callable[[int], None]
 
 
-def unheard(count: int):
+def unheard(count: int) -> None:
     """Progress that nobody watches."""
 
 
@@ -24,7 +24,7 @@ def write_safetensors(
     path: Path,
     tensors: Mapping[str, Source | Float[Tensor, "..."]],
     progress: Progress = unheard,
-):
+) -> None:
     """Write tensors, a few rows at a time, with the CRC-32 of each in the file's metadata.
 
     `progress` is told the number of bytes of each piece. The same tensors give the same bytes, which safetensors' own

@@ -57,7 +57,7 @@ def staged(folder: Path) -> Iterator[Path]:
     finish_save(folder)
 
 
-def finish_save(folder: Path):
+def finish_save(folder: Path) -> None:
     """Move the files of a finished save to their places; does nothing when there is none. Safe to repeat."""
     finished = folder / FINISHED
     if not finished.is_dir():
@@ -81,7 +81,7 @@ def write_weights(
     tensors: Mapping[str, Source | Shaped[Tensor, "..."]],
     max_shard_size: int | str,
     progress: Progress = unheard,
-):
+) -> None:
     """`model.safetensors`, or numbered shards of at most `max_shard_size` bytes with their index.
 
     A tensor larger than a shard gets one to itself. `progress` is told the number of bytes of each piece written.

@@ -80,7 +80,7 @@ def rows_of(shape: tuple[int, ...], elements: int) -> int:
     return max(1, elements // max(1, math.prod(shape[1:])))
 
 
-def copy(source: Shaped[Tensor, "..."], target: Shaped[Tensor, "..."]):
+def copy(source: Shaped[Tensor, "..."], target: Shaped[Tensor, "..."]) -> None:
     """Copy, converting, to the CPU in pieces and to another device in one."""
     rows = rows_of(tuple(target.shape), PIECE) if target.is_cpu else len(target)
     for piece, into in zip(source.split(rows), target.split(rows)):

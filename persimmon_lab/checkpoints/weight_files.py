@@ -27,7 +27,7 @@ class WeightFile:
     the model nor crash it.
     """
 
-    def __init__(self, path: Path, shapes: dict[str, tuple[int, ...]], dtypes: dict[str, torch.dtype | str]):
+    def __init__(self, path: Path, shapes: dict[str, tuple[int, ...]], dtypes: dict[str, torch.dtype | str]) -> None:
         self.path = path
         self.shapes = shapes
         self.dtypes = dtypes
@@ -86,7 +86,7 @@ class WeightFile:
 class SafetensorsFile(WeightFile):
     """A safetensors file: 8 bytes of length, a JSON header, and the tensors' bytes end to end."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         try:
             with safe_open(path, framework="pt"):  # checks that the header is whole and fits the file
                 pass
@@ -104,7 +104,7 @@ class SafetensorsFile(WeightFile):
         self.checksums = checksums
         self._offsets = {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
 
-    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
+    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int) -> None:
         with self.path.open("rb", buffering=0) as file:
             file.seek(self._offsets[name] + start * landing[0].nbytes)
             if file.readinto(bytes_of(landing)) != landing.nbytes:
@@ -118,12 +118,12 @@ class PickleFile(WeightFile):
     dropped and made again after a few per cent of the file.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self._tensors, self._touched = _map_pickle(path), 0
         shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         super().__init__(path, shapes, {name: tensor.dtype for name, tensor in self._tensors.items()})
 
-    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
+    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int) -> None:
         if self._touched > max(self.path.stat().st_size // 32, MAPPED_BYTES):
             self._tensors, self._touched = None, 0
             self._tensors = _map_pickle(self.path)

@@ -120,7 +120,7 @@ CLOSE = 2.0**-6  # four roundings to bfloat16 of numbers up to 1, one after the 
 class SmallTable:
     """Cosine and sine of chosen positions, made in float64 and rounded once to bfloat16; counts the rows asked for."""
 
-    def __init__(self, rotary_dim: int, theta: float):
+    def __init__(self, rotary_dim: int, theta: float) -> None:
         self.frequencies = inverse_frequencies(rotary_dim, theta, dtype=torch.float64)
         self.asked = set()
 

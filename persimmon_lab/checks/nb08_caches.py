@@ -119,7 +119,7 @@ def _returned(answer: Update, layer: Layer, key: Tensor, value: Tensor) -> tuple
 class Adapted(DynamicCache):
     """A cache that leaves each layer's update to a given function, in rooms of `room` positions."""
 
-    def __init__(self, update: Update, room: int):
+    def __init__(self, update: Update, room: int) -> None:
         super().__init__()
         self.update_layer, self.room, self.layers = update, room, []
 

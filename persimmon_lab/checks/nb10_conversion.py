@@ -9,6 +9,7 @@ from torch import Tensor
 
 from persimmon_lab.adept.layout import shared_dimension
 from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, agree, attempt, numbers, verdict
+from typing import Never
 
 Fused = Float[Tensor, "fused hidden"]
 Parts = Float[Tensor, "rank *part"]
@@ -122,7 +123,7 @@ def join(answer: Callable[..., Tensor]) -> Verdict:
     return verdict(check_join, answer, "rows behind rows, columns beside columns, a copy once: so does convert()")
 
 
-def check_join(answer: Callable[..., Tensor]):
+def check_join(answer: Callable[..., Tensor]) -> Never:
     for case in part_cases():
         right = joined(**case)
         try:

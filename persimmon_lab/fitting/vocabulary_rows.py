@@ -60,7 +60,7 @@ def alignment(head: Float[Tensor, "vocab hidden"], never: Int[Tensor, "token"]) 
 class KeptEmbedding(nn.Module):
     """An embedding of some of the tokens; `row_of` is each id's row, and -1 for one that was dropped."""
 
-    def __init__(self, weight: nn.Parameter, kept: Int[Tensor, "kept"], vocab_size: int):
+    def __init__(self, weight: nn.Parameter, kept: Int[Tensor, "kept"], vocab_size: int) -> None:
         super().__init__()
         self.weight = weight
         row_of = torch.full((vocab_size,), -1, dtype=torch.int64, device=weight.device)
@@ -77,7 +77,7 @@ class KeptEmbedding(nn.Module):
 class KeptProjection(nn.Module):
     """A projection onto some of the tokens; what was dropped gets the lowest number of the dtype."""
 
-    def __init__(self, weight: nn.Parameter, kept: Int[Tensor, "kept"], vocab_size: int):
+    def __init__(self, weight: nn.Parameter, kept: Int[Tensor, "kept"], vocab_size: int) -> None:
         super().__init__()
         self.weight = weight
         self.vocab_size = vocab_size

@@ -33,7 +33,7 @@ class Context:
         progress: bool | None = None,
         prompt_embeds: Float[Tensor, "batch position_of_embeds hidden"] | None = None,
         embed: Any = None,
-    ):
+    ) -> None:
         self.run, self.cache, self.use_cache = run, cache, use_cache
         self.chunk, self.progress = chunk, progress
         self.prompt_embeds, self.embed = prompt_embeds, embed
@@ -60,12 +60,12 @@ class Context:
         """Positions that the cache holds."""
         return 0 if self.cache is None else self.cache.get_seq_length()
 
-    def append(self, token_ids: Int[Tensor, "batch"]):
+    def append(self, token_ids: Int[Tensor, "batch"]) -> None:
         """One more token for every row."""
         self.ids[:, self.width - self.without_ids] = token_ids
         self.width += 1
 
-    def keep(self, rows: Int[Tensor, "new_batch"]):
+    def keep(self, rows: Int[Tensor, "new_batch"]) -> None:
         """Go on with these rows, in this order (repeats allowed): what beams and several answers need."""
         self.ids = self.ids[rows]
         if self.mask is not None:
@@ -124,7 +124,7 @@ class Context:
         return {"inputs_embeds": torch.cat([self.prompt_embeds, self.embed(self.sequences)], dim=1)[:, start:end]}
 
 
-def _require_numbers(logits: Float[Tensor, "batch vocab"], position: int):
+def _require_numbers(logits: Float[Tensor, "batch vocab"], position: int) -> None:
     # Not true of nan and +inf; -inf is a token that a model may rule out.
     if not logits.amax().item() < math.inf:
         row = int((~(logits < math.inf)).any(dim=1).nonzero()[0])

@@ -38,7 +38,7 @@ def require_memory(
     new_tokens: int,
     cache: Any = None,
     padded: bool = False,
-):
+) -> None:
     """Raises MemoryError, with the numbers, where `memory_needed` is more than the model's device has free."""
     device = torch.device(model.device)
     index = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index

@@ -19,7 +19,7 @@ class Ending:
     stop strings without a tokenizer.
     """
 
-    def __init__(self, config: GenerationConfig, tokenizer: Any, device: torch.device):
+    def __init__(self, config: GenerationConfig, tokenizer: Any, device: torch.device) -> None:
         self.stop_strings, self.tokenizer = config.stop_string_list(), tokenizer
         if self.stop_strings and tokenizer is None:
             raise ValueError("stop_strings are looked for in the text, so generate() needs tokenizer=... to make it")

@@ -39,14 +39,14 @@ def activations(
     """
     reports, permits, errors = queue.SimpleQueue(), queue.SimpleQueue(), []
 
-    def report(path: str, output: Any):
+    def report(path: str, output: Any) -> None:
         # Another thread may run the same module, if a model is compared with itself.
         if threading.current_thread() is thread and (made := first_tensor(output)) is not None:
             reports.put((path, made))
             if not permits.get():
                 raise _Abandoned
 
-    def run():
+    def run() -> None:
         try:
             with torch.no_grad():  # in torch the gradient mode belongs to the thread
                 forward(model)
@@ -112,7 +112,7 @@ def lockstep(
             each.close()
 
 
-def _forget_up_to(path: str, waiting: dict[str, Activation]):
+def _forget_up_to(path: str, waiting: dict[str, Activation]) -> None:
     for earlier in list(waiting):
         del waiting[earlier]
         if earlier == path:

@@ -81,7 +81,7 @@ class Watch:
     Single numbers, so that a large model costs no memory. A module that is called twice keeps its last call.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.activations: dict[str, Tensor] = {}
         self.highest: dict[str, Tensor] = {}

@@ -84,7 +84,7 @@ class Trainee:
     """A copy of a model and the optimiser that moves its trainable weights. It runs in evaluation mode, so that
     nothing is random."""
 
-    def __init__(self, model: PersimmonForCausalLM, recipe: Recipe):
+    def __init__(self, model: PersimmonForCausalLM, recipe: Recipe) -> None:
         self.recipe = recipe
         self.model = in_dtype(model, recipe.dtype).eval()
         self.weights = trainable(self.model)

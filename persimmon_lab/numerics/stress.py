@@ -24,7 +24,7 @@ def chosen_layers(model: PersimmonPreTrainedModel, layers: Iterable[int] | None)
     return [every[index] for index in wanted]
 
 
-def _check_factor(factor: int | float):
+def _check_factor(factor: int | float) -> None:
     if factor <= 0:
         raise ValueError(f"factor is {factor}; ReLU and LayerNorm keep their meaning under positive factors only")
 

@@ -60,7 +60,7 @@ class Lattice:
     ValueError where an arc leaves the text, or is empty.
     """
 
-    def __init__(self, text: str, arcs: Iterable[Arc]):
+    def __init__(self, text: str, arcs: Iterable[Arc]) -> None:
         self.text = text
         self.arcs = tuple(sorted(arcs, key=lambda arc: (arc.start, arc.end)))
         self._ending: list[list[int]] = [[] for _ in range(len(text) + 1)]

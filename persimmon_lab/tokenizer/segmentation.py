@@ -20,7 +20,7 @@ class Segmenter:
     where that token is a control piece: same ids, same scores, but what a user typed stays what a user typed.
     """
 
-    def __init__(self, model: SentencePieceProcessor):
+    def __init__(self, model: SentencePieceProcessor) -> None:
         self.model = model
         self._spelling_out: dict[frozenset[int], SentencePieceProcessor] = {}
 

@@ -14,7 +14,7 @@ class StreamingDecoder:
     piece such as `▁The` stands for is dropped where the text begins.
     """
 
-    def __init__(self, tokenizer, skip_special_tokens: bool = False):
+    def __init__(self, tokenizer, skip_special_tokens: bool = False) -> None:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
         self._special_ids = set(tokenizer.all_special_ids)

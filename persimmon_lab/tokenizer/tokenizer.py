@@ -52,7 +52,7 @@ class PersimmonTokenizer(Vocabulary):
         add_eos_token: bool = False,
         padding_side: str = "left",
         model_max_length: int | None = None,
-    ):
+    ) -> None:
         super().__init__(load_sentencepiece(Path(vocab_file)), bos_token, eos_token, pad_token)
         self.add_bos_token = add_bos_token
         self.add_eos_token = add_eos_token

@@ -17,7 +17,7 @@ class Unigram:
     characters of the text.
     """
 
-    def __init__(self, model: ModelFile, special_ids: Collection[int] = ()):
+    def __init__(self, model: ModelFile, special_ids: Collection[int] = ()) -> None:
         if not model.is_unigram:
             raise ValueError("a lattice of log-probabilities needs a Unigram model, as Persimmon's is")
         if model.has_character_map or model.remove_extra_whitespaces or not model.escape_whitespaces:

@@ -24,7 +24,7 @@ class Vocabulary:
 
     def __init__(
         self, sp_model: SentencePieceProcessor, bos_token: str | None, eos_token: str | None, pad_token: str | None
-    ):
+    ) -> None:
         self.sp_model = sp_model
         self.unk_token_id = sp_model.unk_id()
         self.unk_token = sp_model.id_to_piece(self.unk_token_id)

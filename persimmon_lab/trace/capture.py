@@ -117,7 +117,7 @@ class _Recorder:
         slices: Slices,
         limit: int | float,
         follow: Callable[[str, Activation], None] | None = None,
-    ):
+    ) -> None:
         self.model, self.slices, self.limit, self.follow = model, slices, limit, follow
         self.steps: list[Trace] = []
         self.finished = self.running_bytes = 0  # bytes of the passes that are done, and of the one that runs

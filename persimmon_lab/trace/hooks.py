@@ -32,7 +32,7 @@ def of_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
 class _Hook:
     """What torch calls: hands the first tensor to `function` and puts in its place what comes back."""
 
-    def __init__(self, site: Site, function: Passing, is_last: bool):
+    def __init__(self, site: Site, function: Passing, is_last: bool) -> None:
         self.is_input, self.function, self.is_last = site.is_input, function, is_last
         self.owner = get_ident()
 

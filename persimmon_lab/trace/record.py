@@ -19,7 +19,7 @@ class Trace(Mapping[str, Tensor]):
     package's models.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.output: Any = None
         self.gradients: dict[str, Tensor] = {}
         self.axes: dict[str, Axes] = {}

@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         momentum: float = 0.95,
         dtype: torch.dtype = torch.bfloat16,
-    ):
+    ) -> None:
         super().__init__(matrices, dict(lr=rate, weight_decay=weight_decay, momentum=momentum))
         self.dtype = dtype
 

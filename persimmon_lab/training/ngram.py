@@ -16,7 +16,7 @@ BITS = 12  # a piece fits 12 bits (4,096 of them), five pieces fit an int64
 class NGram:
     """Counts of a token stream, as sorted keys; `log2_probabilities` looks them up."""
 
-    def __init__(self, stream: Integer[np.ndarray, "token"], order: int = 5):
+    def __init__(self, stream: Integer[np.ndarray, "token"], order: int = 5) -> None:
         if int(stream.max()) >> BITS:
             raise ValueError(f"token {int(stream.max())} does not fit {BITS} bits; the keys pack {order} tokens each")
         self.order = order

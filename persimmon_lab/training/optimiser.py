@@ -26,7 +26,7 @@ class MasterWeights:
     matrix; embeddings, head, norms and biases go to AdamW.
     """
 
-    def __init__(self, model: nn.Module, *, matrix_rate: float, rate: float, weight_decay: float):
+    def __init__(self, model: nn.Module, *, matrix_rate: float, rate: float, weight_decay: float) -> None:
         self.model = [parameter for _, parameter in model.named_parameters()]
         self.names = [name for name, _ in model.named_parameters()]
         self.masters = [nn.Parameter(parameter.detach().float().clone()) for parameter in self.model]

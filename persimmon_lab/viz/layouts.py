@@ -33,7 +33,9 @@ def stripes(lengths: Mapping[str, int]) -> list[dict[str, int]]:
     return made
 
 
-def draw_block(axes: Axes, left: float, top: float, width: float, height: float, kind: str, colour: str = PLAIN):
+def draw_block(
+    axes: Axes, left: float, top: float, width: float, height: float, kind: str, colour: str = PLAIN
+) -> None:
     """A rectangle in the colour and hatch of its kind."""
     axes.add_patch(Rectangle((left, top), width, height, facecolor=COLOURS.get(kind, colour), edgecolor="white",
                              linewidth=0, hatch=HATCHES.get(kind), zorder=3))  # fmt: skip

@@ -48,7 +48,7 @@ class Explorer(anywidget.AnyWidget):
     text = traitlets.Unicode().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, text: str, **chosen: object):
+    def __init__(self, text: str, **chosen: object) -> None:
         super().__init__(text=text, **chosen)
         self.observe(self._read, "text")
         self.on_msg(self._answer)

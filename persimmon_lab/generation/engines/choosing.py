@@ -132,7 +132,7 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
     return runner
 
 
-def take_back(model: Any, cache: Any):
+def take_back(model: Any, cache: Any) -> None:
     """Let the model's runner use the cache's room again: see `FastRunner.take_back` for who may say so."""
     kept = _KEPT.get(model) if isinstance(model, nn.Module) else None
     if kept is not None:

@@ -46,7 +46,7 @@ def made_to_last() -> Iterator[None]:
 class FastLayer:
     """One decoder layer's parts, with its four products laid out for speed."""
 
-    def __init__(self, layer: nn.Module, kind: LinearKind):
+    def __init__(self, layer: nn.Module, kind: LinearKind) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.input_norm, self.mlp_norm = (
             norm_arguments(layer.input_layernorm),
@@ -76,7 +76,7 @@ class FastRunner:
     Several threads may call it at once, each with a cache of its own: a step of fixed shapes belongs to a cache's room.
     """
 
-    def __init__(self, model: Any, kind: LinearKind = PlainLinear, compiled: bool = False):
+    def __init__(self, model: Any, kind: LinearKind = PlainLinear, compiled: bool = False) -> None:
         self.config: PersimmonConfig = model.config
         self.embedding = model.model.embed_tokens.weight
         self.layers = [FastLayer(layer, kind) for layer in model.model.layers]
@@ -166,7 +166,7 @@ class FastRunner:
             self._steps[cache] = steps
         return cache
 
-    def take_back(self, cache: Any):
+    def take_back(self, cache: Any) -> None:
         """Keep the room of a cache, and the steps that were captured for it, for the next `new_cache`.
 
         For whoever made the cache, handed it to nobody and is done with it: the next text is written over it.
@@ -274,7 +274,7 @@ class StaticStep:
     it is. It serves any cache that has this room, one after the other.
     """
 
-    def __init__(self, runner: FastRunner, reserved: Tensor, bucket: int):
+    def __init__(self, runner: FastRunner, reserved: Tensor, bucket: int) -> None:
         self.runner, self.reserved, self.bucket = runner, reserved, bucket
         batch = self.reserved.shape[2]
         self.rooms = self.reserved.unbind()

@@ -23,7 +23,7 @@ ONE_ROW_SIZE = 1024  # rows and columns from which a matrix has OneRowLinear's l
 class PlainLinear:
     """`F.linear` on the weight as it is, then a relu if asked for. Without gradients."""
 
-    def __init__(self, linear: nn.Linear, relu: bool = False):
+    def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
         # The parameter itself and no alias of it, which would keep the old numbers alive when the model moves away.
         self.weight, self.bias, self.relu = linear.weight, linear.bias, relu
 
@@ -38,7 +38,7 @@ class PackedLinear:
 
     rows = 32  # of x that oneDNN is told to expect: it has one layout for a single row and one for more
 
-    def __init__(self, linear: nn.Linear, relu: bool = False):
+    def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), self.rows)
         self.product = torch.ops.mkldnn._linear_pointwise.default
         self.arguments = self.weight, linear.bias, "relu" if relu else "none", [], ""
@@ -56,7 +56,7 @@ class OneRowLinear(PackedLinear):
 class Int8Linear:
     """Weights rounded to int8 by output row, rows of x to 8 bits as they come; products are summed in int32."""
 
-    def __init__(self, linear: nn.Linear, relu: bool = False):
+    def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
         weight = linear.weight.detach().to(torch.float32)
         scales = int8_scales(weight)
         zeros = torch.zeros(len(weight), dtype=torch.int64)
@@ -76,7 +76,7 @@ class Int8Linear:
 class Int8WeightLinear:
     """Weights rounded to int8 by output row; x stays as it is and the sums are float32."""
 
-    def __init__(self, linear: nn.Linear, relu: bool = False):
+    def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
         weight = linear.weight.detach().to(torch.float32)
         scales = int8_scales(weight)
         self.weight = (weight / scales[:, None]).round().to(torch.int8)

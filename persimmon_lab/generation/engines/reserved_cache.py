@@ -18,7 +18,7 @@ class ReservedCache(DynamicCache):
     on, updates concatenate as DynamicCache does, because a tensor written in place could not be trained through.
     """
 
-    def __init__(self, layers: int, room: int = 0):
+    def __init__(self, layers: int, room: int = 0) -> None:
         super().__init__()
         self.layers, self.room = layers, room
         self._reserved: Room | None = None
@@ -56,7 +56,7 @@ class ReservedCache(DynamicCache):
         is_ours = len(held) == len(self._views) and all(map(operator.is_, held, self._views))
         return self._reserved if is_ours else None
 
-    def reuse(self, room: Room):
+    def reuse(self, room: Room) -> None:
         """Take room that nobody else looks at any more, before anything is held."""
         with torch.inference_mode(False), torch.no_grad():
             self._reserved = room.zero_()
@@ -66,7 +66,7 @@ class ReservedCache(DynamicCache):
         room = self.reserved
         return len(self) == self.layers and room is not None and room.shape[4] >= self.get_seq_length() + positions
 
-    def advance(self, positions: int):
+    def advance(self, positions: int) -> None:
         """Count `positions` more as held, after they were written into the reserved room."""
         self._show(self.reserved, self.get_seq_length() + positions)
 
@@ -79,14 +79,14 @@ class ReservedCache(DynamicCache):
             room.copy_(room.index_select(1, rows))
         return None
 
-    def crop(self, length: int):
+    def crop(self, length: int) -> None:
         """Forget every position from `length` on (nothing happens when it holds fewer); the room stays."""
         is_ours = self.reserved is not None
         super().crop(length)
         if is_ours:
             self._views = self.key_cache + self.value_cache
 
-    def _show(self, room: Room, end: int):
+    def _show(self, room: Room, end: int) -> None:
         """Hold `end` positions of every layer."""
         keys, values = room[:, :, :, :, :end].unbind(1)
         self.key_cache, self.value_cache = list(keys.unbind()), list(values.unbind())

@@ -53,7 +53,7 @@ class AttentionExplorer(Explorer):
         layer: int | None = None,
         head: int | None = None,
         marks: Mapping[tuple[int, int], str] | None = None,
-    ):
+    ) -> None:
         self._open(text, model, tokenizer)
         self.named = dict(marks or {})
         best = divmod(int(self.reading.means["induction"].argmax()), self.reading.shape[1])

@@ -35,7 +35,7 @@ class LensExplorer(Explorer):
         text: str = TEXT,
         model: PersimmonForCausalLM | None = None,
         tokenizer: PersimmonTokenizer | None = None,
-    ):
+    ) -> None:
         self._open(text, model, tokenizer)
         stream, position = self.reading.discovery()
         super().__init__(text=text, stream=stream, position=position)

@@ -44,7 +44,7 @@ class Bench:
     alone, so that one layer is looked at in isolation.
     """
 
-    def __init__(self, model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str):
+    def __init__(self, model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> None:
         ids = tokenizer(text, return_tensors="pt").input_ids[:, :LONGEST]
         self.layers = [layer.self_attn for layer in model.model.layers]
         self.bounds = [layer_bound(attention) for attention in self.layers]
@@ -132,7 +132,7 @@ class GainExplorer(ipywidgets.VBox):
         text: str = TEXT,
         name: str = "persimmon-mini",
         settings: Settings | None = None,
-    ):
+    ) -> None:
         model, tokenizer = given_or_shipped(model, tokenizer)
         self.bench, self.name = Bench(model, tokenizer, text), name
         config, start = model.config, settings or Settings()

@@ -31,7 +31,7 @@ def render(config: PersimmonConfig, dtype: torch.dtype, context: int, batch: int
 class MemoryCalculator(ipywidgets.VBox):
     """Choose bytes per weight, context and number of conversations; see the total beside what devices hold."""
 
-    def __init__(self, config: PersimmonConfig, dtype: torch.dtype = torch.bfloat16):
+    def __init__(self, config: PersimmonConfig, dtype: torch.dtype = torch.bfloat16) -> None:
         self.config = config
         wide = {"style": {"description_width": "9em"}, "layout": {"width": "34em"}, "continuous_update": False}
         longest = config.max_position_embeddings
@@ -60,7 +60,7 @@ class MemoryCalculator(ipywidgets.VBox):
         """The widget, and beside it the picture that a page without a kernel shows."""
         return super()._repr_mimebundle_(**options) | png_data(self.picture.value)
 
-    def _draw(self, change: object = None):
+    def _draw(self, change: object = None) -> None:
         self.picture.value = as_png(self.static(), dots_per_inch=100)
         self.picture.alt_text = f"memory for {self.batch.value} conversations of {self.context.value} tokens"
 

@@ -53,7 +53,7 @@ class Settings:
 class Bench:
     """A model and the tokens that it reads, and every comparison that was made with them so far."""
 
-    def __init__(self, model: PersimmonForCausalLM, ids: Int[Tensor, "batch position"]):
+    def __init__(self, model: PersimmonForCausalLM, ids: Int[Tensor, "batch position"]) -> None:
         self.model, self.ids = in_dtype(model, torch.float32), ids
         self.made: dict[tuple, Comparison] = {}
 
@@ -125,7 +125,7 @@ class PrecisionExplorer(ipywidgets.VBox):
         tokenizer: PersimmonTokenizer | None = None,
         text: str = TEXT,
         name: str = "persimmon-mini",
-    ):
+    ) -> None:
         model, tokenizer = given_or_shipped(model, tokenizer)
         self.bench, self.name = Bench(model, tokenizer(text, return_tensors="pt").input_ids), name
         self.dtype = ipywidgets.ToggleButtons(options=DTYPES, description="format", style={"button_width": "82px"})

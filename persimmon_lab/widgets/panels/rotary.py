@@ -107,7 +107,7 @@ class RotaryExplorer(ipywidgets.VBox):
     is the one it shows now.
     """
 
-    def __init__(self, config: PersimmonConfig | None = None, position: int = 300):
+    def __init__(self, config: PersimmonConfig | None = None, position: int = 300) -> None:
         self.start = config = config or PersimmonConfig.persimmon_8b()
         scaling = config.rope_scaling or {"type": "none", "factor": 4.0}
         widths = {part: int(part * config.head_dim) for part in {0.25, 0.5, 0.75, 1.0, config.partial_rotary_factor}}

@@ -22,7 +22,7 @@ class BranchView(anywidget.AnyWidget):
     _css = HERE / "branch_view.css"
     html = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, on_ask: Callable[[str, int, str], None]):
+    def __init__(self, on_ask: Callable[[str, int, str], None]) -> None:
         super().__init__()
         self._on_ask = on_ask
         self.on_msg(self._answer)

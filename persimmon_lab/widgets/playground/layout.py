@@ -13,7 +13,7 @@ GRID = {"grid_template_columns": "repeat(auto-fit, minmax(250px, 1fr))", "grid_g
 class Parts:
     """The buttons and the small signs of the playground."""
 
-    def __init__(self, as_you_type: bool):
+    def __init__(self, as_you_type: bool) -> None:
         self.as_you_type = ipywidgets.Checkbox(
             as_you_type, description="generate as you type", indent=False, layout={"width": "auto"}
         )

@@ -80,7 +80,7 @@ def nucleus(
 class KeptLogits:
     """The model's logits at the tokens of branches; the oldest are forgotten where they would take too much memory."""
 
-    def __init__(self, most_bytes: int = BYTES_KEPT):
+    def __init__(self, most_bytes: int = BYTES_KEPT) -> None:
         self._most_bytes, self._bytes = most_bytes, 0
         self._kept: OrderedDict[tuple[Branch, int], Tensor] = OrderedDict()
 

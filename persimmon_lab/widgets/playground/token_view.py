@@ -41,7 +41,7 @@ class TokenView(anywidget.AnyWidget):
         on_choose: Callable[[], None] = lambda: None,
         on_take: Callable[[int], None] = lambda token_id: None,
         on_scale: Callable[[], None] = lambda: None,
-    ):
+    ) -> None:
         super().__init__()
         self.tokens: tuple[Token, ...] = ()
         self._about = ""

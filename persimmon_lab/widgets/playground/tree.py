@@ -74,7 +74,7 @@ class Branch:
 class Tree:
     """Branches in the order in which they were made, so that parents come before their children."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.branches: list[Branch] = []
 
     def add(

@@ -60,7 +60,7 @@ class GenerationPlayground(ipywidgets.VBox):
         as_you_type: bool = False,
         load: str | None = None,
         **settings: Any,
-    ):
+    ) -> None:
         self.model, self.tokenizer, self.load = model, tokenizer, load
         self.run: Run | None = None
         self.tree, self.branch = Tree(), None

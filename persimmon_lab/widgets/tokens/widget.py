@@ -26,7 +26,7 @@ WHOLE = {"type": "whole"}
 class Part:
     """A text, or one between special tokens, as its lattice and the best path through that."""
 
-    def __init__(self, text: str, unigram: Unigram, first_token: int):
+    def __init__(self, text: str, unigram: Unigram, first_token: int) -> None:
         self.lattice: Lattice = unigram.lattice(text)
         self.path: tuple[Arc, ...] = self.lattice.best().arcs
         self.token_of = [first_token]  # of each arc of the path, and of what comes after: the number of its first token
@@ -72,7 +72,7 @@ def seams(lattice: Lattice) -> set[int]:
 class Reading:
     """A text as a tokenizer reads it: a `Piece` for each token. ValueError for half a surrogate pair."""
 
-    def __init__(self, text: str, tokenizer: PersimmonTokenizer, unigram: Unigram, parse_special: bool = False):
+    def __init__(self, text: str, tokenizer: PersimmonTokenizer, unigram: Unigram, parse_special: bool = False) -> None:
         self.text = text
         special = tokenizer.special_tokens
         coded = tokenizer(text, parse_special=parse_special, return_offsets_mapping=True)
@@ -155,7 +155,9 @@ class TokenInspector(anywidget.AnyWidget):
     counts = traitlets.Unicode().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, text: str = TEXT, tokenizer: PersimmonTokenizer | None = None, parse_special: bool = False):
+    def __init__(
+        self, text: str = TEXT, tokenizer: PersimmonTokenizer | None = None, parse_special: bool = False
+    ) -> None:
         self.tokenizer = PersimmonTokenizer.from_pretrained(MINI) if tokenizer is None else tokenizer
         self._unigram = Unigram.of(self.tokenizer)
         self._spans: list[str] = []
