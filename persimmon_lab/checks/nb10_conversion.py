@@ -9,7 +9,6 @@ from torch import Tensor
 
 from persimmon_lab.adept.layout import shared_dimension
 from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, agree, attempt, numbers, verdict
-from typing import Never
 
 Fused = Float[Tensor, "fused hidden"]
 Parts = Float[Tensor, "rank *part"]
@@ -123,7 +122,7 @@ def join(answer: Callable[..., Tensor]) -> Verdict:
     return verdict(check_join, answer, "rows behind rows, columns beside columns, a copy once: so does convert()")
 
 
-def check_join(answer: Callable[..., Tensor]) -> Never:
+def check_join(answer: Callable[..., Tensor]) -> None:
     for case in part_cases():
         right = joined(**case)
         try:
