@@ -16,13 +16,14 @@ LONG = 16384
 
 def cases(size: str, dtype: str, device: str) -> list[dict]:
     """The kind of each case, its arguments and who takes part."""
-    everyone, context = [*CONTENDERS], SIZES[size]["max_position_embeddings"]
+    everyone = [*CONTENDERS]
+    context = SIZES[size]["max_position_embeddings"]
     everyone.remove("ours compiled")  # asked for by --compiled: warming it up takes longer than a case
     exact = [name for name in everyone if name != "ours int8"]  # int8 is for decoding; a prompt only costs it
-    found = []
+    collected = []
 
     def add(kind: str, contenders: list[str], **arguments):
-        found.append({"size": size, "dtype": dtype, "device": device, "kind": kind, "arguments": arguments,
+        collected.append({"size": size, "dtype": dtype, "device": device, "kind": kind, "arguments": arguments,
                       "contenders": contenders})  # fmt: skip
 
     if size == "8b":
@@ -32,7 +33,7 @@ def cases(size: str, dtype: str, device: str) -> list[dict]:
             add("prefill", everyone, length=length)
         for exponent in range(9):
             add("decode", ["ours"], batch=2**exponent, prompt=PROMPT, new=64)
-        return found
+        return collected
     for batch in (1, 8, 32):
         add("decode", everyone, batch=batch, prompt=PROMPT, new=16 if size == "M" and batch == 32 else 32)
     for length in (128, 512, 2048, 8192):
@@ -48,7 +49,7 @@ def cases(size: str, dtype: str, device: str) -> list[dict]:
     if size == "mini" and dtype == "float32":
         add("widget", ["ours"], new=100)
         add("int8", ["ours int8"])
-    return found
+    return collected
 
 
 def key(case: dict) -> str:

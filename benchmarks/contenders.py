@@ -111,7 +111,10 @@ class Worker:
         self.model.to(getattr(torch, dtype))
         self.fill()
         self.resident = memory(self, "VmRSS")
-        return {"parameters": sum(each.numel() for each in self.model.parameters()), "torch": torch.__version__}
+        return {
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "torch": torch.__version__,
+        }
 
     def make(self, sizes: dict):
         if self.library == "persimmon_lab":
@@ -240,16 +243,17 @@ class Worker:
             self.playground = GenerationPlayground(model, tokenizer, prompt, max_new_tokens=new, seed=0)
         widget = self.playground
         ids = widget.tokenizer(widget.settings.prompt, return_tensors="pt").input_ids
-        without, made = (time.perf_counter(), widget.model.generate(ids, **widget.settings.generate_arguments()))
-        without = time.perf_counter() - without
+        start = time.perf_counter()
+        sequences = widget.model.generate(ids, **widget.settings.generate_arguments())
+        without = time.perf_counter() - start
         start = time.perf_counter()
         widget.generate().wait()
-        shown = time.perf_counter() - start
-        count = made.shape[1] - ids.shape[1]
+        seconds = time.perf_counter() - start
+        count = sequences.shape[1] - ids.shape[1]
         if widget.run.error is not None:
             raise widget.run.error
-        rate = len(widget.run.tokens) / shown
-        return {"rate": rate, "cost": shown / len(widget.run.tokens) / (without / count) - 1}
+        rate = len(widget.run.tokens) / seconds
+        return {"rate": rate, "cost": seconds / len(widget.run.tokens) / (without / count) - 1}
 
     def bits_per_byte(self) -> dict:
         """Of persimmon-mini's model card, which it was not trained on, by the plain model and by this engine."""
@@ -278,7 +282,8 @@ class Worker:
             start = time.perf_counter()
             self.generate(ids, new)
             whole = time.perf_counter() - start
-        rows = [(each.key, each.self_cpu_time_total / new, each.count / new) for each in profiler.key_averages()]
+        averages = profiler.key_averages()
+        rows = [(kernel.key, kernel.self_cpu_time_total / new, kernel.count / new) for kernel in averages]
         return {"step": whole / new * 1e6, "rows": sorted(rows, key=lambda row: -row[1])[:18]}
 
 

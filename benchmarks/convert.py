@@ -51,7 +51,8 @@ def convert_once(source: Path, out: Path, dtype: str | None) -> dict[str, float]
 
 def copy_once(source: Path, out: Path) -> dict[str, float]:
     """Copy every file of a release, and wait for the disk."""
-    start, cpu, nbytes = time.perf_counter(), time.process_time(), 0
+    start, cpu = time.perf_counter(), time.process_time()
+    nbytes = 0
     for file in source.rglob("*.pt"):
         target = out / file.relative_to(source)
         target.parent.mkdir(parents=True)

@@ -66,12 +66,12 @@ def main():
     rows = []
     for name, (task, config, how) in cases.items():
         runs = [run(seed, task, config, **how) for seed in range(arguments.seeds)]
-        largest = [each["largest_score"] for each in runs if each["largest_score"] is not None]
+        scores = [result["largest_score"] for result in runs if result["largest_score"] is not None]
         rows.append({
             "case": name,
-            "learned": sum(each["accuracy"] >= LEARNED for each in runs),
+            "learned": sum(result["accuracy"] >= LEARNED for result in runs),
             "of": len(runs),
-            "largest_score": [min(largest), max(largest)] if largest else None,
+            "largest_score": [min(scores), max(scores)] if scores else None,
             "runs": runs,
         })  # fmt: skip
         print(name, rows[-1]["learned"], "of", len(runs), rows[-1]["largest_score"], flush=True)

@@ -31,7 +31,7 @@ def rates(
     linear = nn.Linear(columns, outputs, bias=False, dtype=dtype)
     copies = max(1, round(streamed / linear.weight.nbytes))
     laid_out = {kind.__name__: [kind(copy_of(linear)) for _ in range(copies)] for kind in KINDS}
-    found = {}
+    by_rows = {}
     for count in rows:
         x = torch.ones(count, columns, dtype=dtype)
         samples = {name: [] for name in laid_out}
@@ -41,8 +41,8 @@ def rates(
                 for product in products:
                     product(x)
                 samples[name].append(copies * linear.weight.nbytes / (time.perf_counter() - start))
-        found[count] = {name: statistics.median(each[1:]) for name, each in samples.items()}
-    return found
+        by_rows[count] = {name: statistics.median(speeds[1:]) for name, speeds in samples.items()}
+    return by_rows
 
 
 def copy_of(linear: nn.Linear) -> nn.Linear:
@@ -78,8 +78,9 @@ def main():
             for where, streamed in STREAMED.items():
                 for shape in arguments.shapes:
                     columns, outputs = map(int, shape.split("x"))
-                    found = rates(columns, outputs, getattr(torch, dtype), arguments.rows, streamed, arguments.rounds)
-                    for rows, by_kind in found.items():
+                    kind = getattr(torch, dtype)
+                    by_rows = rates(columns, outputs, kind, arguments.rows, streamed, arguments.rounds)
+                    for rows, by_kind in by_rows.items():
                         cases.append({"dtype": dtype, "from": where, "columns": columns, "outputs": outputs,
                                       "rows": rows, "rates": by_kind})  # fmt: skip
                         print(line(cases[-1]), flush=True)

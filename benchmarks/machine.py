@@ -6,6 +6,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from persimmon_lab.atomic import write_atomically
+
 
 def machine(packages: tuple[str, ...] = ("torch", "safetensors", "transformers")) -> dict:
     """What a result is stored with; `packages` are those whose versions matter."""
@@ -24,9 +26,7 @@ def machine(packages: tuple[str, ...] = ("torch", "safetensors", "transformers")
 def store(path: Path, results: dict):
     """Write results whole or not at all."""
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_atomically(path, (json.dumps(results, indent=1) + "\n").encode("utf-8"))
 
 
 def resident(field: str) -> int:

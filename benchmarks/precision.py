@@ -22,7 +22,7 @@ import torch
 from benchmarks.machine import machine, store
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, load_mini
 from persimmon_lab.fitting.memory import weight_bytes
-from persimmon_lab.footprint import activation_bytes, free_memory
+from persimmon_lab.footprint import activation_bytes, free_memory, in_bytes
 from persimmon_lab.mini import MINI
 from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.recipes import RECIPES, fine_tune, ladder
@@ -37,7 +37,7 @@ def fitting(config: PersimmonConfig, context: int, room: int) -> PersimmonConfig
         passes = (activation_bytes(shallower, dtype, context, logits_to_keep=0) for dtype in DTYPES)
         if sum(weight_bytes(shallower, dtype) for dtype in DTYPES) + sum(passes) < 0.9 * room:
             return shallower
-    raise SystemExit(f"{room / 1e9:.0f} GB hold no layer at context {context}; ask for less --context")
+    raise SystemExit(f"{in_bytes(room)} hold no layer at context {context}; ask for less --context")
 
 
 def subject(name: str, context: int, device: torch.device) -> tuple[PersimmonForCausalLM, torch.Tensor]:
@@ -72,14 +72,14 @@ def run(model: PersimmonForCausalLM, ids: torch.Tensor, repeats: int) -> list[di
     ids = ids.to(model.device)
     costs = {name: [] for name in models}
     for _ in range(repeats + 1):  # in turns, so that whatever else the machine does falls on all of them
-        for name, each in models.items():
-            costs[name].append(forward(each, ids))
+        for name, copy in models.items():
+            costs[name].append(forward(copy, ids))
     rows = {}
-    for name, each in models.items():
+    for name, copy in models.items():
         seconds = statistics.median(seconds for seconds, _ in costs[name][1:])  # the first round warms up
         rows[name] = {
             "dtype": name,
-            "weights_gb": sum(parameter.nbytes for parameter in each.parameters()) / 1e9,
+            "weights_gb": sum(parameter.nbytes for parameter in copy.parameters()) / 1e9,
             "forward_gb": costs[name][-1][1],
             "seconds": seconds,
             "tokens_per_second": ids.numel() / seconds,

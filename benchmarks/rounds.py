@@ -22,7 +22,10 @@ def measure(
     tasks = {name: (case["kind"], case["arguments"]) for name in case["contenders"] if name in workers}
     if LIMITS in workers and case["kind"] in LIMITED:
         tasks[LIMITS] = (LIMITS, {"size": case["size"], "dtype": case["dtype"]})
-    refused, kept, thrown, disturbed = {}, [], 0, 0
+    refused: dict[str, str] = {}
+    rounds: list[dict] = []
+    thrown = 0
+    disturbed = 0
 
     def take_round(retries: int) -> dict:
         nonlocal thrown, disturbed
@@ -34,22 +37,25 @@ def measure(
             except Refused as refusal:
                 refused[name] = str(refusal)[:300]
                 continue
-            answers[name], thrown, disturbed = sample.answer, thrown + bad, disturbed + sample.contended
+            answers[name] = sample.answer
+            thrown += bad
+            disturbed += sample.contended
         return answers
 
     start = time.perf_counter()
     first = take_round(0)
     if time.perf_counter() - start > LONG_ROUND:
-        kept, fewest = [first], min(fewest, 2)
+        rounds.append(first)
+        fewest = min(fewest, 2)
     else:
         thrown = disturbed = 0
     start = time.perf_counter()
     while first.keys() - {LIMITS} and (
-        len(kept) < fewest or (len(kept) < MOST and time.perf_counter() - start < budget)
+        len(rounds) < fewest or (len(rounds) < MOST and time.perf_counter() - start < budget)
     ):
-        kept.append(take_round(retries))
-    return {**case, **summary(case, kept), "rounds": len(kept), "thrown_away": thrown, "contended": disturbed,
-            "refused": refused, "samples": kept}  # fmt: skip
+        rounds.append(take_round(retries))
+    return {**case, **summary(case, rounds), "rounds": len(rounds), "thrown_away": thrown, "contended": disturbed,
+            "refused": refused, "samples": rounds}  # fmt: skip
 
 
 def summary(case: dict, rounds: list[dict]) -> dict:
@@ -57,20 +63,20 @@ def summary(case: dict, rounds: list[dict]) -> dict:
 
     def medians(of, *beside: str) -> dict:
         """Of what `of(round, name)` is, by contender, over the rounds that have it and those `beside` it."""
-        found = {}
+        by_contender = {}
         for name in case["contenders"]:
-            values = [of(each, name) for each in rounds if all(needed in each for needed in (name, *beside))]
-            found |= {name: statistics.median(values)} if values else {}
-        return found
+            values = [of(answers, name) for answers in rounds if {name, *beside} <= answers.keys()]
+            by_contender |= {name: statistics.median(values)} if values else {}
+        return by_contender
 
-    limits = [each[LIMITS] for each in rounds if LIMITS in each]
-    ratios = medians(lambda each, name: each["ours"]["rate"] / each[name]["rate"], "ours")
+    limits = [answers[LIMITS] for answers in rounds if LIMITS in answers]
+    ratios = medians(lambda answers, name: answers["ours"]["rate"] / answers[name]["rate"], "ours")
     return {
-        "rates": medians(lambda each, name: each[name]["rate"]),
+        "rates": medians(lambda answers, name: answers[name]["rate"]),
         "ratios": {name: ratio for name, ratio in ratios.items() if name != "ours"},
-        "limits": {of: statistics.median(each[of] for each in limits) for of in (limits or [{}])[0]},
-        "of_limit": medians(lambda each, name: each[name]["rate"] / limit_rate(case, each[LIMITS]), LIMITS),
-        "first_token": medians(lambda each, name: each[name]["first"]) if case["kind"] in LIMITED else {},
+        "limits": {of: statistics.median(limit[of] for limit in limits) for of in (limits or [{}])[0]},
+        "of_limit": medians(lambda answers, name: answers[name]["rate"] / limit_rate(case, answers[LIMITS]), LIMITS),
+        "first_token": medians(lambda answers, name: answers[name]["first"]) if case["kind"] in LIMITED else {},
     }
 
 

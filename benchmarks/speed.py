@@ -54,13 +54,13 @@ def line(result: dict) -> str:
 
 def chosen(size: str, dtype: str, arguments: argparse.Namespace, stored: dict) -> list[dict]:
     """The cases of a size that the command line asks for and that are not stored, with those who can take part."""
-    found = [case for case in cases(size, dtype, arguments.device) if case["kind"] in arguments.only]
-    for case in found:
+    selection = [case for case in cases(size, dtype, arguments.device) if case["kind"] in arguments.only]
+    for case in selection:
         names = case["contenders"] + ["ours compiled"] * (arguments.compiled and case["kind"] == "decode")
         case["contenders"] = [name for name in names if name in arguments.contenders and python_of(name).exists()]
-    found = [case for case in found if case["contenders"] and (is_quick(case) or not arguments.quick)]
-    found = [case for case in found if arguments.again or not is_measured(stored.get(key(case)))]
-    return sorted(found, key=lambda case: KINDS.index(case["kind"]))
+    selection = [case for case in selection if case["contenders"] and (is_quick(case) or not arguments.quick)]
+    selection = [case for case in selection if arguments.again or not is_measured(stored.get(key(case)))]
+    return sorted(selection, key=lambda case: KINDS.index(case["kind"]))
 
 
 def run(arguments: argparse.Namespace):
@@ -71,12 +71,12 @@ def run(arguments: argparse.Namespace):
     if arguments.quick:
         how = {"budget": 0.0, "fewest": 1, "retries": 0}
     for size, dtype in itertools.product(arguments.sizes, arguments.dtypes):
-        wanted = chosen(size, dtype, arguments, results["cases"])
-        print(f"{size} {dtype}: {len(wanted)} cases", flush=True)
-        names = list(dict.fromkeys(n for case in wanted if case["kind"] not in ONCE for n in case["contenders"]))
+        selection = chosen(size, dtype, arguments, results["cases"])
+        print(f"{size} {dtype}: {len(selection)} cases", flush=True)
+        names = list(dict.fromkeys(n for case in selection if case["kind"] not in ONCE for n in case["contenders"]))
         workers = start(names, size, dtype, arguments.device, arguments.threads)
         try:
-            for case in wanted:
+            for case in selection:
                 print(f"  {key(case)}", flush=True)
                 begun = time.perf_counter()
                 once = case["kind"] in ONCE

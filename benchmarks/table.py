@@ -47,8 +47,8 @@ def reached(case: dict | None, contender: str, against: str) -> float | None:
         return case.get("of_limit", {}).get(contender)
     if contender == "ours":
         return case["ratios"].get(against)
-    rates = [each for each in case["samples"] if contender in each and against in each]
-    ratios = sorted(each[contender]["rate"] / each[against]["rate"] for each in rates)
+    rounds = [answers for answers in case["samples"] if contender in answers and against in answers]
+    ratios = sorted(answers[contender]["rate"] / answers[against]["rate"] for answers in rounds)
     return ratios[len(ratios) // 2] if ratios else None
 
 
@@ -99,7 +99,7 @@ def goals(cases: list[dict]) -> str:
                 lines.append(f"| int8, bits per byte of persimmon-mini's model card | | {answer['engine']:.4f} "
                              f"(plain {answer['plain']:.4f}) | |")  # fmt: skip
         if case["kind"] == "widget" and case["samples"]:
-            costs = sorted(each["ours"]["cost"] for each in case["samples"] if "ours" in each)
+            costs = sorted(answers["ours"]["cost"] for answers in case["samples"] if "ours" in answers)
             cost = costs[len(costs) // 2] if costs else None
             if cost is not None:
                 lines.append(f"| the playground's share of decode time | under 10% | {cost:.0%} | "
@@ -121,7 +121,7 @@ def insert(path: Path, name: str, text: str) -> bool:
 
 def points(cases: list[dict], dtype: str, size: str = "M") -> dict[str, tuple[float, float]]:
     """For the roofline: operations per byte, and operations a second, of our decoding and prompts."""
-    found = {}
+    by_name = {}
     for case in cases:
         if (case["size"], case["dtype"]) != (size, dtype) or "ours" not in case.get("rates", {}):
             continue
@@ -130,22 +130,22 @@ def points(cases: list[dict], dtype: str, size: str = "M") -> dict[str, tuple[fl
             batch = case["arguments"]["batch"]
             past = case["arguments"]["prompt"] + case["arguments"]["new"] // 2
             work, moved = flops(config, 1, past, batch), bytes_per_step(config, kind, past, batch)
-            found[f"decode, batch {batch}"] = (work / moved, work * rate / batch)
+            by_name[f"decode, batch {batch}"] = (work / moved, work * rate / batch)
         elif case["kind"] == "prefill":
             length = case["arguments"]["length"]
             work = flops(config, length)
-            found[f"prompt of {length}"] = (work / bytes_per_step(config, kind), work * rate / length)
-    return found
+            by_name[f"prompt of {length}"] = (work / bytes_per_step(config, kind), work * rate / length)
+    return by_name
 
 
 def draw(cases: list[dict], path: Path = PICTURE, size: str = "M", dtype: str = "bfloat16") -> bool:
     """The roofline of one size and dtype; False where nothing of it was measured."""
-    shown = points(cases, dtype, size)
+    marks = points(cases, dtype, size)
     roofs = [case["limits"] for case in cases if (case["size"], case["dtype"]) == (size, dtype) and case.get("limits")]
-    if not shown or not roofs:
+    if not marks or not roofs:
         return False
-    best = {name: sorted(each[name] for each in roofs)[len(roofs) // 2] for name in ("bandwidth", "matrix")}
-    figure = plot_roofline(shown, best["bandwidth"], best["matrix"], title=f"Size {size}, {dtype}, random weights")
+    best = {name: sorted(roof[name] for roof in roofs)[len(roofs) // 2] for name in ("bandwidth", "matrix")}
+    figure = plot_roofline(marks, best["bandwidth"], best["matrix"], title=f"Size {size}, {dtype}, random weights")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return True

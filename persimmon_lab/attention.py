@@ -27,18 +27,23 @@ def causal_mask(
     key_length: int,
     dtype: torch.dtype,
     device: torch.device,
+    documents: Int[Tensor, "batch key"] | None = None,
 ) -> AdditiveMask:
     """What to add to the scores: 0 where a query may look, the dtype's lowest number where it may not.
 
-    The queries are the last `query_length` of the `key_length` positions. Each sees the positions up to its own,
-    less those where `attention_mask` is 0. The lowest number instead of -inf keeps a row that sees nothing finite:
-    its softmax is uniform instead of NaN. Source: transformers 4.37.2.
+    The queries are the last `query_length` of the `key_length` positions. Each sees the positions up to its own, less
+    those where `attention_mask` is 0 and, where `documents` numbers them, less those of other documents. The lowest
+    number instead of -inf keeps a row that sees nothing finite: its softmax is uniform instead of NaN. Source:
+    transformers 4.37.2.
     """
     key_position = torch.arange(key_length, device=device)
     query_position = key_position[key_length - query_length :]
     visible = rearrange(key_position, "key -> 1 1 1 key") <= rearrange(query_position, "query -> 1 1 query 1")
     if attention_mask is not None:
         visible = visible & rearrange(attention_mask.to(device) != 0, "batch key -> batch 1 1 key")
+    if documents is not None:
+        of_query = rearrange(documents[:, key_length - query_length :], "batch query -> batch 1 query 1")
+        visible = visible & (of_query == rearrange(documents, "batch key -> batch 1 1 key"))
     return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill(~visible, torch.finfo(dtype).min)
 
 
@@ -89,8 +94,12 @@ class PersimmonAttention(nn.Module):
             self.q_layernorm = nn.LayerNorm(config.head_dim, eps=config.layer_norm_eps)
             self.k_layernorm = nn.LayerNorm(config.head_dim, eps=config.layer_norm_eps)
         self.qk_layernorm = config.qk_layernorm
-        for tap in ("rotated_query", "rotated_key", "value", "scores", "pattern", "head_output"):
-            self.add_module(tap, nn.Identity())
+        self.rotated_query = nn.Identity()
+        self.rotated_key = nn.Identity()
+        self.value = nn.Identity()
+        self.scores = nn.Identity()
+        self.pattern = nn.Identity()
+        self.head_output = nn.Identity()
 
     def forward(
         self,
@@ -101,8 +110,11 @@ class PersimmonAttention(nn.Module):
         cache: Cache | None = None,
         eager: bool = False,
     ) -> tuple[Float[Tensor, "batch position hidden"], Scores | None]:
-        """Returns the layer's output and, in eager, its pattern. `mask=None` (sdpa only) is plain causal attention
-        without a past, or a single query that sees everything."""
+        """Returns the layer's output and, in eager, its pattern.
+
+        `mask=None` is plain causal attention without a past, or a single query that sees everything: what the fused
+        kernel knows by itself. Eager needs the mask.
+        """
         query, key, value = split_heads(self.query_key_value(hidden), self.num_heads)
         if self.qk_layernorm:
             query, key = self.q_layernorm(query), self.k_layernorm(key)
@@ -113,12 +125,13 @@ class PersimmonAttention(nn.Module):
             key, value = cache.update(key, value, self.layer_index)
 
         dropout = self.attention_dropout if self.training else 0.0
+        pattern = None
         if eager:
+            assert mask is not None
             pattern = attention_pattern(self.scores(attention_scores(query, key, mask)))
             pattern = self.pattern(F.dropout(pattern, dropout))
             mixed = einsum(pattern, value, "batch head query key, batch head key channel -> batch head query channel")
         else:
-            pattern = None
             is_causal = mask is None and query.shape[-2] > 1
             mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout, is_causal=is_causal)
         mixed = rearrange(self.head_output(mixed), "batch head position channel -> batch position (head channel)")

@@ -1,10 +1,13 @@
 """Key/value caches: what attention remembers of the positions it has already seen.
 
 Keys are stored after rotation, each tensor as (batch, head, position, channel). `DynamicCache` grows with every step;
-`StaticCache` reserves its room once and fills it. Both speak transformers 4.37's names.
+`StaticCache` reserves its room once and fills it. Both speak transformers 4.37's names. Caches of other libraries serve
+as well, if they offer what `Cache` names.
 """
 
+import copy
 from collections.abc import Iterator
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +15,17 @@ from torch import Tensor
 
 KeyOrValue = Float[Tensor, "batch head position channel"]
 LegacyCache = tuple[tuple[Tensor, Tensor], ...]
+
+
+@runtime_checkable
+class Cache(Protocol):
+    """What a forward pass asks of a cache. Generation also crops it, and for several answers or beams reorders it."""
+
+    def update(self, key: KeyOrValue, value: KeyOrValue, layer_index: int, /) -> tuple[Tensor, Tensor]:
+        """Take the new positions of one layer; return all that it now holds."""
+
+    def get_seq_length(self, layer_index: int = 0, /) -> int:
+        """How many positions a layer holds."""
 
 
 class DynamicCache:
@@ -65,7 +79,7 @@ class DynamicCache:
         return tuple(zip(self.key_cache, self.value_cache, strict=True))
 
     @classmethod
-    def from_legacy_cache(cls, past_key_values: LegacyCache | None = None) -> "DynamicCache":
+    def from_legacy_cache(cls, past_key_values: LegacyCache | None = None) -> Self:
         cache = cls()
         for layer_index, (key, value) in enumerate(past_key_values or ()):
             cache.update(key, value, layer_index)
@@ -132,4 +146,40 @@ class StaticCache:
         return tuple(self[layer_index] for layer_index in range(len(self)))
 
 
-Cache = DynamicCache | StaticCache
+class ForeignCache:
+    """Another library's cache as attention needs it: what a layer holds, without the room that is empty yet."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+
+    def update(self, key: KeyOrValue, value: KeyOrValue, layer_index: int) -> tuple[Tensor, Tensor]:
+        """As the cache's own. Raises ValueError for one that has forgotten something, as a sliding window does."""
+        length = self.get_seq_length(layer_index) + key.shape[-2]
+        key, value = self.cache.update(key, value, layer_index)
+        if key.shape[-2] < length:
+            raise ValueError(
+                f"past_key_values, a {type(self.cache).__name__}, gave back {key.shape[-2]} of {length} positions; "
+                "Persimmon attends to all of them: use a cache that keeps them"
+            )
+        return key[..., :length, :], value[..., :length, :]
+
+    def get_seq_length(self, layer_index: int = 0) -> int:
+        return int(self.cache.get_seq_length(layer_index))  # a tensor in some
+
+
+def cache_for(past_key_values: object, extend: bool = True) -> Cache:
+    """The cache that a forward pass reads, and extends only if it may: else it is a copy.
+
+    `past_key_values` is None, a legacy tuple, a cache of ours or any other object that `Cache` describes, as those of
+    transformers. Raises TypeError for anything else.
+    """
+    if past_key_values is None or isinstance(past_key_values, tuple | list):
+        return DynamicCache.from_legacy_cache(tuple(past_key_values or ()))
+    if isinstance(past_key_values, DynamicCache | StaticCache):
+        return past_key_values if extend else DynamicCache.from_legacy_cache(past_key_values.to_legacy_cache())
+    if isinstance(past_key_values, Cache):
+        return ForeignCache(past_key_values if extend else copy.deepcopy(past_key_values))
+    raise TypeError(
+        f"past_key_values is a {type(past_key_values).__name__}; give a cache, with `update` and `get_seq_length`, or "
+        "a tuple of one (key, value) pair per layer"
+    )

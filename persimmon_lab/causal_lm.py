@@ -1,5 +1,7 @@
 """Persimmon that writes text: the body and a projection onto the vocabulary."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ class PersimmonForCausalLM(PersimmonPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int = 0,
-    ) -> CausalLMOutputWithPast | tuple:
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Next-token logits for every position, or for the last `logits_to_keep` of them; with `labels` a loss.
 
         Arguments and errors as in `PersimmonModel.forward`. Labels stand at their own positions (the shift by one

@@ -1,5 +1,7 @@
 """Persimmon that classifies text: the body and a projection of the last token onto labels."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ class PersimmonForSequenceClassification(PersimmonPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> SequenceClassifierOutputWithPast | tuple:
+    ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
         """Label logits read off the rightmost token that is not `pad_token_id`, off the last position when there is
         no `pad_token_id` or the input is embeddings; with `labels` a loss (see `classification_loss`)."""
         return_dict = self.config.use_return_dict if return_dict is None else return_dict

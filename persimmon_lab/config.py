@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from persimmon_lab.atomic import write_atomically
 
 ROPE_SCALING_TYPES = ("linear", "dynamic")
 ROPE_PRECISIONS = ("float32", "adept")
@@ -34,7 +36,7 @@ class PersimmonConfig:
     intermediate_size: int = 16384
     num_hidden_layers: int = 36
     num_attention_heads: int = 64
-    hidden_act: str | Callable = "relu2"
+    hidden_act: str | Callable[..., Any] = "relu2"
     max_position_embeddings: int = 16384
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-5
@@ -63,7 +65,7 @@ class PersimmonConfig:
 
     model_type = "persimmon"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
                      "max_position_embeddings"):  # fmt: skip
             if getattr(self, name) < 1:
@@ -124,19 +126,27 @@ class PersimmonConfig:
         return int(self.partial_rotary_factor * self.head_dim)
 
     @property
+    def context_limit(self) -> int:
+        """How far a text may go, in positions: `max_position_embeddings`, times the factor of `rope_scaling` if there
+        is one. Further than that rotary phases are none that the model has seen."""
+        factor = 1.0 if self.rope_scaling is None else self.rope_scaling["factor"]
+        return int(self.max_position_embeddings * factor)
+
+    @property
     def use_return_dict(self) -> bool:
         """The name that transformers' forward methods read `return_dict` by."""
         return self.return_dict
 
     @classmethod
-    def persimmon_8b(cls, **overrides) -> "PersimmonConfig":
+    def persimmon_8b(cls, **overrides: Any) -> Self:
         """Persimmon-8B as Adept released it: 9.40 B parameters; 71013 is its `|ENDOFTEXT|`, used as bos and as eos."""
-        return cls(**{"bos_token_id": 71013, "eos_token_id": 71013, "torch_dtype": "bfloat16"} | overrides)
+        released: dict[str, Any] = {"bos_token_id": 71013, "eos_token_id": 71013, "torch_dtype": "bfloat16"}
+        return cls(**released | overrides)
 
     @classmethod
-    def tiny(cls, **overrides) -> "PersimmonConfig":
+    def tiny(cls, **overrides: Any) -> Self:
         """A model for tests and first looks: 64 wide, 2 layers, 4 heads, 128 tokens of vocabulary, context 64."""
-        sizes = {
+        sizes: dict[str, Any] = {
             "vocab_size": 128,
             "hidden_size": 64,
             "intermediate_size": 256,
@@ -147,7 +157,7 @@ class PersimmonConfig:
         return cls(**sizes | overrides)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "PersimmonConfig":
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read the contents of a `config.json` of either dialect.
 
         Raises ValueError when `model_type` names another architecture, or when the two dialects contradict
@@ -184,8 +194,8 @@ class PersimmonConfig:
         """The contents of a `config.json` that transformers 4 and 5 both read correctly."""
         if callable(self.hidden_act):
             raise ValueError(f"hidden_act is the function {self.hidden_act}; only a name can be written to a file")
-        values = dataclasses.asdict(self)
-        extra = values.pop("extra")
+        values: dict[str, Any] = dataclasses.asdict(self)
+        extra: dict[str, Any] = values.pop("extra")
         # The choice of kernel belongs to a run, not to a checkpoint.
         values.pop("attn_implementation")
         if self.rope_precision == "float32":
@@ -202,9 +212,9 @@ class PersimmonConfig:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json_file(cls, path: str | os.PathLike) -> "PersimmonConfig":
+    def from_json_file(cls, path: str | os.PathLike[str]) -> Self:
         """Read one `config.json`. Raises ValueError that names the file when it is not a JSON object."""
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        text = Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
@@ -214,18 +224,16 @@ class PersimmonConfig:
         return cls.from_dict(values)
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike, **overrides) -> "PersimmonConfig":
+    def from_pretrained(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
         """Read `config.json` in a folder (or the file itself); `overrides` replace fields."""
-        path = Path(path)
+        path = Path(path).expanduser()
         return dataclasses.replace(cls.from_json_file(path / "config.json" if path.is_dir() else path), **overrides)
 
-    def save_pretrained(self, path: str | os.PathLike) -> None:
-        """Write `config.json` into a folder, made if it is missing, by way of a temporary name."""
-        folder = Path(path)
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Write `config.json` into a folder, made if it is missing, whole or not at all."""
+        folder = Path(path).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / "config.json.unfinished"
-        unfinished.write_text(self.to_json_string(), encoding="utf-8")
-        unfinished.replace(folder / "config.json")
+        write_atomically(folder / "config.json", self.to_json_string().encode("utf-8"))
 
 
 def _translate(values: dict[str, Any], theirs: str, ours: str) -> None:

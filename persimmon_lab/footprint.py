@@ -31,15 +31,16 @@ def activation_bytes(
     Source: counted on a forward pass in tests/fitting/test_memory.py.
     """
     rows, hidden = batch * positions, config.hidden_size
-    mlp, attention = (5 * hidden + 3 * config.intermediate_size) * rows, 9 * hidden * rows
+    mlp = (5 * hidden + 3 * config.intermediate_size) * rows
+    attention = 9 * hidden * rows
     layer = max(mlp, attention) * dtype.itemsize
     if config.attn_implementation == "eager":
         softmax = max(dtype.itemsize, torch.float32.itemsize)
         scores = config.num_attention_heads * rows * positions * (2 * dtype.itemsize + 2 * softmax)
         layer = max(layer, attention * dtype.itemsize + scores)
-    kept = rows if logits_to_keep == 0 else batch * min(logits_to_keep, positions)
-    checked = 1 if dtype == torch.float32 else torch.float32.itemsize + 1
-    logits = config.vocab_size * (kept * dtype.itemsize + batch * checked)
+    logit_rows = rows if logits_to_keep == 0 else batch * min(logits_to_keep, positions)
+    bytes_of_a_check = 1 if dtype == torch.float32 else torch.float32.itemsize + 1
+    logits = config.vocab_size * (logit_rows * dtype.itemsize + batch * bytes_of_a_check)
     return max(layer, 4 * hidden * rows * dtype.itemsize + logits)
 
 
@@ -54,7 +55,8 @@ def in_bytes(size: int | float, _: object = None) -> str:
 
 def free_memory() -> dict[Device, int]:
     """Bytes free now, on the GPUs in their order and then on "cpu", where the system can say."""
-    free = {f"cuda:{index}": torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())}
+    gpus = range(torch.cuda.device_count())
+    free: dict[Device, int] = {f"cuda:{index}": torch.cuda.mem_get_info(index)[0] for index in gpus}
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
@@ -63,6 +65,6 @@ def free_memory() -> dict[Device, int]:
     group = Path("/sys/fs/cgroup")
     if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
         cached = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
-        used = int((group / "memory.current").read_text()) - int(cached[1])
+        used = int((group / "memory.current").read_text()) - (int(cached[1]) if cached else 0)
         free["cpu"] = min(free["cpu"], int(limit) - used)
     return free

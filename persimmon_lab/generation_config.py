@@ -6,7 +6,9 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from persimmon_lab.atomic import write_atomically
 
 FILE_NAME = "generation_config.json"
 
@@ -62,7 +64,7 @@ class GenerationConfig:
         return [item.name for item in dataclasses.fields(cls) if item.name != "extra"]
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "GenerationConfig":
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """From the dictionary of a generation_config.json; null means the default."""
         known = {name: values[name] for name in cls.names() if values.get(name) is not None}
         return cls(**known, extra={name: value for name, value in values.items() if name not in cls.names()})
@@ -74,22 +76,21 @@ class GenerationConfig:
         return {**changed, **self.extra}
 
     @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike) -> "GenerationConfig":
+    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
         """Read `directory`/generation_config.json."""
-        return cls.from_dict(json.loads((Path(directory) / FILE_NAME).read_text(encoding="utf-8")))
+        path = Path(directory).expanduser() / FILE_NAME
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
-    def save_pretrained(self, directory: str | os.PathLike) -> None:
-        """Write `directory`/generation_config.json."""
-        target = Path(directory) / FILE_NAME
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(target.name + ".tmp")
-        unfinished.write_text(self.to_json_string(), encoding="utf-8")
-        unfinished.replace(target)
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write `directory`/generation_config.json, whole or not at all; the folder is made if it is missing."""
+        folder = Path(directory).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / FILE_NAME, self.to_json_string().encode("utf-8"))
 
     def to_json_string(self) -> str:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
-    def replace(self, **settings: Any) -> "GenerationConfig":
+    def replace(self, **settings: Any) -> Self:
         """A copy with some settings replaced; None replaces too (`eos_token_id=None` never stops early).
 
         Raises TypeError for a name that is not a setting.

@@ -1,5 +1,6 @@
 """The losses of the two heads, always in float32 (float64 for a float64 model)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,20 +9,11 @@ from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from persimmon_lab.inputs import check_range
+
+Losses = Float[Tensor, "batch position"]
+
 IGNORED = -100  # torch's and transformers' label for "no loss here"
-
-
-def check_range(ids: Int[Tensor, "*shape"], limit: int, what: str) -> None:
-    """Raises IndexError that names the first id outside 0 … limit - 1, where it stands and the limit.
-
-    Skipped while torch.compile traces, which cannot follow a decision on values.
-    """
-    if torch.compiler.is_compiling() or ids.numel() == 0:
-        return
-    lowest, highest = ids.aminmax()
-    if lowest < 0 or highest >= limit:
-        where = ((ids < 0) | (ids >= limit)).nonzero()[0].tolist()
-        raise IndexError(f"{what} {ids[tuple(where)].item()} at index {where} is outside 0 … {limit - 1}")
 
 
 def at_least_float32(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -32,7 +24,7 @@ def at_least_float32(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]
 def mean_cross_entropy(logits: Float[Tensor, "row label"], labels: Shaped[Tensor, "row"]) -> Float[Tensor, ""]:
     """Mean -log p, in nats, over the rows whose label is not -100; 0 where there is none."""
     labels = labels.to(logits.device).long()
-    check_range(labels[labels != IGNORED], logits.shape[-1], "label")
+    check_range(labels.masked_fill(labels == IGNORED, 0), logits.shape[-1], "label")
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
     return total / (labels != IGNORED).sum().clamp(min=1)
 
@@ -110,7 +102,8 @@ def linear_cross_entropy(
     Raises IndexError for any other label outside the vocabulary. Equal to `mean_cross_entropy` up to rounding.
     """
     check_range(labels[labels != IGNORED], len(weight), "label")
-    return LinearCrossEntropy.apply(
+    apply: Callable[..., Tensor] = LinearCrossEntropy.apply
+    return apply(
         rearrange(hidden, "batch position hidden -> (batch position) hidden"),
         weight,
         rearrange(labels, "batch position -> (batch position)"),
@@ -144,11 +137,16 @@ def classification_loss(
     return F.binary_cross_entropy_with_logits(logits, labels)
 
 
-def next_token_loss(model: nn.Module, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "target"]:
-    """-log p, in nats and float32, of each token after the first of its row."""
-    logits = model(tokens[:, :-1], use_cache=False).logits
-    return F.cross_entropy(
-        rearrange(logits, "batch position vocab -> (batch position) vocab").float(),
-        rearrange(tokens[:, 1:], "batch position -> (batch position)"),
+def surprisal(logits: Float[Tensor, "batch position vocab"], ids: Int[Tensor, "batch position"]) -> Losses:
+    """-log p, in nats, of the id at each position under the logits that stand there."""
+    losses = F.cross_entropy(
+        rearrange(at_least_float32(logits), "batch position vocab -> (batch position) vocab"),
+        rearrange(ids, "batch position -> (batch position)"),
         reduction="none",
     )
+    return rearrange(losses, "(batch position) -> batch position", batch=len(ids))
+
+
+def next_token_loss(model: nn.Module, tokens: Int[Tensor, "batch position"]) -> Float[Tensor, "batch target"]:
+    """-log p, in nats and float32, of each token after the first of its row: target t is token t + 1."""
+    return surprisal(model(tokens[:, :-1], use_cache=False).logits.float(), tokens[:, 1:])

@@ -35,7 +35,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def activation_named(name: str | Callable) -> Callable[[Tensor], Tensor]:
+def activation_named(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The activation of a `hidden_act`: a name of transformers' or a function. Raises ValueError for other names."""
     if callable(name):
         return name
@@ -57,4 +57,5 @@ class PersimmonMLP(nn.Module):
         self.dense_4h_to_h = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden: Float[Tensor, "batch position hidden"]) -> Float[Tensor, "batch position hidden"]:
-        return self.dense_4h_to_h(self.activations(self.act(self.dense_h_to_4h(hidden))))
+        output: Tensor = self.dense_4h_to_h(self.activations(self.act(self.dense_h_to_4h(hidden))))
+        return output

@@ -1,6 +1,9 @@
 """The Persimmon model: decoder layer and body, with the names and numbers of transformers 4.37.2."""
 
 import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -9,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from persimmon_lab.attention import AdditiveMask, PersimmonAttention, Scores, causal_mask
-from persimmon_lab.cache import Cache, DynamicCache, LegacyCache
+from persimmon_lab.cache import Cache, DynamicCache, LegacyCache, cache_for
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.losses import check_range
+from persimmon_lab.inputs import check_range, documents_of, has_values
 from persimmon_lab.mlp import PersimmonMLP
 from persimmon_lab.outputs import BaseModelOutputWithPast
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
@@ -49,6 +52,27 @@ class PersimmonDecoderLayer(nn.Module):
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden))), pattern
 
 
+@dataclass
+class _Inputs:
+    """What the layers get, of arguments that fit together."""
+
+    hidden: Hidden
+    cos: Float[Tensor, "#batch position rotary"]
+    sin: Float[Tensor, "#batch position rotary"]
+    mask: AdditiveMask | None
+    eager: bool
+    recompute: bool
+    cache: Cache | None
+    past_key_values: Cache | LegacyCache | None
+    """As it was given; None where nothing is to be remembered."""
+
+    def remembered(self) -> Cache | LegacyCache | None:
+        """The past to return after the layers: in the format that went in."""
+        if isinstance(self.past_key_values, tuple | list) and isinstance(self.cache, DynamicCache):
+            return self.cache.to_legacy_cache()
+        return self.past_key_values
+
+
 class PersimmonModel(PersimmonPreTrainedModel):
     """Embedding, decoder layers, final LayerNorm: from token ids to hidden states.
 
@@ -77,7 +101,7 @@ class PersimmonModel(PersimmonPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> BaseModelOutputWithPast | tuple:
+    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Run the layers over new positions, after those that `past_key_values` remembers.
 
         `attention_mask` covers the past as well: (batch, past + position), 0 for padding. It does not move
@@ -85,58 +109,27 @@ class PersimmonModel(PersimmonPreTrainedModel):
         (or nothing) as a legacy tuple; with `use_cache=False` a given past is read but not extended. Asking for
         attentions, or for gradients of left-padded rows, uses eager attention for this call.
 
-        Raises ValueError for inputs that do not fit together and IndexError for ids or positions out of range.
+        `position_ids` turn queries and keys and hide nothing, with one exception: without a mask, a past and a cache,
+        a row whose positions count from 0 and begin again at 0 packs documents, and none of them sees another.
+
+        Raises ValueError for inputs that do not fit together, TypeError for a past that is no cache, and IndexError
+        for ids or positions out of range.
         """
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         use_cache = config.use_cache if use_cache is None else use_cache
         return_dict = config.use_return_dict if return_dict is None else return_dict
-        if (input_ids is None) == (inputs_embeds is None):
-            given = "neither" if input_ids is None else "both"
-            raise ValueError(f"give either input_ids or inputs_embeds; {given} of them was given")
-        recompute = self.gradient_checkpointing and self.training
-        if recompute and use_cache:
-            warnings.warn("gradient checkpointing keeps no cache: use_cache is False for this call", stacklevel=2)
-            use_cache = False
+        given = self._settle(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, output_attentions
+        )
 
-        if inputs_embeds is None:
-            check_range(input_ids, config.vocab_size, "token id")
-            inputs_embeds = self.embed_tokens(input_ids)
-        batch, query_length, _ = inputs_embeds.shape
-        returns_legacy = not isinstance(past_key_values, Cache)
-        cache = DynamicCache.from_legacy_cache(past_key_values) if returns_legacy else past_key_values
-        if not use_cache and not returns_legacy:
-            cache = DynamicCache.from_legacy_cache(cache.to_legacy_cache())  # read it, leave the caller's as it is
-        past_length = cache.get_seq_length()
-        if recompute and past_length:
-            raise ValueError(
-                "gradient checkpointing keeps no cache, but past_key_values hold "
-                f"{past_length} positions; train without a past, or call gradient_checkpointing_disable()"
-            )
-        key_length = past_length + query_length
-
-        if position_ids is None:
-            position_ids = rearrange(torch.arange(past_length, key_length, device=inputs_embeds.device), "p -> 1 p")
-        else:
-            check_range(position_ids, max(config.max_position_embeddings, key_length), "position id")
-            if position_ids.shape[-1] != query_length:
-                raise ValueError(f"position_ids name {position_ids.shape[-1]} positions, the input has {query_length}")
-        cos, sin = rotary_tables(position_ids, config, key_length, inputs_embeds.dtype)
-        eager = output_attentions or config.attn_implementation == "eager"
-        if not eager and attention_mask is not None and torch.is_grad_enabled():
-            # Of a query that sees nothing, torch's fused kernel returns the mean of the values, but a wrong gradient.
-            eager = bool((attention_mask[:, : past_length + 1] == 0).all(dim=-1).any())
-        mask = self._mask(attention_mask, batch, query_length, key_length, inputs_embeds, eager)
-
-        hidden, hidden_states, attentions = inputs_embeds, [], []
+        hidden, hidden_states, attentions = given.hidden, [], []
         for layer in self.layers:
             if output_hidden_states:
                 hidden_states.append(hidden)
-            if recompute:
-                hidden, pattern = checkpoint(layer, hidden, cos, sin, mask, None, eager, use_reentrant=False)
-            else:
-                hidden, pattern = layer(hidden, cos, sin, mask, cache if use_cache or past_length else None, eager)
+            run = partial(checkpoint, layer, use_reentrant=False) if given.recompute else layer
+            hidden, pattern = run(hidden, given.cos, given.sin, given.mask, given.cache, given.eager)
             if output_attentions:
                 attentions.append(pattern)
         hidden = self.final_layernorm(hidden)
@@ -144,28 +137,99 @@ class PersimmonModel(PersimmonPreTrainedModel):
 
         output = BaseModelOutputWithPast(
             last_hidden_state=hidden,
-            past_key_values=(cache.to_legacy_cache() if returns_legacy else cache) if use_cache else None,
+            past_key_values=given.remembered(),
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
         return output if return_dict else output.to_tuple()
 
-    def _mask(
+    def _settle(
         self,
+        input_ids: Tokens | None,
         attention_mask: Padding | None,
-        batch: int,
-        query_length: int,
-        key_length: int,
-        like: Tensor,
+        position_ids: Int[Tensor, "#batch position"] | None,
+        past_key_values: Cache | LegacyCache | None,
+        inputs_embeds: Hidden | None,
+        use_cache: bool,
         eager: bool,
-    ) -> AdditiveMask | None:
-        """The additive mask, or None where the fused kernel's own causal mask says the same without one."""
-        if attention_mask is not None and tuple(attention_mask.shape) != (batch, key_length):
+    ) -> _Inputs:
+        """Check the arguments of `forward` and fill in what was left out."""
+        config = self.config
+        recompute = self.gradient_checkpointing and self.training
+        if recompute and use_cache:
+            warnings.warn("gradient checkpointing keeps no cache: use_cache is False for this call", stacklevel=3)
+            use_cache = False
+        hidden = self._embedded(input_ids, inputs_embeds)
+        cache = cache_for(past_key_values, extend=use_cache)
+        past = cache.get_seq_length()
+        if recompute and past:
             raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}; expected (batch {batch}, positions "
-                f"{key_length}), of which {key_length - query_length} are in the cache"
+                f"gradient checkpointing keeps no cache, but past_key_values hold {past} positions; train without a "
+                "past, or call gradient_checkpointing_disable()"
             )
-        plain = query_length == 1 or query_length == key_length
-        if not eager and plain and (attention_mask is None or bool((attention_mask != 0).all())):
-            return None
-        return causal_mask(attention_mask, query_length, key_length, like.dtype, like.device)
+        length = past + hidden.shape[1]
+        documents = None
+        if position_ids is None:
+            position_ids = rearrange(torch.arange(past, length, device=hidden.device), "position -> 1 position")
+        else:
+            check_range(position_ids, max(config.max_position_embeddings, length), "position id")
+            if position_ids.shape[-1] != hidden.shape[1]:
+                raise ValueError(
+                    f"position_ids name {position_ids.shape[-1]} positions, the input has {hidden.shape[1]}"
+                )
+            if attention_mask is None and not (past or use_cache):
+                documents = documents_of(position_ids)
+        cos, sin = rotary_tables(position_ids, config, length, hidden.dtype)
+        eager = eager or config.attn_implementation == "eager" or _needs_eager(attention_mask, past)
+        return _Inputs(
+            hidden=hidden,
+            cos=cos,
+            sin=sin,
+            mask=_mask(attention_mask, documents, hidden, length, eager),
+            eager=eager,
+            recompute=recompute,
+            cache=cache if use_cache or past else None,
+            past_key_values=(() if past_key_values is None else past_key_values) if use_cache else None,
+        )
+
+    def _embedded(self, input_ids: Tokens | None, inputs_embeds: Hidden | None) -> Hidden:
+        if input_ids is not None and inputs_embeds is None:
+            check_range(input_ids, self.config.vocab_size, "token id")
+            embedded: Tensor = self.embed_tokens(input_ids)
+            return embedded
+        if inputs_embeds is None or input_ids is not None:
+            given = "neither" if input_ids is None else "both"
+            raise ValueError(f"give either input_ids or inputs_embeds; {given} of them was given")
+        return inputs_embeds
+
+
+def _needs_eager(attention_mask: Padding | None, past: int) -> bool:
+    """Whether gradients may pass through a query that sees nothing, which left padding makes.
+
+    There torch's fused kernel returns the mean of the values, but a wrong gradient.
+    """
+    if attention_mask is None or not torch.is_grad_enabled():
+        return False
+    return not has_values(attention_mask) or bool((attention_mask[:, : past + 1] == 0).all(dim=-1).any())
+
+
+def _mask(
+    attention_mask: Padding | None,
+    documents: Int[Tensor, "batch position"] | None,
+    hidden: Hidden,
+    key_length: int,
+    eager: bool,
+) -> AdditiveMask | None:
+    """The additive mask, or None where the fused kernel's own causal mask says the same without one."""
+    batch, query_length, _ = hidden.shape
+    if attention_mask is not None and tuple(attention_mask.shape) != (batch, key_length):
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}; expected (batch {batch}, positions "
+            f"{key_length}), of which {key_length - query_length} are in the cache"
+        )
+    hides_nothing = documents is None and (
+        attention_mask is None or (has_values(attention_mask) and bool((attention_mask != 0).all()))
+    )
+    if not eager and hides_nothing and (query_length == 1 or query_length == key_length):
+        return None
+    return causal_mask(attention_mask, query_length, key_length, hidden.dtype, hidden.device, documents)

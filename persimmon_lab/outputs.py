@@ -1,54 +1,77 @@
 """What a forward pass returns: fields by attribute, by key and by index, as transformers' `ModelOutput` has them."""
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-from dataclasses import dataclass, fields
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, NoReturn, dataclass_transform
 
+import torch.utils._pytree as pytree
 from jaxtyping import Float
 from torch import Tensor
 
 from persimmon_lab.cache import Cache, LegacyCache
 
 
-class ModelOutput:
-    """Fields that are None are absent: from the keys, from `to_tuple()` and from the indices.
+@dataclass_transform(eq_default=False)
+class ModelOutput(OrderedDict[str, Any]):
+    """An ordered dict of the fields that are not None, a dataclass and a node of torch's pytrees.
 
-    Iterating gives the keys, so `**output` works; `output[0]` and `output[:2]` count the present fields.
+    Iterating gives the keys, so `**output` works; `output[0]` and `output[:2]` count the fields that are there. What
+    is set by attribute or by key is seen by both. It may be made from pairs, as `DataParallel` does.
     """
 
-    def _present(self) -> dict[str, Any]:
-        named = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in named.items() if value is not None}
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-    def to_tuple(self) -> tuple:
-        return tuple(self._present().values())
+    def __init_subclass__(cls) -> None:
+        dataclass(eq=False)(cls)
+        first = next(iter(cls.__dataclass_fields__))
+        cls.__init__.__annotations__[first] |= Mapping | Iterator  # pairs in its place
+        pytree.register_pytree_node(
+            cls,
+            lambda output: (list(output.values()), list(output)),
+            lambda values, names: cls(**dict(zip(names, values, strict=True))),
+            serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
+            flatten_with_keys_fn=lambda output: (
+                [(pytree.MappingKey(name), value) for name, value in output.items()],
+                list(output),
+            ),
+        )
+
+    def __post_init__(self) -> None:
+        names = list(self.__dataclass_fields__)
+        first = getattr(self, names[0])
+        if isinstance(first, Mapping | Iterator):
+            super().__setattr__(names[0], None)
+            for name, value in dict(first).items():
+                super().__setattr__(name, value)
+        self._is_complete = True  # and lists the fields
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(self.values())
 
     def __getitem__(self, key: str | int | slice) -> Any:
-        return self._present()[key] if isinstance(key, str) else self.to_tuple()[key]
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._present())
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
 
-    def __len__(self) -> int:
-        return len(self._present())
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if "_is_complete" in vars(self):
+            super().clear()
+            for field in self.__dataclass_fields__:
+                if getattr(self, field) is not None:
+                    super().__setitem__(field, getattr(self, field))
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._present()
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(f"the fields of a {type(self).__name__} stay; set one to None to have it left out")
 
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._present().get(key, default)
+    __delitem__ = pop = popitem = clear = setdefault = _refuse
 
-    def keys(self) -> KeysView:
-        return self._present().keys()
-
-    def values(self) -> ValuesView:
-        return self._present().values()
-
-    def items(self) -> ItemsView:
-        return self._present().items()
+    def __reduce__(self) -> Any:
+        return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
-@dataclass
 class BaseModelOutputWithPast(ModelOutput):
     """`last_hidden_state` (batch position hidden), after the final LayerNorm; `hidden_states` layers + 1 of them;
     `attentions` one (batch head query key) per layer; `past_key_values` in the format that went in."""
@@ -59,7 +82,6 @@ class BaseModelOutputWithPast(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class CausalLMOutputWithPast(ModelOutput):
     """`loss` a float32 scalar in nats per token; `logits` (batch position vocab)."""
 
@@ -70,7 +92,6 @@ class CausalLMOutputWithPast(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
 class SequenceClassifierOutputWithPast(ModelOutput):
     """`loss` a float32 scalar; `logits` (batch label)."""
 

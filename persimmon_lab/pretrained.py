@@ -1,5 +1,7 @@
 """What every Persimmon model can do besides its forward pass: initialise, resize, tie, report, load and save."""
 
+from typing import Any, Self
+
 import torch
 from torch import nn
 
@@ -7,19 +9,18 @@ from persimmon_lab.checkpoints.loading import Pretrained
 from persimmon_lab.config import ATTENTION_IMPLEMENTATIONS, PersimmonConfig
 
 
-class PersimmonPreTrainedModel(Pretrained, nn.Module):
+class PersimmonPreTrainedModel(Pretrained):
     """The shared base of the body and the heads. The body is `self.model`, or `self` when it is the body."""
 
     config_class = PersimmonConfig
     base_model_prefix = "model"
-    _tied_weights_keys: tuple[str, ...] = ()
 
     def __init__(self, config: PersimmonConfig) -> None:
         super().__init__()
         self.config = config
 
     @property
-    def body(self) -> nn.Module:
+    def body(self) -> Any:  # a class that stands a floor above this one
         """The `PersimmonModel` inside, or itself."""
         return getattr(self, self.base_model_prefix) if self.base_model_prefix else self
 
@@ -48,7 +49,8 @@ class PersimmonPreTrainedModel(Pretrained, nn.Module):
                 module.weight[module.padding_idx].zero_()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.body.embed_tokens
+        embedding: nn.Module = self.body.embed_tokens
+        return embedding
 
     def set_input_embeddings(self, embedding: nn.Module) -> None:
         self.body.embed_tokens = embedding
@@ -62,8 +64,9 @@ class PersimmonPreTrainedModel(Pretrained, nn.Module):
 
     def tie_weights(self) -> None:
         """Let the output projection share the embedding's tensor where the configuration says so."""
-        if self.config.tie_word_embeddings and self.get_output_embeddings() is not None:
-            self.get_output_embeddings().weight = self.get_input_embeddings().weight
+        projection = self.get_output_embeddings()
+        if self.config.tie_word_embeddings and projection is not None:
+            projection.weight = self.get_input_embeddings().weight
 
     @torch.no_grad()
     def resize_token_embeddings(self, new_num_tokens: int, generator: torch.Generator | None = None) -> nn.Embedding:
@@ -75,33 +78,36 @@ class PersimmonPreTrainedModel(Pretrained, nn.Module):
         padding = self.config.pad_token_id
         if new_num_tokens < 1 or (padding is not None and padding >= new_num_tokens):
             raise ValueError(f"cannot resize the vocabulary to {new_num_tokens} tokens (pad_token_id is {padding})")
-        old, head = self.get_input_embeddings(), self.get_output_embeddings()
+        old = self.get_input_embeddings()
+        if not isinstance(old, nn.Embedding):
+            raise ValueError(f"the embedding is a {type(old).__name__}, not torch's: load the model again to resize it")
         embedding = nn.Embedding(new_num_tokens, old.embedding_dim, old.padding_idx, device=old.weight.device,
                                  dtype=old.weight.dtype)  # fmt: skip
         self.initialize_weights(generator, only=embedding)
-        kept = min(new_num_tokens, old.num_embeddings)
-        embedding.weight[:kept] = old.weight[:kept]
+        common = min(new_num_tokens, old.num_embeddings)
+        embedding.weight[:common] = old.weight[:common]
         self.set_input_embeddings(embedding)
-        if head is not None:
-            projection = nn.Linear(head.in_features, new_num_tokens, bias=False, device=head.weight.device,
-                                   dtype=head.weight.dtype)  # fmt: skip
+        if (head := self.get_output_embeddings()) is not None:
+            weight = head.get_parameter("weight")
+            projection = nn.Linear(weight.shape[1], new_num_tokens, bias=False, device=weight.device,
+                                   dtype=weight.dtype)  # fmt: skip
             self.initialize_weights(generator, only=projection)
-            projection.weight[:kept] = head.weight[:kept]
+            projection.weight[:common] = weight[:common]
             self.set_output_embeddings(projection)
         self.config.vocab_size = new_num_tokens
         self.tie_weights()
         return embedding
 
-    def gradient_checkpointing_enable(self) -> "PersimmonPreTrainedModel":
+    def gradient_checkpointing_enable(self) -> Self:
         """Recompute each layer in the backward pass instead of keeping its activations (training mode only)."""
         self.body.gradient_checkpointing = True
         return self
 
-    def gradient_checkpointing_disable(self) -> "PersimmonPreTrainedModel":
+    def gradient_checkpointing_disable(self) -> Self:
         self.body.gradient_checkpointing = False
         return self
 
-    def set_attn_implementation(self, implementation: str) -> "PersimmonPreTrainedModel":
+    def set_attn_implementation(self, implementation: str) -> Self:
         """Choose "sdpa" (fused) or "eager" (every tensor can be looked at)."""
         if implementation not in ATTENTION_IMPLEMENTATIONS:
             raise ValueError(f"attention implementation {implementation!r}; choose 'sdpa' or 'eager'")

@@ -32,7 +32,14 @@ def dynamic_theta(theta: float, rotary_dim: int, factor: float, length: int, tra
     """
     if length <= trained_length:
         return theta
-    return theta * (factor * length / trained_length - (factor - 1)) ** (rotary_dim / (rotary_dim - 2))
+    stretched: float = (factor * length / trained_length - (factor - 1)) ** (rotary_dim / (rotary_dim - 2))
+    return theta * stretched
+
+
+def has_own_theta(config: PersimmonConfig, length: int) -> bool:
+    """Whether dynamic scaling gives an input of `length` positions a base of its own."""
+    scaling = config.rope_scaling
+    return scaling is not None and scaling["type"] == "dynamic" and length > config.max_position_embeddings
 
 
 def rotary_tables(

@@ -9,12 +9,12 @@ import jaxtyping
 import pytest
 import torch
 
-import tests.annotations
+from tests.annotations import checked
 from tests.tables import pytest_terminal_summary, report_table
 
 __all__ = ["pytest_terminal_summary", "report_table"]
 
-jaxtyping.install_import_hook("persimmon_lab", "tests.annotations.checked")
+jaxtyping.install_import_hook("persimmon_lab", f"{checked.__module__}.{checked.__name__}")
 torch.set_num_threads(1)  # the models here are tiny: more threads would only wait for each other
 
 

@@ -1,8 +1,8 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 import pytest
 
-from persimmon_lab.atomic import replacing, write_atomically
+from persimmon_lab.atomic import filling, replacing, write_atomically
 
 
 def test_a_file_gets_its_content_and_nothing_else_is_left(tmp_path):
@@ -27,3 +27,53 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
         temporary.write_bytes(b"new")
         assert (tmp_path / "a.txt").read_bytes() == b"old"
     assert (tmp_path / "a.txt").read_bytes() == b"new"
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.is_dir() or path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["new", "empty"])
+def test_a_folder_gets_its_name_when_it_is_full(tmp_path, empty):
+    folder = tmp_path / "new"
+    if empty:
+        folder.mkdir()
+    with filling(folder) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "a.txt").write_bytes(b"one")
+        assert contents(folder) == {}
+    assert contents(tmp_path) == {"new": True, "new/inner": True, "new/inner/a.txt": b"one"}
+
+
+def test_a_folder_that_fails_leaves_no_trace(tmp_path):
+    with pytest.raises(ZeroDivisionError), filling(tmp_path / "new") as temporary:
+        (temporary / "a.txt").write_bytes(b"half")
+        1 / 0  # noqa: B018
+    assert contents(tmp_path) == {}
+
+
+def test_a_folder_that_holds_something_stays(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a.txt").write_bytes(b"old")
+    with pytest.raises(OSError, match="not empty"), filling(tmp_path / "old") as temporary:
+        (temporary / "a.txt").write_bytes(b"new")
+    assert contents(tmp_path) == {"old": True, "old/a.txt": b"old"}
+
+
+def test_what_a_killed_process_left_is_not_taken_over(tmp_path):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "a.txt").write_bytes(b"half")
+    with filling(tmp_path / "new", tmp_path / "half") as temporary:
+        assert temporary == tmp_path / "half"
+        (temporary / "b.txt").write_bytes(b"whole")
+    assert contents(tmp_path) == {"new": True, "new/b.txt": b"whole"}
+
+
+@pytest.mark.parametrize("make", [replacing, filling])
+def test_the_disk_has_it_all_before_it_has_its_name(tmp_path, monkeypatch, make):
+    names = []
+    monkeypatch.setattr("os.fsync", lambda file: names.append((tmp_path / "new").exists()))
+    with make(tmp_path / "new") as temporary:
+        path = temporary / "a.txt" if make is filling else temporary
+        path.write_bytes(b"one")
+    assert names == [False]

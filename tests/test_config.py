@@ -77,6 +77,29 @@ V5 = {
 }
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    config = PersimmonConfig.tiny(rope_theta=700.0)
+    config.save_pretrained("~/new")
+    assert [path.name for path in (tmp_path / "home" / "new").iterdir()] == ["config.json"]
+    assert PersimmonConfig.from_pretrained("~/new") == config
+    assert PersimmonConfig.from_pretrained("~/new/config.json") == config
+    assert PersimmonConfig.from_json_file("~/new/config.json") == config
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "limit"),
+    [(None, 1000), ({"type": "linear", "factor": 2.5}, 2500), ({"rope_type": "dynamic", "factor": 1.0005}, 1000)],
+)
+def test_how_far_a_text_may_go(scaling, limit):
+    config = PersimmonConfig.tiny(max_position_embeddings=1000, rope_scaling=scaling)
+    assert config.context_limit == limit
+    assert type(config.context_limit) is int
+    assert "context_limit" not in config.to_dict(), "it follows from the others"
+
+
 def test_both_dialects_say_the_same():
     assert PersimmonConfig.from_dict(V4) == PersimmonConfig.from_dict(V5)
     config = PersimmonConfig.from_dict(V5)

@@ -17,15 +17,14 @@ from torch import nn
 import persimmon_lab
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonForSequenceClassification
 from persimmon_lab.adept.export import export_release
+from persimmon_lab.anatomy import INPUT, LAYER, PARTS, any_layer, axis_sizes
 from persimmon_lab.checks import nb02_shapes
 from persimmon_lab.cli import convert, generate
 from persimmon_lab.cli.options import Engine
 from persimmon_lab.mini import MINI, load_mini
-from persimmon_lab.trace.axes import GIVEN, LAYER, MADE, axis_sizes
 from persimmon_lab.trace.eager import EAGER_TAPS
-from persimmon_lab.trace.names import INPUT
 from persimmon_lab.widgets import GenerationPlayground
-from persimmon_lab.widgets.playground import widget
+from persimmon_lab.widgets.playground import session
 from tools import documents
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +114,7 @@ def test_every_tap_of_the_code_is_in_the_table(taps_table):
         taps = [path for path, module in model.named_modules() if isinstance(module, nn.Identity)]
         places = [path for path, module in model.named_modules() if path and path != "model"]
         assert taps
-        names = {re.sub(r"\blayers\.\d+", LAYER, path) for path in [*taps, *places] if not path.endswith(".layers")}
+        names = {any_layer(path) for path in [*taps, *places] if not path.endswith(".layers")}
         assert names <= set(taps_table)
 
 
@@ -135,9 +134,9 @@ def test_every_row_of_the_table_is_seen_in_a_run(taps_table):
 
 def test_what_the_tables_know_is_what_trace_knows(taps_table):
     parts = {LAYER if name.endswith(LAYER) else name.rpartition(".")[2] for name in taps_table if INPUT not in name}
-    assert parts == set(MADE) == set(documents.WHERE)
+    assert parts == set(PARTS) == set(documents.WHERE)
     inputs = {name.removesuffix(INPUT).rpartition(".")[2] for name in taps_table if name.endswith(INPUT)}
-    assert inputs == {name for name, axes in GIVEN.items() if axes is not None}
+    assert inputs == {name for name, part in PARTS.items() if part.input_axes not in (None, part.output_axes)}
 
 
 def test_the_drawing_of_a_layer_has_every_name_of_a_layer(taps_table):
@@ -259,7 +258,7 @@ def test_a_release(tmp_path, capsys):
 
 
 def test_a_click(monkeypatch):
-    monkeypatch.setattr(widget, "SECONDS_BETWEEN_UPDATES", 0.0)  # a fast machine is done before the first of them
+    monkeypatch.setattr(session, "SECONDS_BETWEEN_UPDATES", 0.0)  # a fast machine is done before the first of them
     playground = GenerationPlayground(*load_mini(), "Shall I compare", max_new_tokens=4).generate().wait()
     with Footsteps() as footsteps:
         playground.view._answer(None, {"type": "choose", "index": 1}, [])

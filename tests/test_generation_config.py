@@ -19,6 +19,15 @@ def test_json_round_trip(tmp_path):
     assert GenerationConfig().to_dict() == {}, "only what differs from the defaults"
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    GenerationConfig(top_k=20).save_pretrained("~/new")
+    assert [path.name for path in (tmp_path / "home" / "new").iterdir()] == ["generation_config.json"]
+    assert GenerationConfig.from_pretrained("~/new") == GenerationConfig(top_k=20)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 def test_files_of_transformers_both_ways(tmp_path):
     theirs = transformers.GenerationConfig(
         do_sample=True, temperature=0.6, top_k=0, eos_token_id=[2, 3], pad_token_id=0

@@ -289,10 +289,36 @@ def test_a_check_goes_on_and_says_what_broke(lab, checks, capsys):
     assert capsys.readouterr().out == "first: broken\na line too long\n\nsecond: passed\n"
 
 
+def test_checks_are_selected_by_name(lab, checks, capsys):
+    lab.main("check", "second")
+    assert capsys.readouterr().out == "second: passed\n"
+    with pytest.raises(SystemExit, match="no third, fourth; it has first, second,"):
+        lab.main("check", "second", "third", "fourth")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_checks(lab):
+    assert list(lab.CHECKS) == ["format", "lint", "contracts", "types"]
+
+
+def test_all_adds_the_other_versions(lab, checks, capsys, monkeypatch):
+    lab.main("test", "--all", "lowest")
+    assert capsys.readouterr().out == "" and lab.commands[-1] == "-m tools.versions lowest"
+    codes = iter([0, 0, 0, 0, 0, 1])  # of two checks and the tests
+    run = lambda command, **_: lab.commands.append(command) or subprocess.CompletedProcess(command, next(codes), "")  # noqa: E731
+    monkeypatch.setattr(lab.subprocess, "run", run)
+    lab.main("test", "--all")
+    assert "second: passed" in capsys.readouterr().out
+    assert lab.commands[-2][1:3] == ["-m", "pytest"] and lab.commands[-1] == "-m tools.versions"
+    with pytest.raises(SystemExit):
+        lab.main("test", "--all")
+    assert lab.commands[-1][1:3] == ["-m", "pytest"]
+
+
 def test_all_tests_begin_with_the_check(lab, checks, capsys):
     lab.main("test")
     assert "second: passed" in capsys.readouterr().out
-    assert lab.commands[-1].startswith("-m pytest ") and "--deselect=tests/test_house.py::test_ruff" in lab.commands[-1]
+    assert lab.commands[-1] == "-m pytest -n 2 --dist loadfile --nbval"
     checks["first"] = ["-c", "raise SystemExit(1)"]
     lab.main("test", "-x")  # a selection is not checked
     assert lab.commands[-1].endswith("--nbval -x")

@@ -49,6 +49,14 @@ def test_a_converted_model_is_taken_by_path_or_by_variable(monkeypatch, converte
     assert load_real_or_mini(folder, torch.float64, "cpu").model.dtype == torch.float64
 
 
+def test_a_tilde_is_the_home_folder_to_other_libraries_too(monkeypatch, converted):
+    folder, _ = converted
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv(REAL, f"~/{folder.name}")
+    loaded = load_real_or_mini(device="cpu")
+    assert (loaded.path, loaded.is_real) == (str(folder), True)
+
+
 def test_a_wrong_path_is_an_error_and_not_another_model(monkeypatch, tmp_path, converted):
     monkeypatch.setenv(REAL, str(tmp_path / "nowhere"))
     with pytest.raises(CheckpointError, match=f"variable {REAL} is '.*nowhere'.*no folder .*persimmon-lab convert"):

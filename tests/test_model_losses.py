@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from persimmon_lab import PersimmonForSequenceClassification
-from persimmon_lab.losses import IGNORED
+from persimmon_lab.losses import IGNORED, next_token_loss, surprisal
 from tests.models import ids, tiny
 from tests.parity.cases import uniform
 
@@ -160,3 +160,21 @@ def test_the_first_labels_do_not_fix_the_problem_type():
 def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"labels of shape \(2, 2\) do not match logits of shape \(2, 3\)"):
         classifier()(ids(), labels=torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_surprisal_is_minus_the_log_probability_at_each_position(dtype):
+    logits = uniform("logits", 2, 5, 11).to(dtype)
+    tokens = torch.arange(10).reshape(2, 5)
+    losses = surprisal(logits, tokens)
+    assert losses.dtype == (torch.float64 if dtype is torch.float64 else torch.float32)
+    expected = -logits.double().log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0]
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_of_each_next_token_by_row():
+    model = tiny()
+    losses = next_token_loss(model, ids())
+    assert losses.shape == (2, 8)
+    assert torch.equal(losses, surprisal(model(ids()[:, :-1]).logits, ids()[:, 1:]))
+    assert losses.mean().item() == pytest.approx(model(ids(), labels=ids()).loss.item(), rel=1e-6)

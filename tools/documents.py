@@ -23,11 +23,11 @@ from torch import nn
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the documents of this checkout, whatever is installed
 
+from persimmon_lab.anatomy import INPUT, LAYER, Axes, any_layer, axes_of, axis_sizes  # noqa: E402
 from persimmon_lab.causal_lm import PersimmonForCausalLM  # noqa: E402
 from persimmon_lab.classification import PersimmonForSequenceClassification  # noqa: E402
 from persimmon_lab.config import PersimmonConfig  # noqa: E402
-from persimmon_lab.trace.axes import LAYER, Axes, axes_of, axis_sizes  # noqa: E402
-from persimmon_lab.trace.names import INPUT, first_tensor, sites  # noqa: E402
+from persimmon_lab.trace.names import first_tensor, sites  # noqa: E402
 
 PACKAGE = ROOT / "persimmon_lab"
 COMMAND = "python tools/documents.py"
@@ -225,7 +225,7 @@ class Sighting:
 
     @property
     def axes(self) -> Axes | None:
-        """What `trace.axes` says of it."""
+        """What `anatomy` says of it."""
         return axes_of(self.name.replace(LAYER, "layers.0"))
 
 
@@ -243,7 +243,7 @@ def sightings(model: nn.Module) -> list[Sighting]:
     def look(name: str, module: nn.Module, tensor: object) -> None:
         tensor = first_tensor(tensor)
         if tensor is not None:
-            name = re.sub(r"\blayers\.\d+", LAYER, name)
+            name = any_layer(name)
             seen.setdefault(name, Sighting(name, tuple(tensor.shape), tensor.dtype, isinstance(module, nn.Identity)))
 
     ids = torch.arange(BATCH * (PAST + POSITIONS)) % (model.config.vocab_size - 1) + 1

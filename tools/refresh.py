@@ -14,6 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from persimmon_lab.atomic import write_atomically
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 CELL_SECONDS = 300  # as long as the tests allow a cell
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -49,13 +51,8 @@ def keep_what_repeats(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def store(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """All of it or nothing: written beside the old file, then renamed over it."""
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        unfinished.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """All of it or nothing."""
+    write_atomically(path, (nbformat.writes(notebook) + "\n").encode("utf-8"))
 
 
 def refresh(path: Path) -> bool:

@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
+from typing import Any
 
 from persimmon_lab.adept.pickled import LARGEST, next_pickle, unpickle
 from persimmon_lab.adept.stored import Storage, StoredTensor
@@ -23,7 +24,7 @@ MAGIC = 0x1950A86A20F9469CFC6C  # the first of the old format's pickles
 COUNT = struct.Struct("<q")  # of a storage's elements, before each storage of the old format
 
 
-def read_archive(window: Window) -> dict:
+def read_archive(window: Window) -> dict[str, Any]:
     """What a file of torch.save holds: dicts, lists, numbers and strings, `StoredTensor`s and `Inert` placeholders.
 
     Only the pickle is read; the tensors stay in the file until they are asked for. Nothing that the pickle names is

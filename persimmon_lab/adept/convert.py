@@ -18,8 +18,8 @@ from persimmon_lab.tokenizer import PersimmonTokenizer
 
 
 def convert(
-    source: str | os.PathLike,
-    out: str | os.PathLike,
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     dtype: torch.dtype | None = None,
     max_shard_size: int | str = "5GB",
@@ -40,7 +40,7 @@ def convert(
 
 def write(
     release: OpenRelease,
-    out: str | os.PathLike,
+    out: str | os.PathLike[str],
     max_shard_size: int | str = "5GB",
     progress: Progress = unheard,
 ) -> None:

@@ -18,10 +18,10 @@ def check_destination(out: Path) -> None:
     if not out.is_dir():
         raise CheckpointError(f"{out} is a file; give the name of a folder to write")
     finish_save(out)
-    held = sorted(entry.name for entry in out.iterdir() if entry.name not in (UNFINISHED, FINISHED))
-    if held and not _is_checkpoint(out):
+    names = sorted(entry.name for entry in out.iterdir() if entry.name not in (UNFINISHED, FINISHED))
+    if names and not _is_checkpoint(out):
         raise CheckpointError(
-            f"{out} holds {', '.join(held[:5])}{' and more' if len(held) > 5 else ''}, which is no Persimmon "
+            f"{out} holds {', '.join(names[:5])}{' and more' if len(names) > 5 else ''}, which is no Persimmon "
             "checkpoint that could be replaced; give a new or an empty folder"
         )
 

@@ -1,10 +1,8 @@
 """A checkpoint in transformers' layout written anew: as a release like Adept's, or in another dtype or other shards."""
 
 import argparse
-import contextlib
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from persimmon_lab.adept.megatron_args import NO_NORM, PER_LAYER
 from persimmon_lab.adept.merging import Finite
 from persimmon_lab.adept.opening import model_shapes
 from persimmon_lab.adept.release import TOKENIZER, TRACKER
+from persimmon_lab.atomic import filling
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.matching import HEADS, check_fit, check_tied
 from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard
@@ -47,8 +46,8 @@ def open_checkpoint(folder: Path) -> tuple[PersimmonConfig, dict[str, Source]]:
 
 
 def export_checkpoint(
-    checkpoint: str | os.PathLike,
-    out: str | os.PathLike,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     dtype: torch.dtype | None = None,
     max_shard_size: int | str = "5GB",
@@ -68,8 +67,8 @@ def export_checkpoint(
 
 
 def export_release(
-    checkpoint: str | os.PathLike,
-    out: str | os.PathLike,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     dtype: torch.dtype | None = None,
     tensor_parallel: int = 1,
@@ -85,14 +84,16 @@ def export_release(
     tensors = {name: Finite(name, tensor, dtype or tensor.dtype) for name, tensor in stored.items()}
     _check_expressible(config, tensor_parallel)
     check_room(out, sum(tensor.nbytes for tensor in tensors.values()))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} is there already; a release is written to a new or an empty folder")
     args = _args(config, tensors[EMBEDDING].dtype, tensor_parallel)
-    with _new_folder(out) as staging:
+    with filling(out) as staging:
         for rank in range(tensor_parallel):
-            place = staging / f"iter_{ITERATION:07d}" / f"mp_rank_{rank:02d}"
-            place.mkdir(parents=True)
+            folder_of_rank = staging / f"iter_{ITERATION:07d}" / f"mp_rank_{rank:02d}"
+            folder_of_rank.mkdir(parents=True)
             state = _state(config, tensors, rank, tensor_parallel, progress)
             contents = {"args": args, "checkpoint_version": 3.0, "iteration": ITERATION, "model": state}
-            torch.save(contents, place / "model_optim_rng.pt")
+            torch.save(contents, folder_of_rank / "model_optim_rng.pt")
         (staging / TRACKER).write_text(str(ITERATION), encoding="utf-8")
         if (tokenizer := _tokenizer_in(folder)) is not None:
             model = tokenizer.sp_model
@@ -174,21 +175,3 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], tensor: Shaped[Tensor, "..
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = tensor
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name when the block ends, and is gone after an error."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} is there already; a release is written to a new or an empty folder")
-    staging = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(staging, ignore_errors=True)  # of an export that was killed
-    try:
-        staging.mkdir(parents=True)
-        yield staging
-        if out.exists():
-            out.rmdir()
-        staging.rename(out)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise

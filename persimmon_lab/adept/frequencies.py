@@ -30,7 +30,8 @@ def base_of(frequencies: Frequencies) -> float:
     if fitting := [base for base in BASES if belong_to(frequencies, base)]:
         return float(fitting[0])
     width = 2 * len(frequencies)
-    return float(frequencies[-1]) ** (-width / (width - 2))
+    base: float = float(frequencies[-1]) ** (-width / (width - 2))
+    return base
 
 
 def faults(
@@ -38,12 +39,12 @@ def faults(
 ) -> list[str]:
     """What is wrong with the buffers of all layers, where `fraction` of each head's `channels` should rotate."""
     width = int(fraction * channels)
-    if wrong := [name for name, found in frequencies.items() if 2 * len(found) != width]:
+    if wrong := [name for name, buffer in frequencies.items() if 2 * len(buffer) != width]:
         return [
             f"rotary_pct {fraction} of kv_channels {channels} rotates {width} channels, but {wrong[0]} is for "
             f"{2 * len(frequencies[wrong[0]])}"
         ]
-    if wrong := [name for name, found in frequencies.items() if not belong_to(found, base)]:
+    if wrong := [name for name, buffer in frequencies.items() if not belong_to(buffer, base)]:
         return [
             f"rotary_emb_base {base} does not give the frequencies in {', '.join(wrong)}, whose base looks like "
             f"{base_of(frequencies[wrong[0]]):.6g}"

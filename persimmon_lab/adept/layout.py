@@ -8,7 +8,7 @@ Source: adept-inference `checkpointing.py`, `model/{transformer,language_model,g
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.tensor_streams import Source
@@ -26,7 +26,8 @@ SHARED_OUT = {
     "embed_tokens.weight": 0,
     "lm_head.weight": 0,
 }
-Stage, Rank = int, int
+Stage: TypeAlias = int
+Rank: TypeAlias = int
 
 
 def shared_dimension(name: str) -> int | None:
@@ -43,20 +44,21 @@ def gather(archives: Mapping[tuple[Stage, Rank], dict[str, Any]]) -> dict[str, l
     Raises CheckpointError where the ranks of a stage do not hold the same tensors, or a tensor is there twice.
     """
     ranks = sorted({rank for _, rank in archives})
-    chunks = {place: _chunks(archive, place) for place, archive in archives.items()}
+    chunks = {index: _chunks(archive, index) for index, archive in archives.items()}
     if len(counts := {len(pieces) for pieces in chunks.values()}) > 1:
         raise CheckpointError(f"the ranks hold different numbers of pieces of the model: {sorted(counts)}")
-    gathered, first_layer = {}, 0
+    gathered: dict[str, list[Source]] = {}
+    first_layer = 0
     for turn in range(max(counts)):
         for stage in sorted({stage for stage, _ in archives}):
-            held = [dict(_tensors(chunks[stage, rank][turn])) for rank in ranks]
-            _check_same_names(stage, held)
-            for path in held[0]:
+            by_rank = [dict(_tensors(chunks[stage, rank][turn])) for rank in ranks]
+            _check_same_names(stage, by_rank)
+            for path in by_rank[0]:
                 name = our_name(path, first_layer)
                 if name in gathered:
                     raise CheckpointError(f"the release holds {name} twice, the second time in stage {stage} as {path}")
-                gathered[name] = [tensors[path] for tensors in held]
-            first_layer += 1 + max((int(found[1]) for path in held[0] if (found := _LAYER.search(path))), default=-1)
+                gathered[name] = [tensors[path] for tensors in by_rank]
+            first_layer += 1 + max((int(match[1]) for path in by_rank[0] if (match := _LAYER.search(path))), default=-1)
     return gathered
 
 
@@ -71,7 +73,7 @@ def our_name(path: str, first_layer: int = 0) -> str:
         return EMBEDDING
     if path == "word_embeddings_for_head.weight":
         return HEAD
-    path = _LAYER.sub(lambda found: f"layers.{int(found[1]) + first_layer}.", path)
+    path = _LAYER.sub(lambda match: f"layers.{int(match[1]) + first_layer}.", path)
     return "model." + re.sub(r"\.(self_)?attention\.", ".self_attn.", path)
 
 
@@ -87,13 +89,13 @@ def their_name(name: str) -> tuple[str, ...]:
 _LAYER = re.compile(r"^(?:.*\.)?\blayers\.(\d+)\.")
 
 
-def _chunks(archive: dict[str, Any], place: tuple[Stage, Rank]) -> list[dict[str, Any]]:
+def _chunks(archive: dict[str, Any], index: tuple[Stage, Rank]) -> list[dict[str, Any]]:
     """The pieces of the model in one rank's file: `model`, or `model0`, `model1` and so on."""
     names = ["model"] if "model" in archive else [name for name in archive if re.fullmatch(r"model\d+", str(name))]
     pieces = [archive[name] for name in sorted(names, key=lambda name: int(name.removeprefix("model") or 0))]
     if not pieces or not all(isinstance(piece, dict) for piece in pieces):
         raise CheckpointError(
-            f"pipeline stage {place[0]}, tensor rank {place[1]} holds no model, but {', '.join(map(str, archive))}; "
+            f"pipeline stage {index[0]}, tensor rank {index[1]} holds no model, but {', '.join(map(str, archive))}; "
             "expected a Megatron checkpoint with an entry `model`"
         )
     return pieces
@@ -108,9 +110,9 @@ def _tensors(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, S
             yield f"{prefix}{key}", value
 
 
-def _check_same_names(stage: Stage, held: list[dict[str, Source]]) -> None:
-    for rank, tensors in enumerate(held):
-        if missing := sorted(held[0].keys() ^ tensors.keys()):
+def _check_same_names(stage: Stage, by_rank: list[dict[str, Source]]) -> None:
+    for rank, tensors in enumerate(by_rank):
+        if missing := sorted(by_rank[0].keys() ^ tensors.keys()):
             raise CheckpointError(
                 f"tensor ranks 0 and {rank} of pipeline stage {stage} hold different tensors: only one of them has "
                 + ", ".join(missing)

@@ -4,12 +4,12 @@ Everything goes by Megatron's names until the end, so that a message can be look
 Source: adept-inference `arguments.py`.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from persimmon_lab.adept.frequencies import Frequencies, base_of, faults
 from persimmon_lab.adept.layout import EMBEDDING, HEAD
+from persimmon_lab.anatomy import layer_of
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.tensor_streams import Source
 from persimmon_lab.config import PersimmonConfig
@@ -50,19 +50,19 @@ def read_settings(
 
     Raises CheckpointError that lists all in which args and tensors disagree, and all that Persimmon cannot be.
     """
-    given = _given(args[0] if args else {})
-    shown = _shown(tensors, ranks)
-    values = shown | given
+    from_args = _values_in_args(args[0] if args else {})
+    from_tensors = _values_of_tensors(tensors, ranks)
+    values = from_tensors | from_args
     if unknown := [key for key in SIZES if key not in values]:
         raise CheckpointError(f"neither args nor tensors tell {', '.join(unknown)}; there are {', '.join(tensors)}")
     values = _completed(values, frequencies)
     assumed = {key: value for key, value in ASSUMED.items() if key not in values}
     values |= assumed
     values.setdefault("num_attention_heads", values["hidden_size"] // values["kv_channels"])
-    wrong = _contradictions(args, given, shown) + _strangers(values, tensors)
-    wrong += faults(frequencies, values["kv_channels"], values["rotary_pct"], values["rotary_emb_base"])
-    if wrong:
-        raise CheckpointError("this release cannot be converted:\n  " + "\n  ".join(wrong))
+    errors = _contradictions(args, from_args, from_tensors) + _strangers(values, tensors)
+    errors += faults(frequencies, values["kv_channels"], values["rotary_pct"], values["rotary_emb_base"])
+    if errors:
+        raise CheckpointError("this release cannot be converted:\n  " + "\n  ".join(errors))
     notes = [] if args else ["there are no args: sizes are those of the tensors"]
     if assumed:
         listed = ", ".join(f"{key} {value}" for key, value in assumed.items())
@@ -99,20 +99,22 @@ def _config(values: Mapping[str, Any]) -> PersimmonConfig:
         raise CheckpointError(f"the args of this release describe no Persimmon model: {error}") from error
 
 
-def _given(args: Mapping[str, Any]) -> dict[str, Any]:
+def _values_in_args(args: Mapping[str, Any]) -> dict[str, Any]:
     """What args say; a switch that is None is off, any other None says nothing."""
     switches = {key: bool(args[key]) for key in SWITCHES if key in args}
-    given = {key: value for key, value in args.items() if value is not None} | switches
+    values = {key: value for key, value in args.items() if value is not None} | switches
     kinds = dict.fromkeys(COUNTS, int) | dict.fromkeys(FRACTIONS, int | float)
-    odd = [key for key, kind in kinds.items() if key in given and not (isinstance(given[key], kind) and given[key] > 0)]
+    odd = [
+        key for key, kind in kinds.items() if key in values and not (isinstance(values[key], kind) and values[key] > 0)
+    ]
     if odd:
         raise CheckpointError(
-            "args should have a number above 0 for " + ", ".join(f"{key}, not {given[key]!r}" for key in odd)
+            "args should have a number above 0 for " + ", ".join(f"{key}, not {values[key]!r}" for key in odd)
         )
-    return given
+    return values
 
 
-def _shown(tensors: Mapping[str, Source], ranks: tuple[int, int]) -> dict[str, Any]:
+def _values_of_tensors(tensors: Mapping[str, Source], ranks: tuple[int, int]) -> dict[str, Any]:
     """What the tensors say by their names and shapes."""
 
     def size(name: str, dimension: int) -> int | None:
@@ -123,8 +125,8 @@ def _shown(tensors: Mapping[str, Source], ranks: tuple[int, int]) -> dict[str, A
     mode = NO_NORM
     if any(name.startswith(f"{attention}.q_layernorm.") for name in tensors):
         mode = PER_LAYER if f"{attention}.q_layernorm.weight" in tensors else PER_HEAD
-    shown = {
-        "num_layers": len({found[1] for name in tensors if (found := re.match(r"model\.layers\.(\d+)\.", name))}),
+    values = {
+        "num_layers": len({layer for name in tensors if (layer := layer_of(name)) is not None}),
         "hidden_size": size(EMBEDDING, 1),
         "padded_vocab_size": size(EMBEDDING, 0),
         "ffn_hidden_size": size("model.layers.0.mlp.dense_h_to_4h.weight", 0),
@@ -134,7 +136,7 @@ def _shown(tensors: Mapping[str, Source], ranks: tuple[int, int]) -> dict[str, A
         "pipeline_model_parallel_size": ranks[0],
         "tensor_model_parallel_size": ranks[1],
     }
-    return {key: value for key, value in shown.items() if value is not None}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _completed(values: dict[str, Any], frequencies: Mapping[str, Frequencies]) -> dict[str, Any]:
@@ -150,29 +152,33 @@ def _completed(values: dict[str, Any], frequencies: Mapping[str, Frequencies]) -
     return values
 
 
-def _contradictions(args: list[Mapping[str, Any]], given: Mapping[str, Any], shown: Mapping[str, Any]) -> list[str]:
+def _contradictions(
+    args: list[Mapping[str, Any]], from_args: Mapping[str, Any], from_tensors: Mapping[str, Any]
+) -> list[str]:
     lines = [
         f"{key}: the args of one rank say {args[0].get(key)!r}, those of another {other.get(key)!r}"
         for other in args[1:]
         for key in DEFINING
         if other.get(key) != args[0].get(key)
     ]
-    for key, value in shown.items():
-        said = given.get(key, value)
-        alike = said == PER_RANK and value == PER_LAYER
+    for key, in_tensors in from_tensors.items():
+        in_args = from_args.get(key, in_tensors)
+        is_the_same = in_args == PER_RANK and in_tensors == PER_LAYER
         # Where the head is another pipeline stage's, it has a copy of a tied embedding.
-        copied = key == "untie_embeddings" and not said
+        is_a_copy = key == "untie_embeddings" and not in_args
         size = PARALLEL.get(key)
-        if said != value and size and given.get(size) != shown.get(size):
-            lines.append(f"{key}: args say {said!r}, but there are {value!r}; files of other ranks are missing")
-        elif said != value and not size and not alike and not copied:
-            lines.append(f"{key}: args say {said!r}, the tensors {value!r}")
+        if in_args != in_tensors and size and from_args.get(size) != from_tensors.get(size):
+            lines.append(f"{key}: args say {in_args!r}, but there are {in_tensors!r}; files of other ranks are missing")
+        elif in_args != in_tensors and not size and not is_the_same and not is_a_copy:
+            lines.append(f"{key}: args say {in_args!r}, the tensors {in_tensors!r}")
     return lines
 
 
 def _strangers(values: Mapping[str, Any], tensors: Mapping[str, Source]) -> list[str]:
     """What would be another model than Persimmon, as transformers and this package have it."""
-    channels, heads, hidden = (values[key] for key in ("kv_channels", "num_attention_heads", "hidden_size"))
+    channels = values["kv_channels"]
+    heads = values["num_attention_heads"]
+    hidden = values["hidden_size"]
     reasons = {
         f"pos_emb is {values['pos_emb']!r}: Persimmon's positions are rotary": values["pos_emb"] != "rotary",
         "there is a table of learned positions: Persimmon's are rotary": any("position_emb" in n for n in tensors),

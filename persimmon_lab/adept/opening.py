@@ -18,7 +18,7 @@ from persimmon_lab.adept.release import TOKENIZER, Release, find_release
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.matching import differences
-from persimmon_lab.checkpoints.skeletons import NoDraws
+from persimmon_lab.checkpoints.skeletons import shapes_in_file, skeleton
 from persimmon_lab.checkpoints.tensor_streams import Source, read
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.tokenizer import PersimmonTokenizer
@@ -53,10 +53,10 @@ class OpenRelease:
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
 
-def open_release(source: str | os.PathLike, dtype: torch.dtype | None = None) -> OpenRelease:
+def open_release(source: str | os.PathLike[str], dtype: torch.dtype | None = None) -> OpenRelease:
     """Check all of a release that can be checked without reading its large tensors."""
     files = find_release(source)
-    archives = {place: read_archive(window) for place, window in files.ranks.items()}
+    archives = {index: read_archive(window) for index, window in files.ranks.items()}
     args = [archive["args"] for archive in archives.values() if isinstance(archive.get("args"), dict)]
     gathered = gather(archives)
     _check_copies(gathered, args)
@@ -65,7 +65,7 @@ def open_release(source: str | os.PathLike, dtype: torch.dtype | None = None) ->
     ranks = tuple(1 + max(index) for index in zip(*files.ranks))
     config, notes = read_settings(args, merged, frequencies, ranks)
     tokenizer = _read_tokenizer(files)
-    ids, assumed = _token_ids(tokenizer, config.vocab_size)
+    bos, eos, assumed = _token_ids(tokenizer, config.vocab_size)
     tensors = {
         name: Finite(name, tensor, dtype or tensor.dtype)
         for name, tensor in _tensors_of_the_model(config, merged, files.source).items()
@@ -79,7 +79,8 @@ def open_release(source: str | os.PathLike, dtype: torch.dtype | None = None) ->
         for switch, trained_in in TRAINED_IN.items()
         if args and args[0].get(switch) and trained_in != stored
     ]
-    config = replace(config, torch_dtype=str(chosen).removeprefix("torch."), **ids)
+    dtype_name = str(chosen).removeprefix("torch.")
+    config = replace(config, torch_dtype=dtype_name, bos_token_id=bos, eos_token_id=eos)
     return OpenRelease(files, config, tensors, tokenizer, notes)
 
 
@@ -107,10 +108,8 @@ def _check_copies(gathered: Mapping[str, Sequence[Source]], args: Sequence[Mappi
 
 def model_shapes(config: PersimmonConfig) -> dict[str, tuple[int, ...]]:
     """What a model of this configuration stores, in its order."""
-    with torch.device("meta"), NoDraws():
-        model = PersimmonForCausalLM(config)
-    tied = model._tied_weights_keys if config.tie_word_embeddings else ()
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
+    model = skeleton(PersimmonForCausalLM, config)
+    return shapes_in_file(model, model._tied_weights_keys if config.tie_word_embeddings else ())
 
 
 def _read_tokenizer(release: Release) -> PersimmonTokenizer | None:
@@ -128,16 +127,15 @@ def _read_tokenizer(release: Release) -> PersimmonTokenizer | None:
             ) from error
 
 
-def _token_ids(tokenizer: PersimmonTokenizer | None, vocab_size: int) -> tuple[dict[str, int | None], list[str]]:
-    """Where texts begin and end, and what was assumed for it."""
+def _token_ids(tokenizer: PersimmonTokenizer | None, vocab_size: int) -> tuple[int | None, int | None, list[str]]:
+    """Where texts begin, where they end, and what was assumed for it."""
     if tokenizer is not None:
         if len(tokenizer) > vocab_size:
             raise CheckpointError(
                 f"{TOKENIZER} has {len(tokenizer)} pieces, but the model has embeddings for {vocab_size} tokens"
             )
-        return {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}, []
+        return tokenizer.bos_token_id, tokenizer.eos_token_id, []
     if vocab_size > END_OF_TEXT_ID:
-        ids, taken = END_OF_TEXT_ID, f"texts are taken to begin and end with token {END_OF_TEXT_ID}, as Persimmon-8B's"
-    else:
-        ids, taken = None, "no token is known to begin or end a text"
-    return {"bos_token_id": ids, "eos_token_id": ids}, [f"there is no {TOKENIZER}, so {taken}"]
+        taken = f"texts are taken to begin and end with token {END_OF_TEXT_ID}, as Persimmon-8B's"
+        return END_OF_TEXT_ID, END_OF_TEXT_ID, [f"there is no {TOKENIZER}, so {taken}"]
+    return None, None, [f"there is no {TOKENIZER}, so no token is known to begin or end a text"]

@@ -5,6 +5,8 @@ import pickle
 import pickletools
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Iterator
+from typing import Any
 
 from persimmon_lab.adept.stand_ins import StorageType, are_counts, stand_in
 from persimmon_lab.adept.stored import Storage
@@ -28,8 +30,9 @@ def next_pickle(stream: io.BytesIO, window: Window) -> bytes:
     Raises CheckpointError when it has no end, or asks for memory that no pickle of its length needs.
     """
     start = stream.tell()
+    instructions: Iterator[tuple[pickletools.OpcodeInfo, Any, Any]] = pickletools.genops(stream)
     try:
-        for opcode, argument, position in pickletools.genops(stream):
+        for opcode, argument, position in instructions:
             if opcode.name.startswith("EXT"):
                 raise ValueError("it asks for objects registered in this process, which no torch.save does")
             # Unpicklers keep a list as long as the largest index; picklers count up from 0.
@@ -63,7 +66,7 @@ class _Unpickler(pickle.Unpickler):
         self.window = window
         self.storages: dict[str, Storage] = {}
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         """Called for every name in the pickle; gives a stand-in, never the thing itself."""
         # Protocol 2, which is torch's, writes the names of Python 2: subprocess.Popen as commands.Popen.
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
@@ -76,7 +79,7 @@ class _Unpickler(pickle.Unpickler):
             )
         return stand_in(module, name)
 
-    def persistent_load(self, identifier: tuple) -> object:
+    def persistent_load(self, identifier: tuple[Any, ...]) -> object:
         """A storage, to which the pickle refers by ("storage", type, key, location, how many elements).
 
         torch's old format also refers to the class of a module, with its source code.

@@ -30,13 +30,14 @@ def recognise(path: Path, progress: Callable[[int], object] | None = None) -> st
 
     Raises CheckpointError when a tar has one of the public names but not its bytes.
     """
+    path = path.expanduser()
     if not path.is_file() or path.suffix != ".tar":
         return None
-    found = md5_of(path, progress)
+    md5 = md5_of(path, progress)
     for expected, name in PUBLISHED.items():
-        if path.name == name and found != expected:
+        if path.name == name and md5 != expected:
             raise CheckpointError(
-                f"{path} is called like the release that Adept published, but its md5 is {found} and not {expected}: "
+                f"{path} is called like the release that Adept published, but its md5 is {md5} and not {expected}: "
                 "the download is damaged or incomplete, so download it again (or give another tar another name)"
             )
-    return PUBLISHED.get(found)
+    return PUBLISHED.get(md5)

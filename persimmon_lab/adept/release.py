@@ -7,6 +7,7 @@ optimizer is distributed, `model_rng.pt` there and `optim.pt` in further folders
 import glob
 import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -34,7 +35,7 @@ class Release:
     tokenizer: bytes | None
 
 
-def find_release(path: str | os.PathLike) -> Release:
+def find_release(path: str | os.PathLike[str]) -> Release:
     """The parts of a release: from its folder, the folder of an iteration, its tar, or a .pt file.
 
     Of several iterations it takes the one that latest_checkpointed_iteration.txt names. One rank of several leads to
@@ -50,30 +51,30 @@ def find_release(path: str | os.PathLike) -> Release:
         files = files_in_tar(source)
     else:
         folder, patterns = _where(Path(os.path.abspath(source)))  # absolute, so that "." has a name too
-        found = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
-        files = {file.relative_to(folder).as_posix(): Window.whole(file) for file in sorted(found)}
-    places = [place for name in files if (place := PLACE.fullmatch(name))]
-    if not places:
+        paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+        files = {path.relative_to(folder).as_posix(): Window.whole(path) for path in sorted(paths)}
+    matches = [match for name in files if (match := PLACE.fullmatch(name))]
+    if not matches:
         return _without_ranks(source, files)
-    top = _top(source, places)
-    iteration = _choose(source, {place["iteration"] for place in places}, files.get(top + TRACKER))
-    places = [place for place in places if place["iteration"] == iteration]
-    number = int(iteration.removeprefix("iter_")) if iteration not in (None, "release") else None
-    return Release(source, number, _complete(source, places, files), _read(files.get(top + TOKENIZER)))
+    top = _top(source, matches)
+    iteration = _choose(source, {match["iteration"] for match in matches}, files.get(top + TRACKER))
+    matches = [match for match in matches if match["iteration"] == iteration]
+    number = None if iteration is None or iteration == "release" else int(iteration.removeprefix("iter_"))
+    return Release(source, number, _complete(source, matches, files), _tokenizer_in(files, top + TOKENIZER))
 
 
-def _where(place: Path) -> tuple[Path, list[str]]:
+def _where(path: Path) -> tuple[Path, list[str]]:
     """The folder to look in, and what for, when this file or folder was given."""
-    if PLACE.fullmatch(f"{place.parent.name}/{place.name}"):
-        place = place.parent
-    if re.fullmatch(RANK, place.name):
-        place = place.parent
-    name = glob.escape(place.name)
-    if place.is_file():
-        return place.parent, [name, TOKENIZER]
-    if re.fullmatch(ITERATION, place.name) and any(place.glob("mp_rank_*")):  # else a whole release called "release"
-        return place.parent, [f"{name}/*/*.pt", TOKENIZER]
-    return place, [depth + wanted for depth in DEPTHS for wanted in ("*.pt", TRACKER, TOKENIZER)]
+    if PLACE.fullmatch(f"{path.parent.name}/{path.name}"):
+        path = path.parent
+    if re.fullmatch(RANK, path.name):
+        path = path.parent
+    name = glob.escape(path.name)
+    if path.is_file():
+        return path.parent, [name, TOKENIZER]
+    if re.fullmatch(ITERATION, path.name) and any(path.glob("mp_rank_*")):  # else a whole release called "release"
+        return path.parent, [f"{name}/*/*.pt", TOKENIZER]
+    return path, [depth + name for depth in DEPTHS for name in ("*.pt", TRACKER, TOKENIZER)]
 
 
 def _without_ranks(source: Path, files: dict[str, Window]) -> Release:
@@ -91,12 +92,12 @@ def _without_ranks(source: Path, files: dict[str, Window]) -> Release:
         raise CheckpointNotFoundError(
             f"{source} holds no checkpoint of Adept's, which is a file iter_*/mp_rank_*/model_optim_rng.pt"
         )
-    tokenizer = files.get(single[0].with_name(TOKENIZER).as_posix())
-    return Release(source, None, {(0, 0): files[single[0].as_posix()]}, _read(tokenizer))
+    tokenizer = _tokenizer_in(files, single[0].with_name(TOKENIZER).as_posix())
+    return Release(source, None, {(0, 0): files[single[0].as_posix()]}, tokenizer)
 
 
-def _top(source: Path, places: list[re.Match]) -> str:
-    tops = {place["top"] for place in places}
+def _top(source: Path, matches: list[re.Match[str]]) -> str:
+    tops: set[str] = {match["top"] for match in matches}
     if len(tops) > 1:
         raise CheckpointError(f"{source} holds {len(tops)} releases ({_some(tops)}); give one of them")
     return tops.pop()
@@ -114,26 +115,26 @@ def _choose(source: Path, iterations: set[str | None], tracker: Window | None) -
             )
         return next(iter(iterations))
     text = _read(tracker).decode(errors="replace").strip()
-    wanted = f"iter_{int(text):07d}" if text.isdecimal() else text
-    if wanted not in iterations:
+    iteration = f"iter_{int(text):07d}" if text.isdecimal() else text
+    if iteration not in iterations:
         raise CheckpointError(
             f"{tracker.name} says {text!r}, but of that iteration there is nothing; there is {_some(iterations)}. Copy "
             "or download what is missing, or give the folder of one that is there"
         )
-    return wanted
+    return iteration
 
 
-def _complete(source: Path, places: list[re.Match], files: dict[str, Window]) -> dict[tuple[int, int], Window]:
+def _complete(source: Path, matches: list[re.Match[str]], files: dict[str, Window]) -> dict[tuple[int, int], Window]:
     """The file of every rank, in order; raises CheckpointError when two claim to be the same one, or one is missing."""
-    staged = places[0]["stage"] is not None
+    staged = matches[0]["stage"] is not None
     ranks: dict[tuple[int, int], Window] = {}
-    for place in places:
-        index = (int(place["stage"] or 0), int(place["rank"]))
-        if index in ranks or (place["stage"] is not None) != staged:
+    for match in matches:
+        index = (int(match["stage"] or 0), int(match["rank"]))
+        if index in ranks or (match["stage"] is not None) != staged:
             raise CheckpointError(
-                f"{source} mixes the files of two runs: {_some(place[0] for place in places)}. Take those of one away"
+                f"{source} mixes the files of two runs: {_some(match[0] for match in matches)}. Take those of one away"
             )
-        ranks[index] = files[place[0]]
+        ranks[index] = files[match[0]]
     stages, tensor_ranks = (range(1 + max(numbers)) for numbers in zip(*ranks))
     every = ((stage, rank) for stage in stages for rank in tensor_ranks)
     missing = next((index for index in every if index not in ranks), None)
@@ -141,23 +142,25 @@ def _complete(source: Path, places: list[re.Match], files: dict[str, Window]) ->
         stage, rank = missing
         name = f"mp_rank_{rank:02d}_{stage:03d}" if staged else f"mp_rank_{rank:02d}"
         raise CheckpointError(
-            f"{source} is incomplete: there is no {name}, but {_some(place[0] for place in places)}. All ranks "
+            f"{source} is incomplete: there is no {name}, but {_some(match[0] for match in matches)}. All ranks "
             "together are the model: copy or download the missing ones"
         )
     return dict(sorted(ranks.items()))
 
 
-def _read(window: Window | None) -> bytes | None:
+def _tokenizer_in(files: Mapping[str, Window], name: str) -> bytes | None:
+    return _read(files[name]) if name in files else None
+
+
+def _read(window: Window) -> bytes:
     """The bytes of a small file."""
-    if window is None:
-        return None
     if window.length > LARGEST:
         raise CheckpointError(f"{window.name} has {window.length:,} bytes, so it is not what its name says")
     with window.open() as file:
         return file.read()
 
 
-def _some(names) -> str:
+def _some(names: Iterable[object]) -> str:
     """A few names for a message."""
-    names = sorted(map(str, names))
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    listed = sorted(map(str, names))
+    return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")

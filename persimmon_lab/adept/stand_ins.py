@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 
@@ -28,40 +29,47 @@ class Inert:
     """Stands for an object of a class that is not here: of which class, made from what, and what was put into it."""
 
     module = name = ""
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    state: object
+    entries: list[Any]
 
-    def __new__(cls, *arguments, **keywords):
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Self:
         self = super().__new__(cls)
-        self.arguments, self.keywords, self.state, self.entries = arguments, keywords, None, []
+        self.arguments = arguments
+        self.keywords = keywords
+        self.state = None
+        self.entries = []
         return self
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def __setitem__(self, key, value) -> None:  # its class is a kind of dict
+    def __setitem__(self, key: Any, value: Any) -> None:  # its class is a kind of dict
         self.entries.append((key, value))
 
-    def append(self, value) -> None:  # its class is a kind of list
+    def append(self, value: Any) -> None:  # its class is a kind of list
         self.entries.append(value)
 
     def __repr__(self) -> str:
         return f"<{self.module}.{self.name}, not loaded>"
 
 
-class Namespace(dict):
+class Namespace(dict[str, Any]):
     """argparse's Namespace, read as the dictionary that it is."""
 
     __slots__ = ()
 
-    def __setstate__(self, state: dict):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.update(state)
 
 
-class Ordered(dict):
+class Ordered(dict[str, Any]):
     """An OrderedDict, without the `_metadata` that `state_dict()` hangs on it."""
 
     __slots__ = ()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         pass
 
 
@@ -79,19 +87,28 @@ class Recipe(Sealed):
 
     __slots__ = ("_make",)
 
-    def __init__(self, make: Callable) -> None:
+    def __init__(self, make: Callable[..., object]) -> None:
         self._make = make
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: Any) -> object:
         return self._make(*arguments)
 
 
-def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_) -> StoredTensor:
+def _tensor(
+    storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+) -> StoredTensor:
     return _tensor_of_dtype(storage, offset, shape, strides, False, None, storage.dtype)
 
 
 def _tensor_of_dtype(
-    storage: Storage, offset: int, shape: tuple, strides: tuple, requires_grad, hooks, dtype: torch.dtype, *_
+    storage: Storage,
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    requires_grad: object,
+    hooks: object,
+    dtype: torch.dtype,
+    *_: object,
 ) -> StoredTensor:
     """A tensor that lies within its storage, whoever described it."""
     if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
@@ -99,23 +116,24 @@ def _tensor_of_dtype(
     if not are_counts(offset, *shape, *strides) or len(shape) != len(strides):
         raise ValueError(f"a tensor of shape {shape}, strides {strides} and offset {offset}")
     elements = storage.nbytes // dtype.itemsize
+    count = math.prod(shape)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
     # More elements than bytes to back them: `expand` makes such tensors, and a few bytes could claim any memory.
-    if math.prod(shape) > elements or (math.prod(shape) and last >= elements):
+    if count > elements or (count and last >= elements):
         raise ValueError(
             f"a tensor of shape {shape}, strides {strides} and offset {offset} in a storage of {elements} elements"
         )
     return StoredTensor(storage, dtype, tuple(shape), tuple(strides), offset)
 
 
-def _member(owner, name) -> Inert:
+def _member(owner: object, name: object) -> Inert:
     """A member of an enumeration, as Python 3.11.0 to 3.11.3 pickle it: getattr(class, name). Nothing is looked up."""
     if not (isinstance(owner, type) and issubclass(owner, Inert) and isinstance(name, str)):
         raise ValueError(f"builtins.getattr of {owner!r}, which is no enumeration")
     return owner(name)
 
 
-def are_counts(*numbers) -> bool:
+def are_counts(*numbers: object) -> bool:
     return all(type(number) is int and number >= 0 for number in numbers)
 
 

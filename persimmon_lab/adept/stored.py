@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from jaxtyping import Shaped
@@ -21,7 +22,7 @@ class Sealed:
 
     __slots__ = ()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> NoReturn:
         raise TypeError(f"a pickle may not set the state of {type(self).__name__}")
 
 

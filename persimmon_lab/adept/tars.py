@@ -35,7 +35,9 @@ def files_in_tar(path: Path) -> dict[str, Window]:
     Raises CheckpointError when the tar is damaged or cut off, and when it holds anything that an honest release does
     not: names that lead out of its folder, links, devices, two files of one name.
     """
-    files, end, length = {}, 0, path.stat().st_size
+    files: dict[str, Window] = {}
+    length = path.stat().st_size
+    end = 0
     try:
         with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
@@ -50,9 +52,9 @@ def files_in_tar(path: Path) -> dict[str, Window]:
     except tarfile.TarError as error:
         raise CheckpointError(f"{path} is not a whole tar: {error}. {hint(Window.whole(path))}") from error
     # tarfile takes a damaged header for the end. The true end is a block of zeros.
-    with path.open("rb") as file:
-        file.seek(end)
-        if file.read(BLOCK) != bytes(BLOCK):
+    with path.open("rb") as whole:
+        whole.seek(end)
+        if whole.read(BLOCK) != bytes(BLOCK):
             raise CheckpointError(
                 f"{path} is cut off or damaged after byte {end:,} of {length:,}, where the next file or the end of the "
                 "tar should be: copy or download it again"
@@ -63,7 +65,8 @@ def files_in_tar(path: Path) -> dict[str, Window]:
 class _Headers(io.FileIO):
     """A tar of which only headers are read, and none so long that it could be there to fill the memory."""
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
+        size = -1 if size is None else size
         if not 0 <= size <= LARGEST:
             raise tarfile.ReadError(f"it has a header of {size:,} bytes")
         return super().read(size)

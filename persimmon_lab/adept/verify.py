@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -23,7 +24,7 @@ from persimmon_lab.checkpoints.weight_files import FileTensor
 POSITIONS = 8  # tokens whose logits are compared
 
 
-def verify(release: OpenRelease, out: str | os.PathLike, progress: Progress = unheard) -> None:
+def verify(release: OpenRelease, out: str | os.PathLike[str], progress: Progress = unheard) -> None:
     """Read a checkpoint back and compare it with the release it came from.
 
     All tensors are compared bit for bit, a few rows at a time. Then the checkpoint runs a forward pass with one
@@ -44,7 +45,8 @@ def verify(release: OpenRelease, out: str | os.PathLike, progress: Progress = un
         raise CheckpointError(f"config.json in {out} is not the configuration of {release.source}; convert it again")
     model = PersimmonForCausalLM.from_pretrained(out, torch_dtype="auto", device="meta")  # fits, and takes no memory
     some_ids = rearrange(torch.arange(POSITIONS), "position -> 1 position") % release.config.vocab_size
-    ours, theirs = (logits(model, some_ids, tensors) for tensors in (written, release.tensors))
+    ours = logits(model, some_ids, written)
+    theirs = logits(model, some_ids, release.tensors)
     if not bool(ours.isfinite().all()):
         raise CheckpointError(f"the model in {out} computes logits that are not finite in {model.dtype}")
     if not torch.equal(ours, theirs):
@@ -61,18 +63,21 @@ def logits(
         absent = dict(module.named_parameters(recurse=False))
         names = {name: _stored_name(f"{path}.{name}", tensors) for name in absent}
 
-        def take(module: nn.Module, inputs: tuple, names: dict[str, str] = names) -> None:
+        def take(module: nn.Module, inputs: tuple[Any, ...], names: dict[str, str] = names) -> None:
             for name, stored in names.items():
                 weight = read(tensors[stored]).to(model.dtype)
                 setattr(module, name, nn.Parameter(weight, requires_grad=False))
 
-        def leave(module: nn.Module, inputs: tuple, output: object, absent: dict[str, nn.Parameter] = absent) -> None:
+        def leave(
+            module: nn.Module, inputs: tuple[Any, ...], output: object, absent: dict[str, nn.Parameter] = absent
+        ) -> None:
             for name, parameter in absent.items():
                 setattr(module, name, parameter)
 
         handles += [module.register_forward_pre_hook(take), module.register_forward_hook(leave)] if names else []
     try:
-        return model(ids, use_cache=False).logits
+        result: Float[Tensor, "batch position vocab"] = model(ids, use_cache=False).logits
+        return result
     finally:
         for handle in handles:
             handle.remove()

@@ -4,6 +4,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Window:
     name: str
 
     @classmethod
-    def whole(cls, path: Path) -> "Window":
+    def whole(cls, path: Path) -> Self:
         return cls(path, 0, path.stat().st_size, str(path))
 
     def open(self) -> io.BufferedReader:
@@ -30,7 +31,9 @@ class Window:
 class _Stretch(io.RawIOBase):
     def __init__(self, window: Window) -> None:
         self._file = window.path.open("rb", buffering=0)
-        self._start, self._length, self._position = window.start, window.length, 0
+        self._start = window.start
+        self._length = window.length
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -45,7 +48,7 @@ class _Stretch(io.RawIOBase):
         self._position = base + offset
         return self._position
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:  # Python 3.12 has a name for what has memory: collections.abc.Buffer
         left = max(0, self._length - self._position)
         self._file.seek(self._start + self._position)
         count = self._file.readinto(memoryview(buffer)[:left])

@@ -1,13 +1,15 @@
 """Which tensor of a checkpoint goes where in a model, and what to say when they do not fit."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.checkpoints.tensor_streams import Source, checksum_of
-from persimmon_lab.checkpoints.weight_files import FileTensor, WeightFile
+from persimmon_lab.checkpoints.tensor_streams import checksum_of
+from persimmon_lab.checkpoints.weight_files import WeightFile
 
 BODY = "model."
 HEADS = ("lm_head.weight", "score.weight")
@@ -15,10 +17,31 @@ EMBEDDING = "embed_tokens.weight"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+@runtime_checkable
+class Described(Protocol):
+    """Whatever tells the shape and the dtype of a tensor, as every `Source` does.
+
+    The dtype is a file's own name for it where torch has none.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> torch.dtype | str: ...
+
+
+@dataclass(frozen=True)
+class Description:
+    shape: tuple[int, ...]
+    dtype: torch.dtype | str
+
+
 def names_in_file(model_names: Iterable[str], file_names: Iterable[str]) -> dict[str, str]:
     """What each tensor of a model is called in a file: the body alone is saved without the `model.` of the heads."""
     model_names = list(model_names)
-    model_has_heads, file_has_heads = (any(name.startswith(BODY) for name in n) for n in (model_names, file_names))
+    model_has_heads = any(name.startswith(BODY) for name in model_names)
+    file_has_heads = any(name.startswith(BODY) for name in file_names)
     if model_has_heads == file_has_heads:
         return {name: name for name in model_names}
     if file_has_heads:
@@ -37,7 +60,7 @@ def check_fit(
     needed = {stored[name]: shape for name, shape in shapes.items()}
     # Other classes' heads are left out; early Persimmon checkpoints carry a buffer that follows from the config.
     present = {
-        name: FileTensor(file, name)
+        name: Description(file.shapes[name], file.dtypes[name])
         for name, file in files.items()
         if name in needed or name not in HEADS and not name.endswith("rotary_emb.inv_freq")
     }
@@ -48,7 +71,7 @@ def check_fit(
         )
 
 
-def differences(needed: Mapping[str, tuple[int, ...]], present: Mapping[str, Source]) -> list[str]:
+def differences(needed: Mapping[str, tuple[int, ...]], present: Mapping[str, Described]) -> list[str]:
     """What is wrong with the tensors that are there, set against the shapes that a model needs: a line a kind."""
     both = {name: present[name] for name in needed if name in present}
     kinds = {
@@ -71,7 +94,8 @@ def check_tied(folder: Path, tied: Iterable[str], files: dict[str, WeightFile]) 
     embedding = next(name for name in files if name.endswith(EMBEDDING))
     for name in tied:
         if name in files:
-            one, other = (files[n].read(n, dtype=files[n].dtypes[n], device="cpu") for n in (name, embedding))
+            one = files[name].read(name, dtype=files[name].dtype_of(name), device="cpu")
+            other = files[embedding].read(embedding, dtype=files[embedding].dtype_of(embedding), device="cpu")
             if one.shape != other.shape or checksum_of(one) != checksum_of(other):
                 raise CheckpointError(
                     f"{folder} contradicts itself: config.json has tie_word_embeddings true, but {name} and "

@@ -4,7 +4,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from jaxtyping import Float
 from torch import Tensor
@@ -45,11 +45,16 @@ def write_safetensors(
 
 def _header(sources: Mapping[str, Source], names: list[str], checksums: dict[str, int]) -> bytes:
     # transformers insists on "format".
-    header, end = {"__metadata__": {"format": "pt", CHECKSUMS: json.dumps(checksums)}}, 0
+    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt", CHECKSUMS: json.dumps(checksums)}}
+    end = 0
     for name in names:
-        start, end = end, end + sources[name].nbytes
-        dtype, shape = SAFETENSORS_DTYPES[sources[name].dtype], list(sources[name].shape)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+        source = sources[name]
+        start, end = end, end + source.nbytes
+        header[name] = {
+            "dtype": SAFETENSORS_DTYPES[source.dtype],
+            "shape": list(source.shape),
+            "data_offsets": [start, end],
+        }
     return json.dumps(header, separators=(",", ":")).encode()
 
 

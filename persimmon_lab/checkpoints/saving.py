@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from jaxtyping import Shaped
 from torch import Tensor
 
+from persimmon_lab.atomic import filling
 from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard, write_safetensors
 from persimmon_lab.checkpoints.shards import INDEX, WHOLE
 from persimmon_lab.checkpoints.tensor_streams import Source
@@ -31,19 +31,12 @@ def staged(folder: Path) -> Iterator[Path]:
     Raises OSError, saying that nothing changed, when the disk is full or the folder cannot be written.
     """
     created = not folder.exists()
-    staging = folder / UNFINISHED
     try:
         folder.mkdir(parents=True, exist_ok=True)
         finish_save(folder)
-        shutil.rmtree(staging, ignore_errors=True)  # of a save that was killed
-        staging.mkdir()
-        yield staging
-        for file in staging.iterdir():
-            with file.open("rb+") as written:
-                os.fsync(written.fileno())
-        staging.rename(folder / FINISHED)
+        with filling(folder / FINISHED, folder / UNFINISHED) as staging:
+            yield staging
     except BaseException as error:
-        shutil.rmtree(staging, ignore_errors=True)
         if created:
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -64,9 +57,11 @@ def finish_save(folder: Path) -> None:
         return
     # The index, or the one file of weights, goes first and comes last: whoever looks in between finds no weights rather
     # than new ones beside old ones. Until it comes it also tells which shards are new.
-    head, shards = WHOLE, set()
+    head = WHOLE
+    shards: set[str] = set()
     if (finished / INDEX).exists():
-        head, shards = INDEX, set(json.loads((finished / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        head = INDEX
+        shards = set(json.loads((finished / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
     if (finished / head).exists():
         for file in folder.iterdir():
             if OURS.fullmatch(file.name) and file.name not in shards:
@@ -102,7 +97,8 @@ def write_weights(
 
 def split_into_shards(sizes: dict[str, int], most: int) -> list[list[str]]:
     """Names in order, cut into runs whose sizes sum to at most `most`; a larger one stands alone."""
-    shards, room = [[]], most
+    shards: list[list[str]] = [[]]
+    room = most
     for name, size in sizes.items():
         if size > room and shards[-1]:
             shards.append([])

@@ -22,13 +22,14 @@ def choose_dtype(
     files: dict[str, WeightFile],
 ) -> torch.dtype:
     """float32 for None; for "auto" the dtype that config.json names, else that of the first floating tensor."""
-    asked = {str(value).removeprefix("torch.") for value in (torch_dtype, dtype) if value is not None}
-    if len(asked) > 1:
+    names = {str(value).removeprefix("torch.") for value in (torch_dtype, dtype) if value is not None}
+    if len(names) > 1:
         raise ValueError(f"torch_dtype={torch_dtype} and dtype={dtype} are two names of one argument; give one of them")
-    name = asked.pop() if asked else "float32"
+    name = names.pop() if names else "float32"
     if name == "auto":
-        first = next((file.dtypes[key] for key, file in files.items() if file.dtypes[key] in FLOATS), torch.float32)
-        return DTYPES.get(config.torch_dtype, first)
+        stored = (file.dtypes[key] for key, file in files.items())
+        first = next((kind for kind in stored if isinstance(kind, torch.dtype) and kind in FLOATS), torch.float32)
+        return DTYPES.get(config.torch_dtype or "", first)
     if name not in DTYPES:
         raise ValueError(f'a model computes in {", ".join(DTYPES)} or "auto", what is stored; dtype is {name!r}')
     return DTYPES[name]

@@ -40,9 +40,9 @@ def _open_sharded(index: Path) -> dict[str, WeightFile]:
             "is a hub download that stopped half-way, load it again while online"
         )
     files = {path: _open(path) for path in sorted(set(paths.values()))}
-    held = {name: file for file in files.values() for name in file.shapes}
+    file_of = {name: file for file in files.values() for name in file.shapes}
     wrong = [name for name, path in paths.items() if name not in files[path].shapes]
-    wrong += [f"{name} (in {file.path.name})" for name, file in held.items() if name not in paths]
+    wrong += [f"{name} (in {file.path.name})" for name, file in file_of.items() if name not in paths]
     if wrong:
         raise CheckpointError(f"{index} and its shards disagree about where these tensors are: {', '.join(wrong)}")
     return {name: files[path] for name, path in paths.items()}

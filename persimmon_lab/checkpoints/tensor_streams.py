@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -68,8 +67,8 @@ def as_source(tensor: Source | Shaped[Tensor, "..."]) -> Source:
 def read(source: Source) -> Shaped[Tensor, "..."]:
     """All of a source at once, in memory of its own."""
     target = torch.empty(source.shape, dtype=source.dtype, device="cpu")
-    rows, start = rows_of(source.shape, BITE), 0
-    for piece in source.pieces(rows):
+    start = 0
+    for piece in source.pieces(rows_of(source.shape, BITE)):
         copy(piece, torch.atleast_1d(target)[start : start + len(piece)])
         start += len(piece)
     return target
@@ -92,6 +91,6 @@ def checksum_of(tensor: Shaped[Tensor, "..."], before: int = 0) -> int:
     return zlib.crc32(bytes_of(tensor), before)
 
 
-def bytes_of(tensor: Shaped[Tensor, "..."]) -> np.ndarray:
+def bytes_of(tensor: Shaped[Tensor, "..."]) -> memoryview:
     """A tensor's memory as bytes: shared with a contiguous one on the CPU, else copied (numpy knows no bfloat16)."""
-    return tensor.detach().cpu().flatten().view(torch.uint8).numpy()
+    return tensor.detach().cpu().flatten().view(torch.uint8).numpy().data

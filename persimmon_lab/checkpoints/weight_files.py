@@ -33,6 +33,13 @@ class WeightFile:
         self.dtypes = dtypes
         self.checksums: dict[str, int] = {}
 
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The dtype of a tensor. CheckpointError where torch has none for it, whose name `dtypes` then has."""
+        dtype = self.dtypes[name]
+        if isinstance(dtype, str):
+            raise CheckpointError(f"{self.path}: {name} is stored as {dtype}, which this package does not read")
+        return dtype
+
     def read(
         self, name: str, *, dtype: torch.dtype, device: torch.device | str, verify: bool = True
     ) -> Float[Tensor, "..."]:
@@ -42,11 +49,12 @@ class WeightFile:
         stored beside them.
         """
         target = torch.empty(self.shapes[name], dtype=dtype, device=device)
-        as_it_is = target.is_cpu and dtype == self.dtypes[name]
+        stored = self.dtype_of(name)
+        as_it_is = target.is_cpu and dtype == stored
         rows = rows_of(self.shapes[name], BITE)
         # One bite for the whole tensor: one each would leave holes between the tensors that stay.
         bite = (min(rows, self.shapes[name][0]), *self.shapes[name][1:])
-        landing = target if as_it_is else torch.empty(bite, dtype=self.dtypes[name], device="cpu")
+        landing = target if as_it_is else torch.empty(bite, dtype=stored, device="cpu")
         # The pieces come first, so that zip also asks for the one after the last, which checks the sum.
         for piece, into in zip(self.pieces(name, rows, verify, landing), target.split(rows)):
             if not as_it_is:
@@ -61,11 +69,12 @@ class WeightFile:
         Each piece has memory of its own, or that of `landing`, which has room for all rows or for one piece; then the
         next overwrites it. Raises CheckpointError as `read` does, the one for other bytes after the last piece.
         """
-        (length, *width), checksum = self.shapes[name], 0
+        length, *width = self.shapes[name]
+        checksum = 0
         for start in range(0, length, rows):
             count = min(rows, length - start)
             if landing is None:
-                piece = torch.empty((count, *width), dtype=self.dtypes[name], device="cpu")
+                piece = torch.empty((count, *width), dtype=self.dtype_of(name), device="cpu")
             else:
                 piece = landing[start : start + count] if len(landing) == length else landing[:count]
             self._fill(piece, name, start)
@@ -78,7 +87,7 @@ class WeightFile:
                 "download the file again, or pass verify=False to look at what is left"
             )
 
-    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int):
+    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int) -> None:
         """Copy the rows of a tensor from row `start` on, as many as `landing` has."""
         raise NotImplementedError
 
@@ -119,14 +128,16 @@ class PickleFile(WeightFile):
     """
 
     def __init__(self, path: Path) -> None:
-        self._tensors, self._touched = _map_pickle(path), 0
+        self._tensors = _map_pickle(path)
+        self._touched = 0
         shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         super().__init__(path, shapes, {name: tensor.dtype for name, tensor in self._tensors.items()})
 
     def _fill(self, landing: Float[Tensor, "..."], name: str, start: int) -> None:
         if self._touched > max(self.path.stat().st_size // 32, MAPPED_BYTES):
-            self._tensors, self._touched = None, 0
+            self._tensors.clear()  # and with the tensors the map, before there is another
             self._tensors = _map_pickle(self.path)
+            self._touched = 0
         copy(self._tensors[name][start : start + len(landing)], landing)
         self._touched += landing.nbytes
 
@@ -143,9 +154,8 @@ class FileTensor:
         return self.file.shapes[self.name]
 
     @property
-    def dtype(self) -> torch.dtype | str:
-        """The file's name for it where it is none that models compute in, such as an integer."""
-        return self.file.dtypes[self.name]
+    def dtype(self) -> torch.dtype:
+        return self.file.dtype_of(self.name)
 
     @property
     def nbytes(self) -> int:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise
+from persimmon_lab.checks.marking import Case, Exercise
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.memory import parameter_counts
 
@@ -23,7 +23,7 @@ def gigabytes(layers: int, hidden: int, positions: int, bytes_per_number: int, t
     return torch.tensor(tensors * layers * hidden * positions * bytes_per_number / 1e9)
 
 
-def cache_cases() -> Iterator[dict]:
+def cache_cases() -> Iterator[Case]:
     for config, positions, dtype in zip(
         CONFIGS, (16_384, 3_000_000, 777_777), (torch.bfloat16, torch.float32, torch.float16), strict=True
     ):
@@ -33,6 +33,8 @@ def cache_cases() -> Iterator[dict]:
             "positions": positions,
             "bytes_per_number": dtype.itemsize,
         }
+    # No real model, but one in which a position more or less is a gigabyte.
+    yield {"layers": 400, "hidden": 300_000, "positions": 3, "bytes_per_number": 4}
 
 
 cache_gigabytes = Exercise(
@@ -64,7 +66,7 @@ def share(vocab: int, hidden: int, layers: int, mlp: int, tables: int = 2, of_th
     return torch.tensor(table / (matrices if of_the_rest else table + matrices))
 
 
-def share_cases() -> Iterator[dict]:
+def share_cases() -> Iterator[Case]:
     for config in CONFIGS:
         yield {
             "vocab": config.vocab_size,

@@ -1,14 +1,14 @@
 """Marks for notebook 01, Tokens are probabilities."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, call, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, call, verdict
 from persimmon_lab.mini import MINI
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.tokenizer.lattice import Arc, Lattice
@@ -37,7 +37,7 @@ def lattice_of(text: str, scores: Scores) -> Lattice:
     return Lattice(text, [Arc(start, start + len(piece), piece, scores[piece], ()) for start, piece in places])
 
 
-def scored_texts() -> Iterator[dict]:
+def scored_texts() -> Iterator[Case]:
     """Small ones that can be worked out by hand, and words with the shipped vocabulary's pieces."""
     for text in ("c", "abc", "aabcab", "bcbcbc", "abcaabbcabc"):
         yield {"text": text, "scores": TOY}
@@ -118,7 +118,7 @@ def averaged(text: str, scores: Scores) -> Number:
     return log_total(text, scores) - math.log(lattice_of(text, scores).count())
 
 
-def long_texts() -> Iterator[dict]:
+def long_texts() -> Iterator[Case]:
     yield from scored_texts()
     yield {"text": "abcaab" + 200 * "c", "scores": TOY}  # its probability is below the smallest float
 
@@ -201,11 +201,12 @@ def _check_one_stream(answer: Callable[[list[bytes]], list[str]], chunks: list[b
 
 def _streamed(answer: Callable[[list[bytes]], list[str]], chunks: list[bytes]) -> list[str]:
     def listed(chunks: list[bytes]) -> object:
-        shown = answer(chunks)
-        return shown if shown is None or shown is Ellipsis or isinstance(shown, str) else list(shown)
+        """A generator's strings as well: running it is part of calling it."""
+        shown: object = answer(chunks)
+        return list(shown) if isinstance(shown, Iterable) and not isinstance(shown, str) else shown
 
     shown = call(listed, chunks)
-    if isinstance(shown, str) or len(shown) != len(chunks) or not all(isinstance(each, str) for each in shown):
+    if not isinstance(shown, list) or len(shown) != len(chunks) or not all(isinstance(text, str) for text in shown):
         raise Wrong(f"it returned {shown!r:.80}; expected a list of {len(chunks)} strings, one for each token")
     return shown
 

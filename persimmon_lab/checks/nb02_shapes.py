@@ -8,7 +8,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, call, numbers, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, call, numbers, verdict
 from persimmon_lab.mini import load_mini
 
 HEAD_FIRST, THREE_FIRST = "(head three channel)", "(three head channel)"
@@ -16,7 +16,7 @@ HEAD_FIRST, THREE_FIRST = "(head three channel)", "(three head channel)"
 # Easy: merge_heads
 
 
-def head_cases() -> Iterator[dict]:
+def head_cases() -> Iterator[Case]:
     draw = numbers(0)
     # One case has as many heads as positions and one as many as channels, where a wrong order keeps its shape.
     for shape in ((1, 2, 5, 3), (2, 4, 4, 6), (2, 3, 7, 3)):
@@ -52,31 +52,42 @@ merge_heads = Exercise(
 # Medium: layer_norm
 
 
-def norm_cases() -> Iterator[dict]:
+def norm_cases() -> Iterator[Case]:
     draw = numbers(1)
     # The rows have a mean of their own, and in one case a spread that eps is not small against.
-    for shape, spread, eps in (((1, 5, 8), 1.0, 1e-5), ((2, 3, 16), 20.0, 1e-5), ((2, 4, 4), 1e-3, 1e-5)):
+    for shape, spread, eps in (((1, 5, 8), 1.0, 1e-2), ((2, 3, 16), 20.0, 1e-5), ((2, 4, 4), 1e-3, 1e-5)):
         *leading, hidden = shape
         around = 3 * draw(*leading, 1)
         yield {
             "x": spread * (draw(*shape) + around),
-            "weight": 1 + draw(hidden),
+            "weight": draw(hidden),
             "bias": draw(hidden),
             "eps": eps,
         }  # fmt: skip
 
 
 def normalised(
-    axis: int = -1, centre: bool = True, unbiased: bool = False, outside: bool = False, scaled: bool = True,
-    shifted: bool = True, root: bool = True,
-) -> Callable[..., Tensor]:  # fmt: skip
+    axis: int | tuple[int, ...] = -1,
+    centre: bool = True,
+    unbiased: bool = False,
+    outside: bool = False,
+    scaled: bool = True,
+    shifted: bool = True,
+    root: bool = True,
+    with_eps: bool = True,
+    bias_first: bool = False,
+) -> Callable[..., Tensor]:
     """LayerNorm, or one of its near relations."""
 
-    def norm(x, weight, bias, eps):
+    def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         mean = x.mean(dim=axis, keepdim=True) if centre else torch.zeros(())
-        count = x.shape[axis] - unbiased
-        variance = (x - mean).square().sum(dim=axis, keepdim=True) / count
-        spread = variance.sqrt() + eps if outside else (variance + eps).sqrt() if root else variance + eps
+        variance = (x - mean).square().mean(dim=axis, keepdim=True)
+        if unbiased:
+            variance = variance * x.shape[-1] / (x.shape[-1] - 1)
+        small = eps if with_eps else 0.0
+        spread = variance.sqrt() + small if outside else (variance + small).sqrt() if root else variance + small
+        if bias_first:
+            return ((x - mean) / spread + bias) * weight
         return (x - mean) / spread * (weight if scaled else 1) + (bias if shifted else 0)
 
     return norm
@@ -98,6 +109,11 @@ layer_norm = Exercise(
         "the bias is missing": normalised(shifted=False),
         "the weight is missing": normalised(scaled=False),
         "weight and bias are missing": normalised(scaled=False, shifted=False),
+        "eps is forgotten: it is added to the variance, under the root": normalised(with_eps=False),
+        "the bias is added before the weight multiplies; the weight comes first": normalised(bias_first=True),
+        "mean and variance are taken over everything; each position has its own, over hidden": normalised(
+            axis=(0, 1, 2)
+        ),
     },
 )
 
@@ -105,21 +121,29 @@ layer_norm = Exercise(
 # Medium: scores
 
 
-def score_cases() -> Iterator[dict]:
+def score_cases() -> Iterator[Case]:
     draw = numbers(2)
     for batch, head, position, channel in ((1, 2, 5, 4), (2, 3, 3, 8), (2, 2, 6, 6)):
         query, key = draw(2, batch, head, position, channel)
         yield {"query": query, "key": key}
 
 
-def scored(pattern: str = "query key", divide: Callable[[Tensor], float] = lambda query: math.sqrt(query.shape[-1])):
-    """query . key over something, with the last two axes in one order or the other."""
+def scored(
+    pattern: str = "query key",
+    divide: Callable[[Tensor], float] = lambda query: math.sqrt(query.shape[-1]),
+    finish: Callable[[Tensor], Tensor] = lambda scores: scores,
+) -> Callable[..., Tensor]:
+    """query . key over something, with the last two axes in one order or the other, and what is done with it then."""
 
-    def scores(query, key):
+    def scores(query: Tensor, key: Tensor) -> Tensor:
         products = "batch head query channel, batch head key channel -> batch head"
-        return einsum(query, key, f"{products} {pattern}") / divide(query)
+        return finish(einsum(query, key, f"{products} {pattern}") / divide(query))
 
     return scores
+
+
+def masked(scores: Tensor) -> Tensor:
+    return scores.masked_fill(torch.ones(scores.shape[-2:]).triu(diagonal=1).bool(), -torch.inf)
 
 
 scores = Exercise(
@@ -134,6 +158,13 @@ scores = Exercise(
         "it divides by the root of all heads' channels together; each head has its own": scored(
             divide=lambda query: math.sqrt(query.shape[1] * query.shape[-1])
         ),
+        "this is the softmax of the scores; asked for are the scores themselves": scored(
+            finish=lambda scores: scores.softmax(dim=-1)
+        ),
+        "the future is masked; here every query meets every key": scored(finish=masked),
+        "the future is masked and the softmax taken; asked for are the scores of every query with every key": scored(
+            finish=lambda scores: masked(scores).softmax(dim=-1)
+        ),
         "it divides by the root of the positions; divide by that of the channels": scored(
             divide=lambda query: math.sqrt(query.shape[2])
         ),
@@ -144,7 +175,7 @@ scores = Exercise(
 # Medium: reorder_rows
 
 
-def row_cases() -> Iterator[dict]:
+def row_cases() -> Iterator[Case]:
     draw = numbers(3)
     for head, channel, hidden in ((2, 3, 6), (3, 4, 12), (4, 2, 24), (5, 2, 10)):
         yield {"weight": draw(3 * head * channel, hidden), "head": head}
@@ -188,13 +219,14 @@ def which_layout(answer: Callable[..., str]) -> Verdict:
 def _check_layout(answer: Callable[..., str]) -> None:
     model, _ = load_mini()
     head = model.config.num_attention_heads
-    weights = torch.stack([layer.self_attn.query_key_value.weight.detach() for layer in model.model.layers])
+    fused = [weight for name, weight in model.state_dict().items() if name.endswith("query_key_value.weight")]
+    weights = torch.stack(fused)
     for name, layers in (("all layers", slice(None)), ("the first half", slice(4)), ("the second half", slice(4, None)),
                          ("the even layers", slice(0, None, 2)), ("the odd layers", slice(1, None, 2))):  # fmt: skip
         for layout in (HEAD_FIRST, THREE_FIRST):
             here = rearrange(weights[layers], f"layer {HEAD_FIRST} hidden -> layer {layout} hidden", three=3, head=head)
-            given = call(answer, here, head)
-            if given not in (HEAD_FIRST, THREE_FIRST):
-                raise Wrong(f"it returned {given!r}; return {HEAD_FIRST!r} or {THREE_FIRST!r}")
-            if given != layout:
-                raise Wrong(f"of {name} of persimmon-mini in the layout {layout} it says {given}")
+            guess = call(answer, here, head)
+            if not isinstance(guess, str) or guess not in (HEAD_FIRST, THREE_FIRST):
+                raise Wrong(f"it returned {guess!r:.80}; return {HEAD_FIRST!r} or {THREE_FIRST!r}")
+            if guess != layout:
+                raise Wrong(f"of {name} of persimmon-mini in the layout {layout} it says {guess}")

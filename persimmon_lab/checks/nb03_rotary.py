@@ -8,7 +8,7 @@ from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, attempt, numbers, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, attempt, numbers, verdict
 from persimmon_lab.rotary import apply_rotary, inverse_frequencies
 
 Vectors = Float[Tensor, "batch head position channel"]
@@ -17,6 +17,7 @@ HALVES = "this matches adjacent-pair rotation; Persimmon rotates halves: channel
 WHOLE_WIDTH = (
     "its frequencies are spread over the whole head; the exponent is 2i / rotary_dim, over the rotated channels alone"
 )
+WITHOUT_TWO = "the exponent lacks its 2: pair i turns by theta^(-2i / rotary_dim), and this by theta^(-i / rotary_dim)"
 
 
 def rotate(x: Vectors, positions: Positions, theta: float, rotary_dim: int, sign: int = 1) -> Vectors:
@@ -54,7 +55,7 @@ def rotate_with_whole_width_frequencies(
 # Easy: undo_rotation
 
 
-def rotation_cases() -> Iterator[dict]:
+def rotation_cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     for batch, heads, channels, rotary_dim, theta in ((1, 1, 4, 4, 100.0), (2, 3, 16, 8, 25000.0), (1, 2, 12, 8, 1e4)):
         positions = torch.randint(0, 300, (5,), generator=generator)
@@ -78,6 +79,10 @@ undo_rotation = Exercise(
         "it turns all channels; those from rotary_dim on were passed, not rotated": (
             lambda rotated, positions, theta, rotary_dim: rotate(rotated, positions, theta, rotated.shape[-1], -1)
         ),
+        "it turns by 0, 1, 2, … in place of the positions that it is given": (
+            lambda rotated, positions, **case: unrotated(rotate)(rotated, torch.arange(len(positions)), **case)
+        ),
+        WITHOUT_TWO: lambda theta, **case: unrotated(rotate)(**case, theta=math.sqrt(theta)),
         "it returns what it was given": lambda rotated, positions, theta, rotary_dim: rotated,
     },
 )
@@ -86,7 +91,7 @@ undo_rotation = Exercise(
 # Medium: score_by_offset
 
 
-def offset_cases() -> Iterator[dict]:
+def offset_cases() -> Iterator[Case]:
     draw = numbers(1)
     for channels, rotary_dim, theta in ((2, 2, 10.0), (16, 8, 25000.0), (12, 12, 500.0)):
         query, key = draw(2, channels)
@@ -97,7 +102,7 @@ def offset_cases() -> Iterator[dict]:
 def scored(rotation: Callable[..., Vectors], sign: int = 1) -> Callable[..., Float[Tensor, "offset"]]:
     """The scores of a query that stands `offsets` after its key, by a given rotation."""
 
-    def score(query, key, offsets, theta, rotary_dim):
+    def score(query: Tensor, key: Tensor, offsets: Tensor, theta: float, rotary_dim: int) -> Float[Tensor, "offset"]:
         queries = repeat(query, "channel -> 1 1 offset channel", offset=len(offsets))
         turned = rotation(queries, offsets, theta, rotary_dim, sign)
         return einsum(turned, key, "batch head offset channel, channel -> offset")
@@ -105,7 +110,9 @@ def scored(rotation: Callable[..., Vectors], sign: int = 1) -> Callable[..., Flo
     return score
 
 
-def score_of_rotated_part(query, key, offsets, theta, rotary_dim):
+def score_of_rotated_part(
+    query: Tensor, key: Tensor, offsets: Tensor, theta: float, rotary_dim: int
+) -> Float[Tensor, "offset"]:
     return scored(rotate)(query[:rotary_dim], key[:rotary_dim], offsets, theta, rotary_dim)
 
 
@@ -119,6 +126,10 @@ score_by_offset = Exercise(
         HALVES: scored(rotate_adjacent),
         WHOLE_WIDTH: scored(rotate_with_whole_width_frequencies),
         "the passed channels are missing: the score is the rotated part plus the passed part": score_of_rotated_part,
+        "it turns by 0, 1, 2, … in place of the offsets that it is given": (
+            lambda offsets, **case: scored(rotate)(**case, offsets=torch.arange(len(offsets)))
+        ),
+        WITHOUT_TWO: lambda theta, **case: scored(rotate)(**case, theta=math.sqrt(theta)),
         "the offset plays no part yet: this is the score without rotation": (
             lambda query, key, offsets, theta, rotary_dim: (query @ key).expand(len(offsets))
         ),
@@ -134,7 +145,7 @@ score_by_offset = Exercise(
 # Medium: reorder_for_adjacent
 
 
-def reorder_cases() -> Iterator[dict]:
+def reorder_cases() -> Iterator[Case]:
     draw = numbers(2)
     for shape, rotary_dim in (((3, 8), 8), ((1, 2, 5, 16), 8), ((4, 12), 6)):
         yield {"x": draw(*shape), "rotary_dim": rotary_dim}

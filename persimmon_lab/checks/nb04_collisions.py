@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, attempt, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, attempt, verdict
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.numerics.formats import format_of
 from persimmon_lab.numerics.rotary import Collisions, collisions, phases
@@ -20,8 +20,14 @@ CosAndSin = Float[Tensor, "two position pair"]
 # Easy: positions_that_share
 
 
-def share_cases() -> Iterator[dict]:
-    for length, dtype in ((257, torch.bfloat16), (300, torch.bfloat16), (3000, torch.float16), (16384, torch.bfloat16)):
+def share_cases() -> Iterator[Case]:
+    for length, dtype in (
+        (257, torch.bfloat16),
+        (258, torch.bfloat16),
+        (300, torch.bfloat16),
+        (3000, torch.float16),
+        (16384, torch.bfloat16),
+    ):
         yield {"length": length, "dtype": dtype}
 
 
@@ -31,30 +37,30 @@ def counted(count: Callable[[Collisions], int]) -> Callable[..., Float[Tensor, "
 
 def sharing_from_one(length: int, dtype: torch.dtype) -> Float[Tensor, ""]:
     """Of the positions 1 … length, which are as many."""
-    return counted(lambda found: found.sharing)(length + 1, dtype)  # 0 shares with nobody
+    return counted(lambda result: result.sharing)(length + 1, dtype)  # 0 shares with nobody
 
 
 positions_that_share = Exercise(
-    reference=counted(lambda found: found.sharing),
+    reference=counted(lambda result: result.sharing),
     cases=share_cases,
     axes=(),
     praise="of the 8B's 16,384 positions, 320 have a value to themselves in bfloat16",
     mistakes={
         "this counts the different values; asked for are the positions that have no value to themselves": counted(
-            lambda found: found.distinct
+            lambda result: result.distinct
         ),
         "of a group of three this counts two; all three share": counted(
-            lambda found: len(found.rounded) - found.distinct
+            lambda result: len(result.rounded) - result.distinct
         ),
         "this counts the positions that move; 256 stays where it is and yet shares its value with 257": counted(
-            lambda found: int((found.rounded != torch.arange(len(found.rounded))).sum())
+            lambda result: int((result.rounded != torch.arange(len(result.rounded))).sum())
         ),
         "this counts the shared values, not the positions that share them": counted(
-            lambda found: int((found.groups["positions"] > 1).sum())
+            lambda result: int((result.groups["positions"] > 1).sum())
         ),
         "this counts from 1 to length; positions run from 0 to length - 1": sharing_from_one,
         "this rounds to bfloat16 whatever dtype is asked for": lambda length, dtype: counted(
-            lambda found: found.sharing
+            lambda result: result.sharing
         )(length, torch.bfloat16),
     },
 )
@@ -63,7 +69,7 @@ positions_that_share = Exercise(
 # Medium: separate_errors
 
 
-def error_cases() -> Iterator[dict]:
+def error_cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(4)
     for rotary_dim, theta in ((16, 25000.0), (8, 10000.0), (32, 500.0)):
         positions = torch.randint(0, 2000, (50,), generator=generator)
@@ -122,7 +128,7 @@ class SmallTable:
 
     def __init__(self, rotary_dim: int, theta: float) -> None:
         self.frequencies = inverse_frequencies(rotary_dim, theta, dtype=torch.float64)
-        self.asked = set()
+        self.asked: set[int] = set()
 
     def __call__(self, positions: Positions) -> CosAndSin:
         self.asked |= set(positions.tolist())

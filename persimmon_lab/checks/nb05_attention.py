@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persimmon_lab.attention import AdditiveMask, causal_mask
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, agree, attempt, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Unanswered, Verdict, Wrong, agree, attempt, verdict
 from persimmon_lab.checks.nb03_rotary import Vectors, rotate
 
 EPSILON = 1e-5  # Persimmon's layer_norm_eps
@@ -31,6 +31,7 @@ BIAS = (
 UNWEIGHTED = "the weights play no part, or not their whole part: twice the weights must give twice the output"
 PASSED_WEIGHT = "a passed channel may keep its own weight: nothing rotates it"
 PASSED_BIAS = "a passed channel may keep its bias: nothing rotates it"
+MIXED = "a vector alone comes out otherwise than among others: normalise each over its own channels"
 
 
 def commuting_norm(answer: Callable[..., Vectors]) -> Verdict:
@@ -82,6 +83,8 @@ def _complaints(
         yield PASSED_WEIGHT
     if not agree(normed(x, weight, bias)[..., passed], (plain * weight + bias)[..., passed]):
         yield PASSED_BIAS
+    if not agree(normed(x[1:, 1:, 1:], weight, bias), normed(x, weight, bias)[1:, 1:, 1:]):
+        yield MIXED
 
 
 # Medium: left_padded_mask
@@ -109,7 +112,7 @@ def padded_mask(
     return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
 
 
-def mask_cases() -> Iterator[dict]:
+def mask_cases() -> Iterator[Case]:
     for lengths, width, dtype in (([4, 2, 1], 4, torch.float32), ([3, 6], 6, torch.float16), ([5], 7, torch.bfloat16)):
         yield {"lengths": torch.tensor(lengths), "width": width, "dtype": dtype}
 
@@ -149,8 +152,8 @@ def left_padded_mask(answer: Callable[..., AdditiveMask]) -> Verdict:
 def _check_mask(answer: Callable[..., AdditiveMask]) -> None:
     for case in mask_cases():
         infinite = False
-        with contextlib.suppress(Exception):  # whatever is wrong besides, MASK tells
-            infinite = bool(answer(**case).isinf().any())
+        with contextlib.suppress(Wrong, Unanswered):  # whatever is wrong besides, MASK tells
+            infinite = bool(attempt(answer, case, padded_mask(**case).shape, finite=False).isinf().any())
         if infinite:
             raise Wrong(
                 f"it holds -inf in {case['dtype']}; a query that sees nothing, as padding does, then has a softmax of "

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, attempt, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, attempt, verdict
 from persimmon_lab.checks.nb03_rotary import rotate
 from persimmon_lab.checks.nb05_attention import EPSILON
 from persimmon_lab.config import PersimmonConfig
@@ -24,7 +24,7 @@ def bound_of_numbers(head_dim: int, query_weight: float, key_weight: float) -> F
     return torch.tensor(math.sqrt(head_dim) * abs(query_weight * key_weight))
 
 
-def bound_cases() -> Iterator[dict]:
+def bound_cases() -> Iterator[Case]:
     for head_dim, query_weight, key_weight in ((64, 1.0, 1.0), (32, 1.5, 1.25), (7, -0.4, 2.0), (128, 3.0, -3.0)):
         yield {"head_dim": head_dim, "query_weight": query_weight, "key_weight": key_weight}
 
@@ -112,13 +112,15 @@ def tight_cases() -> Iterator[tuple[str, nn.LayerNorm, nn.LayerNorm, Tensor, Ten
         as_head = rearrange(key_bias, "channel -> 1 1 1 channel")
         query_bias = rotate(as_head, torch.tensor([MEETING]), config.rope_theta, config.rotary_dim, sign=-1)
         biases = (rearrange(query_bias, "1 1 1 channel -> channel"), key_bias)
-        norms = (_norm(weight, bias) for weight, bias in zip(weights, biases))
-        yield f"random norms of {channels} channels", *norms, cos[0], sin[0]
+        query_norm, key_norm = (_norm(weight, bias) for weight, bias in zip(weights, biases))
+        yield f"random norms of {channels} channels", query_norm, key_norm, cos[0], sin[0]
     model, _ = load_mini()
+    parameters = model.state_dict()
     cos, sin = rotary_tables(rearrange(torch.arange(32), "p -> 1 p"), model.config, 32, torch.float32)
     for layer in LAYERS:
-        attention = model.model.layers[layer].self_attn
-        yield f"layer {layer} of persimmon-mini", attention.q_layernorm, attention.k_layernorm, cos[0], sin[0]
+        names = (f"model.layers.{layer}.self_attn.{which}_layernorm" for which in "qk")
+        query_norm, key_norm = (_norm(parameters[f"{name}.weight"], parameters[f"{name}.bias"]) for name in names)
+        yield f"layer {layer} of persimmon-mini", query_norm, key_norm, cos[0], sin[0]
 
 
 def tight_bound(answer: Callable[..., Float[Tensor, ""]]) -> Verdict:
@@ -135,12 +137,12 @@ def _check_tight(answer: Callable[..., Float[Tensor, ""]]) -> None:
         case = {"query_weight": query_norm.weight.detach(), "query_bias": query_norm.bias.detach()}
         case |= {"key_weight": key_norm.weight.detach(), "key_bias": key_norm.bias.detach(), "cos": cos, "sin": sin}
         bound = float(attempt(answer, case, torch.Size(())))
-        found = largest_score_found(query_norm, key_norm, cos, sin, starts=16, seed=5)
+        scores = largest_score_found(query_norm, key_norm, cos, sin, starts=16, seed=5)
         simple = score_bound(query_norm, key_norm)
-        if bound < float(found.max()) * (1 - 1e-6):
+        if bound < float(scores.max()) * (1 - 1e-6):
             raise Wrong(
-                f"{bound:.3f} is not a bound: there are a query and a key that score {float(found.max()):.3f} at "
-                f"offset {int(found.argmax())} ({name})"
+                f"{bound:.3f} is not a bound: there are a query and a key that score {float(scores.max()):.3f} at "
+                f"offset {int(scores.argmax())} ({name})"
             )
         if bound > simple * (1 + 1e-6):
             raise Wrong(f"{bound:.3f} is looser than Cauchy and Schwarz's bound of {simple:.3f} ({name})")

@@ -10,7 +10,8 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, attempt, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, agree, verdict
+from persimmon_lab.checks.reads import watched
 from persimmon_lab.mini import load_mini
 from persimmon_lab.mlp import squared_relu
 from persimmon_lab.trace.capture import capture
@@ -25,13 +26,14 @@ def heard(text: str) -> tuple[Float[Tensor, "layer token hidden"], Float[Tensor,
     model, tokenizer = load_mini()
     names = ("post_attention_layernorm", "mlp.activations")
     trace = capture(model, tokenizer(text, return_tensors="pt").input_ids, only=names)
-    return tuple(rearrange(trace.stacked(name), "layer 1 token width -> layer token width") for name in names)
+    inputs, neurons = (rearrange(trace.stacked(name), "layer 1 token width -> layer token width") for name in names)
+    return inputs, neurons
 
 
 # Easy: squared_relu_derivative
 
 
-def points() -> Iterator[dict]:
+def points() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     yield {"x": torch.tensor([-300.0, -2.0, -1e-3, 0.0, 1e-3, 0.5, 2.0, 300.0])}
     yield {"x": torch.randn(2, 5, 7, generator=generator)}
@@ -72,7 +74,7 @@ def some_activations(tokens: int, neurons: int, awake: float, generator: torch.G
     return sizes * (torch.rand(tokens, neurons, generator=generator) < awake)
 
 
-def activations_and_weights() -> Iterator[dict]:
+def activations_and_weights() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(1)
     for tokens, neurons, hidden, awake in ((1, 12, 4, 0.5), (3, 40, 8, 0.2), (5, 64, 16, 0.1), (2, 16, 3, 0.0)):
         weight = torch.randn(hidden, neurons, generator=generator)
@@ -82,13 +84,13 @@ def activations_and_weights() -> Iterator[dict]:
             "weight": 30 * weight,
             "bias": torch.randn(hidden, generator=generator),
         }
-    model, _ = load_mini()
+    parameters = load_mini()[0].state_dict()
     for layer in (1, 6):
-        way_down = model.body.layers[layer].mlp.dense_4h_to_h
+        way_down = f"model.layers.{layer}.mlp.dense_4h_to_h"
         yield {
             "activations": heard(READ)[1][layer, :4],
-            "weight": way_down.weight.detach(),
-            "bias": way_down.bias.detach(),
+            "weight": parameters[f"{way_down}.weight"],
+            "bias": parameters[f"{way_down}.bias"],
         }
 
 
@@ -128,22 +130,27 @@ same_numbers = Exercise(
 
 def skip_silent(answer: Callable[..., Tensor]) -> Verdict:
     """The numbers first; then the weights of the neurons that no token needs become nan, and must not be read."""
-    found = same_numbers(answer)
+    numbers_verdict = same_numbers(answer)
     praise = "the numbers of the dense product, and no weight of a silent neuron was read"
-    return verdict(_check_unread, answer, praise) if found else found
+    return verdict(_check_unread, answer, praise) if numbers_verdict else numbers_verdict
 
 
-def _check_unread(answer: Callable[..., Tensor]) -> None:
+def _check_unread(answer: Callable[..., object]) -> None:
     for case in activations_and_weights():
-        needed = (case["activations"] != 0).any(dim=0)
-        poisoned = case | {"weight": case["weight"].masked_fill(~needed, torch.nan)}
-        try:
-            attempt(answer, poisoned, torch.Size((len(case["activations"]), len(case["bias"]))))
-        except Wrong as wrong:
+        silent = (case["activations"] == 0).all(dim=0)
+        poisoned = case | {"weight": case["weight"].masked_fill(silent, torch.nan)}
+        result, was_read = watched(answer, poisoned, "weight", silent, down(**case).shape)
+        if not result.isfinite().all():
             raise Wrong(
-                f"the numbers are right, but it reads weights of neurons that no token needs: with nan in those "
-                f"columns, {wrong}. 0 · nan is nan: select the columns instead of multiplying by zero"
-            ) from wrong
+                "the numbers are right, but it reads weights of neurons that no token needs: with nan in those "
+                "columns, it returned numbers that are not finite (inf or nan). 0 · nan is nan: select the columns "
+                "instead of multiplying by zero"
+            )
+        if was_read or not agree(result, down(**case)):
+            raise Wrong(
+                "the numbers are right, but it reads weights of neurons that no token needs: replacing or clearing a "
+                "weight reads it as well. Select the columns that are needed, and multiply only those"
+            )
 
 
 # Medium: highest_preactivation
@@ -163,33 +170,38 @@ def highest(
     what is left after the mean is taken out, and can point no further along it than it is long.
     """
     centred = weight * norm_weight - (weight * norm_weight).mean(dim=-1, keepdim=True)
-    return math.sqrt(len(norm_weight)) * centred.norm(dim=-1) + weight @ norm_bias + bias
+    length: Vector = math.sqrt(len(norm_weight)) * centred.norm(dim=-1)
+    return length + weight @ norm_bias + bias
 
 
-def norms_and_weights() -> Iterator[dict]:
+def norms_and_weights() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(2)
     for hidden, neurons in ((4, 3), (16, 20), (9, 5)):
-        gain, shift = 1 + torch.rand(hidden, generator=generator), torch.randn(hidden, generator=generator)
+        gain, shift = torch.randn(2, hidden, generator=generator)
         weight, bias = torch.randn(neurons, hidden, generator=generator), torch.randn(neurons, generator=generator)
         yield dict(zip(NORM, (gain, shift, weight + 0.3, bias)))
-    model, _ = load_mini()
+        yield dict(zip(NORM, (gain, shift, weight, bias - 50)))  # neurons that nothing wakes
+    parameters = load_mini()[0].state_dict()
     for layer in (0, 7):
-        norm, up = model.body.layers[layer].post_attention_layernorm, model.body.layers[layer].mlp.dense_h_to_4h
-        yield dict(zip(NORM, (part.detach() for part in (norm.weight, norm.bias, up.weight, up.bias))))
+        parts = ("post_attention_layernorm.weight", "post_attention_layernorm.bias",
+                 "mlp.dense_h_to_4h.weight", "mlp.dense_h_to_4h.bias")  # fmt: skip
+        yield {name: parameters[f"model.layers.{layer}.{part}"] for name, part in zip(NORM, parts)}
 
 
-def highest_without_centring(norm_weight, norm_bias, weight, bias):
-    return math.sqrt(len(norm_weight)) * (weight * norm_weight).norm(dim=-1) + weight @ norm_bias + bias
+def highest_without_centring(norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Vector) -> Vector:
+    length: Vector = math.sqrt(len(norm_weight)) * (weight * norm_weight).norm(dim=-1)
+    return length + weight @ norm_bias + bias
 
 
-def highest_of_unit_length(norm_weight, norm_bias, weight, bias):
+def highest_of_unit_length(norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Vector) -> Vector:
     shift = weight @ norm_bias + bias
     return (highest(norm_weight, norm_bias, weight, bias) - shift) / math.sqrt(len(norm_weight)) + shift
 
 
-def highest_centred_before_the_gain(norm_weight, norm_bias, weight, bias):
+def highest_centred_before_the_gain(norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Vector) -> Vector:
     centred = (weight - weight.mean(dim=-1, keepdim=True)) * norm_weight
-    return math.sqrt(len(norm_weight)) * centred.norm(dim=-1) + weight @ norm_bias + bias
+    length: Vector = math.sqrt(len(norm_weight)) * centred.norm(dim=-1)
+    return length + weight @ norm_bias + bias
 
 
 highest_preactivation = Exercise(

@@ -37,17 +37,17 @@ def cheap_weight(answer: Callable[..., Float[Tensor, "mlp hidden"]]) -> Verdict:
     Source of the idea: Liu et al. 2023, Deja Vu, who train small predictors.
     """
     return verdict(
-        _check_cheap, answer, lambda kept: f"the fifth that it chooses carries {fmean(kept):.0%} on a new text"
+        _check_cheap, answer, lambda shares: f"the fifth that it chooses carries {fmean(shares):.0%} on a new text"
     )
 
 
 def _check_cheap(answer: Callable[..., Float[Tensor, "mlp hidden"]]) -> list[float]:
-    model, _ = load_mini()
-    kept = []
+    parameters = load_mini()[0].state_dict()
+    shares = []
     for layer in LAYERS:
-        up = model.body.layers[layer].mlp.dense_h_to_4h
-        weight, bias = up.weight.detach(), up.bias.detach()
-        inputs, (unseen, activations) = heard(EXAMPLES)[0][layer], (part[layer] for part in heard(HELD_OUT))
+        weight, bias = (parameters[f"model.layers.{layer}.mlp.dense_h_to_4h.{part}"] for part in ("weight", "bias"))
+        inputs = heard(EXAMPLES)[0][layer]
+        unseen, activations = (part[layer] for part in heard(HELD_OUT))
         case = {"weight": weight, "bias": bias, "inputs": inputs, "rank": RANK}
         cheap = attempt(answer, case, weight.shape)
         spectrum = torch.linalg.svdvals(cheap.double())
@@ -56,10 +56,10 @@ def _check_cheap(answer: Callable[..., Float[Tensor, "mlp hidden"]]) -> list[flo
             raise Wrong(
                 f"its rank is {rank}; asked for is {RANK}, so that it costs a third of the way up (layer {layer})"
             )
-        kept.append(kept_by(unseen @ cheap.mT.to(unseen.dtype) + bias, activations))
-        if kept[-1] < ENOUGH:
+        shares.append(kept_by(unseen @ cheap.mT.to(unseen.dtype) + bias, activations))
+        if shares[-1] < ENOUGH:
             raise Wrong(
-                f"in layer {layer} the fifth of the neurons that it chooses carries {kept[-1]:.0%} of the activation "
+                f"in layer {layer} the fifth of the neurons that it chooses carries {shares[-1]:.0%} of the activation "
                 f"on a new text; {ENOUGH:.0%} are asked for. A choice at random carries a fifth"
             )
-    return kept
+    return shares

@@ -15,6 +15,7 @@ from persimmon_lab.training.copying import CopyTask, copying_accuracy
 ANY_DISTANCE = CopyTask(symbols=32, shortest=4, longest=12, length=24, distinct=True)
 UNSEEN = CopyTask(symbols=32, shortest=16, longest=16, length=24, distinct=True)  # a period that no row had
 NEEDED = 0.95  # of the copied symbols
+LONG = 1800.0  # seconds that a training may take
 ENOUGH = 160 * 32  # rows: what the notebook takes
 
 
@@ -24,6 +25,7 @@ def shortest_training(answer: Callable[..., PersimmonForCausalLM]) -> Verdict:
         _check_training,
         answer,
         lambda rows: f"it copies at any distance after {rows:,} rows; how few can you make them?",
+        seconds=LONG,
     )
 
 

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from persimmon_lab.checks.marking import Exercise, numbers
+from persimmon_lab.checks.marking import Case, Exercise, numbers
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.memory import parameter_counts
 from persimmon_lab.losses import IGNORED, causal_lm_loss, mean_cross_entropy
@@ -18,6 +18,7 @@ Logits = Float[Tensor, "batch position vocab"]
 Ids = Int[Tensor, "batch position"]
 Rows = Int[Tensor, "batch"]
 Stream = Float[Tensor, "batch position hidden"]
+Map = Callable[[Stream], Stream]
 
 # Easy: answer_loss
 
@@ -34,7 +35,7 @@ def unshifted(logits: Logits, labels: Ids) -> Number:
     return mean_cross_entropy(flat, rearrange(labels, "batch position -> (batch position)"))
 
 
-def answer_cases() -> Iterator[dict]:
+def answer_cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     for batch, positions, vocab in ((2, 6, 5), (3, 9, 20), (1, 4, 7)):
         yield {
@@ -106,7 +107,7 @@ def counted(change: Callable[..., int] = lambda vocab, hidden, mlp, layers, head
     return lambda **sizes: torch.tensor(float(sum(count(**sizes).values()) + change(**sizes)))
 
 
-def size_cases() -> Iterator[dict]:
+def size_cases() -> Iterator[Case]:
     # Small ones, in which every vector counts, and the 8B.
     for vocab, hidden, mlp, layers, head_dim in (
         (5, 8, 12, 1, 4),
@@ -148,10 +149,11 @@ parameter_count = Exercise(
 
 
 def whole_norm(gradients: Sequence[Tensor]) -> Number:
-    return torch.stack([gradient.norm() for gradient in gradients]).norm()
+    norm: Number = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    return norm
 
 
-def gradient_cases() -> Iterator[dict]:
+def gradient_cases() -> Iterator[Case]:
     draw = numbers(1)
     for size, most in ((1.0, 1.0), (0.05, 1.0), (40.0, 0.5), (0.01, 2.5)):
         shapes = ((4, 3), (7,), (2, 5))
@@ -191,7 +193,7 @@ clipping_factor = Exercise(
 # Medium: post_norm_block
 
 
-def part(seed: int) -> Callable[[Stream], Stream]:
+def part(seed: int) -> Map:
     """A map from streams to streams that stands for attention or MLP: a matrix and a bend."""
     matrix = numbers(seed)(6, 6)
     return lambda x: torch.tanh(x @ matrix)
@@ -205,7 +207,7 @@ def norm(shift: float) -> nn.LayerNorm:
     return layer.requires_grad_(False)
 
 
-def block_cases() -> Iterator[dict]:
+def block_cases() -> Iterator[Case]:
     draw = numbers(2)
     for batch, positions in ((1, 3), (2, 5)):
         yield {
@@ -217,22 +219,22 @@ def block_cases() -> Iterator[dict]:
         }
 
 
-def post_norm(x, attention, mlp, first_norm, second_norm) -> Stream:
+def post_norm(x: Stream, attention: Map, mlp: Map, first_norm: Map, second_norm: Map) -> Stream:
     x = first_norm(x + attention(x))
     return second_norm(x + mlp(x))
 
 
-def pre_norm(x, attention, mlp, first_norm, second_norm) -> Stream:
+def pre_norm(x: Stream, attention: Map, mlp: Map, first_norm: Map, second_norm: Map) -> Stream:
     x = x + attention(first_norm(x))
     return x + mlp(second_norm(x))
 
 
-def norm_of_the_branch(x, attention, mlp, first_norm, second_norm) -> Stream:
+def norm_of_the_branch(x: Stream, attention: Map, mlp: Map, first_norm: Map, second_norm: Map) -> Stream:
     x = x + first_norm(attention(x))
     return x + second_norm(mlp(x))
 
 
-def norm_before_the_sum(x, attention, mlp, first_norm, second_norm) -> Stream:
+def norm_before_the_sum(x: Stream, attention: Map, mlp: Map, first_norm: Map, second_norm: Map) -> Stream:
     """The residual is what the norm made, not what came in."""
     x = first_norm(x)
     x = second_norm(x + attention(x))

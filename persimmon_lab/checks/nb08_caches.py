@@ -44,7 +44,8 @@ def _check_update(answer: Update) -> None:
         (2, 3, 6, 9, (1, 1, 4)),
         (1, 1, 2, 5, (5,)),
     ):
-        layer = Layer(*torch.full((2, batch, heads, room, channels), 99.0))
+        keys, values = torch.full((2, batch, heads, room, channels), 99.0)
+        layer = Layer(keys, values)
         rooms = layer.keys, layer.values
         told = torch.randn(2, batch, heads, sum(sizes), channels, generator=generator)
         for step, new in enumerate(told.split(sizes, dim=-2)):
@@ -54,7 +55,7 @@ def _check_update(answer: Update) -> None:
 
 
 def _check_full_room(answer: Update) -> None:
-    full = Layer(*torch.zeros(2, 1, 1, 3, 2), length=3)
+    full = Layer(torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, 2), length=3)
     try:
         answer(full, torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2))
     except ValueError:
@@ -73,8 +74,10 @@ def _check_step(
 ) -> None:
     """One update after `start` positions: what comes back, what stands in the room, and what the length says."""
     end = start + new.shape[-2]
-    given = _returned(answer, layer, *new)
-    for name, held, room, fresh, right in zip(("keys", "values"), given, rooms, new, told[..., :end, :], strict=True):
+    returned = _returned(answer, layer, new[0], new[1])
+    for name, held, room, fresh, right in zip(
+        ("keys", "values"), returned, rooms, new, told[..., :end, :], strict=True
+    ):
         where = f"after {end} positions, {new.shape[-2]} of them new"
         if held.shape[-2] == room.shape[-2] > end:
             raise Wrong(
@@ -94,7 +97,7 @@ def _check_step(
                 raise Wrong(f"off by one: the first new position was written over the last old one ({name}, {where})")
             if (held == 99.0).any():
                 raise Wrong(f"off by one: it leaves a gap that was never written ({name}, {where})")
-            if name == "values" and agree(held, given[0]):
+            if name == "values" and agree(held, returned[0]):
                 raise Wrong("the values are the keys; each has a room of its own")
             raise Wrong(f"the {name} are not the old ones followed by the new ones ({where})")
         if not agree(room[..., :end, :], right) or held.data_ptr() != room.data_ptr():
@@ -109,11 +112,13 @@ def _check_step(
 
 def _returned(answer: Update, layer: Layer, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """What an update returns, if it is a pair of tensors. The layer is no tensor, so it is the real one."""
-    given = call(answer, layer, key, value)
-    if not (isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(each, Tensor) for each in given)):
-        what = f"the shape {tuple(given.shape)}" if isinstance(given, Tensor) else repr(given)[:60]
-        raise Wrong(f"it returned {what}; return two tensors, the keys and the values")
-    return tuple(given)
+    pair = call(answer, layer, key, value)
+    if isinstance(pair, tuple | list) and len(pair) == 2:
+        keys, values = pair
+        if all(isinstance(held, Tensor) and held.layout == torch.strided for held in pair) and not keys.is_meta:
+            return keys, values
+    what = f"the shape {tuple(pair.shape)}" if isinstance(pair, Tensor) else repr(pair)[:60]
+    raise Wrong(f"it returned {what}; return two tensors, the keys and the values")
 
 
 class Adapted(DynamicCache):
@@ -121,13 +126,16 @@ class Adapted(DynamicCache):
 
     def __init__(self, update: Update, room: int) -> None:
         super().__init__()
-        self.update_layer, self.room, self.layers = update, room, []
+        self.update_layer = update
+        self.room = room
+        self.layers: list[Layer] = []
 
     def update(self, key: KeyOrValue, value: KeyOrValue, layer_index: int) -> tuple[Tensor, Tensor]:
         if layer_index == len(self.layers):
             shape = (*key.shape[:2], self.room, key.shape[-1])
             self.layers.append(Layer(key.new_zeros(shape), value.new_zeros(shape)))
-        return tuple(self.update_layer(self.layers[layer_index], key, value))
+        keys, values = self.update_layer(self.layers[layer_index], key, value)
+        return keys, values
 
     def get_seq_length(self, layer_index: int = 0) -> int:
         return self.layers[layer_index].length if layer_index < len(self.layers) else 0

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise
+from persimmon_lab.checks.marking import Case, Exercise
 
 Number = Float[Tensor, ""]
 
@@ -25,14 +25,17 @@ def fitted(change: Callable[..., float]) -> Callable[..., Number]:
     return lambda **case: torch.tensor(float(change(**case)))
 
 
-def memory_cases() -> Iterator[dict]:
-    # The 8B on what an 80 GB card has left beside its weights, the shipped model, and one that fits nothing.
+def memory_cases() -> Iterator[Case]:
+    # The 8B on what an 80 GB card has left beside its weights, the shipped model, one that fits nothing, and one byte
+    # less than ten positions take.
     names = ("free_bytes", "layers", "heads", "head_dim", "bytes_per_number", "batch")
     for sizes in (
         (61_205_649_408, 36, 64, 64, 2, 3),
         (1_000_000_000, 8, 8, 32, 4, 5),
         (12_345, 3, 5, 7, 2, 2),
         (100, 2, 4, 8, 4, 2),
+        (8_400, 3, 5, 7, 2, 2),
+        (8_399, 3, 5, 7, 2, 2),
     ):
         yield dict(zip(names, sizes))
 
@@ -58,6 +61,15 @@ longest_context = Exercise(
         "these are the positions of all rows together; each row of the batch needs its own": fitted(
             lambda batch, **case: fitting(batch=1, **case)
         ),
+        "head_dim is missing: a head keeps that many numbers for a key, and as many for a value": fitted(
+            lambda head_dim, **case: fitting(head_dim=1, **case)
+        ),
+        "these are numbers, not bytes: multiply by bytes_per_number": fitted(
+            lambda bytes_per_number, **case: fitting(bytes_per_number=1, **case)
+        ),
+        "it takes two bytes a number, whatever bytes_per_number says": fitted(
+            lambda bytes_per_number, **case: fitting(bytes_per_number=2, **case)
+        ),
         "half a position cannot be kept: round down to a whole number": fitted(
             lambda free_bytes, **sizes: free_bytes / bytes_a_position(**sizes)
         ),
@@ -73,7 +85,7 @@ def counted_from_start(attention_mask: Int[Tensor, "batch key"], past: int) -> I
     return (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)[:, past:]
 
 
-def padded_cases() -> Iterator[dict]:
+def padded_cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     for past, new, pads in ((0, 6, (0, 2, 5)), (5, 1, (0, 3, 1)), (4, 3, (2, 0, 1)), (3, 4, (5, 1, 0)), (7, 1, (6,))):
         mask = torch.ones(len(pads), past + new, dtype=torch.int64)

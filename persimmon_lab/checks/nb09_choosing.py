@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, call, numbers, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, call, numbers, verdict
 from persimmon_lab.generation.sampling import apply_temperature, keep_min_p, keep_top_p
 from persimmon_lab.generation.stopping import split_at_stop_string
 
@@ -34,7 +34,7 @@ def temperature_of(logits: Logits, bits: float, entropy: Callable[[Logits], Numb
     return torch.tensor(math.exp((low + high) / 2))
 
 
-def entropy_cases() -> Iterator[dict]:
+def entropy_cases() -> Iterator[Case]:
     draw = numbers(9)
     for width, scale, bits in ((8, 3.0, 1.0), (50, 2.0, 3.5), (4096, 4.0, 2.5), (100, 0.5, 4.0)):
         yield {"logits": scale * draw(width), "bits": bits}
@@ -92,7 +92,7 @@ def kept_by_ratio(logits: Logits, temperature: float, top_p: float) -> Mask:
     return (keep_min_p(apply_temperature(logits, temperature), top_p) > -math.inf).float()
 
 
-def nucleus_cases() -> Iterator[dict]:
+def nucleus_cases() -> Iterator[Case]:
     draw = numbers(10)
     for width, scale, temperature, top_p in (
         (6, 1.0, 1.0, 0.5),
@@ -186,7 +186,7 @@ def _check_shown(answer: Callable[[list[str], str], list[str]]) -> None:
             )
         if whole != right[-1]:
             raise Wrong(f"the text came out as {whole!r} and should be {right[-1]!r}, {where}")
-        _check_when(shown, right, where)
+        _check_when(list(shown), right, where)
 
 
 def _check_when(shown: list[str], right: list[str], where: str) -> None:

@@ -1,6 +1,7 @@
 """Marks for notebook 09, Choosing words: a sampler of the reader's own."""
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +20,7 @@ PROMPTS = ("human: Do you have a dog?\n\nadept:", "human: What is your name?\n\n
 PHRASE = "the king gave seven golden rings to Hannah"
 COPIED = 4  # pieces, after "seven golden" the second time
 ROWS, LENGTH, SEED = 6, 60, 9
+LONG = 600.0  # seconds that marking may take
 LIKELY = -2.3  # nats a token; what people wrote has -2.2, a draw from all tokens -2.9
 VARIED = 0.8  # of the 4-grams are new; greedy decoding stays below 0.2
 COPIES = 0.9  # of the probability of a copied piece has to stay, geometric mean
@@ -29,10 +31,11 @@ def my_sampler(answer: Processor) -> Verdict:
     by one and leaves something in each, still lets the model copy, and writes text that is as likely as a person's and
     repeats itself as little."""
 
-    def praise(found: tuple[float, float]) -> str:
-        return f"{found[0]:.1f} nats a token, and {found[1]:.0%} of its 4-grams are new"
+    def praise(measured: tuple[float, float]) -> str:
+        likely, varied = measured
+        return f"{likely:.1f} nats a token, and {varied:.0%} of its 4-grams are new"
 
-    return verdict(_check_sampler, answer, praise)
+    return verdict(_check_sampler, answer, praise, seconds=LONG)
 
 
 def new_share(ids: Sequence[int], width: int = 4) -> float:
@@ -42,15 +45,12 @@ def new_share(ids: Sequence[int], width: int = 4) -> float:
 
 
 def _processed(answer: Processor, ids: Tensor, scores: Tensor) -> Tensor:
-    def with_marks(ids: Tensor, scores: Tensor) -> object:
-        """Removed tokens as a finite number: `attempt` refuses what is not finite."""
-        given = answer(ids, scores)
-        return given.masked_fill(given == -torch.inf, -1e30) if isinstance(given, Tensor) else given
-
-    given = attempt(with_marks, {"ids": ids, "scores": scores}, scores.shape)
-    if (given <= -1e30).all(dim=-1).any():
+    result = attempt(answer, {"ids": ids, "scores": scores}, scores.shape, finite=False).to(scores.dtype)
+    if (result.isnan() | (result == torch.inf)).any():
+        raise Wrong("it returned numbers that are nan or inf; -inf alone may be, for what is removed")
+    if (result == -torch.inf).all(dim=-1).any():
         raise Wrong("it removed every token of a row; something has to be left to draw from")
-    return given.to(scores.dtype)
+    return result
 
 
 def _check_sampler(answer: Processor) -> tuple[float, float]:
@@ -62,23 +62,24 @@ def _check_sampler(answer: Processor) -> tuple[float, float]:
         raise Wrong("a row of a batch comes out otherwise than alone; count and compare along the last axis only")
     _check_copying(answer)
     model, tokenizer = load_mini()
-    likely, varied = [], []
+    likelihoods = []
+    shares = []
     for prompt in PROMPTS:
         ids = tokenizer(prompt, return_tensors="pt").input_ids.expand(ROWS, -1)
         written, log_probabilities = _write(answer, model, ids)
-        likely.append(float(log_probabilities.mean()))
-        varied += [new_share(row) for row in written.tolist()]
-    found = sum(likely) / len(likely), sum(varied) / len(varied)
-    if found[1] < VARIED:
+        likelihoods.append(float(log_probabilities.mean()))
+        shares += [new_share(row) for row in written.tolist()]
+    likely, varied = fmean(likelihoods), fmean(shares)
+    if varied < VARIED:
         raise Wrong(
-            f"its text goes round in circles: {found[1]:.0%} of the 4-grams are new, and {VARIED:.0%} are asked for; "
+            f"its text goes round in circles: {varied:.0%} of the 4-grams are new, and {VARIED:.0%} are asked for; "
             "leave more to chance"
         )
-    if found[0] < LIKELY:
+    if likely < LIKELY:
         raise Wrong(
-            f"its text is too unlikely: {found[0]:.2f} nats a token, and {LIKELY} are asked for; cut more of the tail"
+            f"its text is too unlikely: {likely:.2f} nats a token, and {LIKELY} are asked for; cut more of the tail"
         )
-    return found
+    return likely, varied
 
 
 def _check_copying(answer: Processor) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persimmon_lab.adept.layout import shared_dimension
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, agree, attempt, numbers, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, agree, attempt, distance, numbers, verdict
 
 Fused = Float[Tensor, "fused hidden"]
 Parts = Float[Tensor, "rank *part"]
@@ -25,7 +25,7 @@ def query_of_head(
     return apart[which, head]
 
 
-def query_cases() -> Iterator[dict]:
+def query_cases() -> Iterator[Case]:
     draw = numbers(0)
     for num_heads, channels, hidden, head in ((4, 2, 8, 3), (8, 32, 16, 1), (3, 4, 12, 2)):
         fused = draw(3 * num_heads * channels, hidden)
@@ -105,7 +105,7 @@ def joined(name: str, parts: Parts) -> Float[Tensor, "..."]:
     return parts[0] if dimension is None else rearrange(parts, patterns[dimension])
 
 
-def part_cases() -> Iterator[dict]:
+def part_cases() -> Iterator[Case]:
     """What two or four ranks hold of each kind of tensor: parts of their own, or copies of one tensor."""
     draw = numbers(1)
     for ranks in (2, 4):
@@ -126,12 +126,12 @@ def check_join(answer: Callable[..., Tensor]) -> None:
     for case in part_cases():
         right = joined(**case)
         try:
-            given = attempt(answer, case, right.shape)
+            whole = attempt(answer, case, right.shape)
         except Wrong as wrong:
             raise Wrong(f"{case['name']}: {wrong}") from wrong
-        if agree(given, right):
+        if agree(whole, right):
             continue
         for message, mistake in JOIN_MISTAKES[shared_dimension(case["name"])].items():
-            if agree(given, mistake(case["parts"])):
+            if agree(whole, mistake(case["parts"])):
                 raise Wrong(f"{case['name']}: {message}")
-        raise Wrong(f"{case['name']}: the shape is right, the numbers are not")
+        raise Wrong(f"{case['name']}: the shape is right, the numbers are not: {distance(whole, right)}")

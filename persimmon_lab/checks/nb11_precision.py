@@ -8,11 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, attempt, call, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, attempt, call, verdict
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.numerics.compare import compare
 from persimmon_lab.numerics.islands import close, keep_in_float32, outermost
 from persimmon_lab.numerics.stress import scale_mlp
+from persimmon_lab.pretrained import PersimmonPreTrainedModel
 
 # Easy: half_step
 
@@ -22,7 +23,7 @@ def half_a_step(weights: Float[Tensor, "weight"], fraction_bits: int) -> Float[T
     return 2.0 ** (weights.abs().log2().floor() - fraction_bits - 1)
 
 
-def weight_cases() -> Iterator[dict]:
+def weight_cases() -> Iterator[Case]:
     weights = torch.tensor([1.0, 1.99, -3.0, 20.0, 100.0, -750.0, 5000.0, 40000.0])
     for fraction_bits in (7, 10, 2):
         yield {"weights": weights, "fraction_bits": fraction_bits}
@@ -61,7 +62,7 @@ NEW = 0.001  # 1 - beta2: what a squared gradient is multiplied by on its way in
 KEPT = 0.99  # of the gradients
 
 
-def gradient_cases() -> Iterator[dict]:
+def gradient_cases() -> Iterator[Case]:
     """Gradients as broad as persimmon-mini's, of three sizes, a few of them 0."""
     generator = torch.Generator().manual_seed(0)
     for middle in (-12.0, -22.0, -3.0):
@@ -79,11 +80,11 @@ def loss_scale(answer: Callable[..., float]) -> Verdict:
 def _check_loss_scale(answer: Callable[..., float]) -> None:
     for case in gradient_cases():
         scale = float(attempt(answer, case, torch.Size([])))
-        found = case["gradients"][case["gradients"] != 0].abs()
-        where = f"gradients around 2^{found.log2().median():.0f}, scale {scale:g}"
+        sizes = case["gradients"][case["gradients"] != 0].abs()
+        where = f"gradients around 2^{sizes.log2().median():.0f}, scale {scale:g}"
         if scale <= 0:
             raise Wrong(f"a loss scale is positive ({where})")
-        largest = float(found.max()) * scale
+        largest = float(sizes.max()) * scale
         if largest >= LARGEST:
             raise Wrong(f"the largest gradient becomes {largest:,.0f}, which float16 cannot hold ({where})")
         if NEW * largest**2 >= LARGEST:
@@ -91,7 +92,7 @@ def _check_loss_scale(answer: Callable[..., float]) -> None:
                 f"the largest gradient, {largest:,.0f}, fits, but AdamW stores {NEW} times its square, "
                 f"{NEW * largest**2:,.0f}, and that does not ({where})"
             )
-        lost = float((NEW * (found * scale) ** 2 <= SMALLEST_SQUARE).double().mean())
+        lost = float((NEW * (sizes * scale) ** 2 <= SMALLEST_SQUARE).double().mean())
         if lost > 1 - KEPT:
             raise Wrong(
                 f"the second moment of {lost:.0%} of the gradients is still 0: {NEW} times a square must be above "
@@ -104,7 +105,7 @@ def _check_loss_scale(answer: Callable[..., float]) -> None:
 # Open: choose_islands
 
 
-def island_cases() -> Iterator[tuple[PersimmonForCausalLM, Int[Tensor, "batch position"], list[str]]]:
+def island_cases() -> Iterator[tuple[PersimmonPreTrainedModel, Int[Tensor, "batch position"], list[str]]]:
     """Models of which some layers were stressed, tokens, and the modules in which float16 overflows."""
     config = PersimmonConfig.tiny(num_hidden_layers=4, initializer_range=0.1)
     generator = torch.Generator().manual_seed(0)
@@ -131,12 +132,14 @@ def _check_islands(answer: Callable[..., list[str]]) -> None:
             raise Wrong(f"{error}; an island is a module with the weights that it computes with") from error
         if result.first_non_finite["mixed"]:
             raise Wrong(f"with {list(paths)} in float32, {result.first_non_finite['mixed']}")
-        if not close(made := result.predictions["mixed"]):
-            raise Wrong(f"with {list(paths)} in float32 the KL is still {float(made.kl.mean()):.2g} nats")
-        if (kept := island_weights(model, paths)) > (enough := island_weights(model, needed)):
-            raise Wrong(f"parity is back, but with {kept:,} weights in float32, where {enough:,} are enough")
+        predictions = result.predictions["mixed"]
+        if not close(predictions):
+            raise Wrong(f"with {list(paths)} in float32 the KL is still {float(predictions.kl.mean()):.2g} nats")
+        in_float32, enough = island_weights(model, list(paths)), island_weights(model, needed)
+        if in_float32 > enough:
+            raise Wrong(f"parity is back, but with {in_float32:,} weights in float32, where {enough:,} are enough")
 
 
-def island_weights(model: PersimmonForCausalLM, paths: list[str]) -> int:
+def island_weights(model: PersimmonPreTrainedModel, paths: list[str]) -> int:
     modules = [model.get_submodule(path) for path in outermost(model, paths)]
     return sum(parameter.numel() for module in modules for parameter in module.parameters())

@@ -7,7 +7,7 @@ from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise
+from persimmon_lab.checks.marking import Case, Exercise
 from persimmon_lab.trace.heads import stripe
 
 Patterns = Float[Tensor, "layer head query key"]
@@ -23,7 +23,7 @@ def random_patterns(generator: torch.Generator, *shape: int) -> Float[Tensor, "*
 # Easy: sink_score
 
 
-def sink_cases() -> Iterator[dict]:
+def sink_cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     for shape in ((1, 1, 4, 4), (2, 3, 9, 9), (3, 2, 17, 17)):
         yield {"patterns": random_patterns(generator, *shape)}
@@ -61,7 +61,7 @@ sink_score = Exercise(
 # Medium: induction_margin
 
 
-def margin_cases() -> Iterator[dict]:
+def margin_cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(1)
     for layers, heads, period, draws in ((1, 2, 4, 3), (2, 3, 6, 5), (3, 2, 9, 4)):
         yield {
@@ -71,13 +71,15 @@ def margin_cases() -> Iterator[dict]:
         }
 
 
-def margin(offset: int = -1, null: str = "draw layer head -> 1 1", over: str = "max", first: int = 0):
+def margin(
+    offset: int = -1, null: str = "draw layer head -> 1 1", over: str = "max", first: int = 0
+) -> Callable[..., HeadMap]:
     """The induction margin with a stripe at period + offset, and a null that is reduced otherwise."""
 
     def margin_of(
         repeated: Patterns, shuffled: Float[Tensor, "draw layer head query key"], period: int
     ) -> Float[Tensor, "layer head"]:
-        scores, nulls = (stripe(each, period + offset, first=period + first) for each in (repeated, shuffled))
+        scores, nulls = (stripe(patterns, period + offset, first=period + first) for patterns in (repeated, shuffled))
         return scores - reduce(nulls, null, over)
 
     return margin_of
@@ -106,7 +108,7 @@ induction_margin = Exercise(
 # Medium: following_score
 
 
-def following_cases() -> Iterator[dict]:
+def following_cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(2)
     for layers, heads, length, pieces in ((1, 2, 8, 3), (2, 2, 14, 5), (2, 3, 20, 4)):
         ids = torch.randint(0, pieces, (length,), generator=generator)
@@ -129,11 +131,14 @@ def follows_earlier(ids: Int[Tensor, "position"]) -> Bool[Tensor, "query key"]:
     return shifted(copies(ids), 1)
 
 
-def following(wanted: Callable[[Tensor], Tensor] = follows_earlier, every_query: bool = False):
+def following(
+    wanted: Callable[[Tensor], Tensor] = follows_earlier, every_query: bool = False
+) -> Callable[..., HeadMap]:
     def score(patterns: Patterns, ids: Int[Tensor, "position"]) -> HeadMap:
         keys = wanted(ids)
-        given = (patterns * keys).sum(dim=-1)
-        return given.mean(dim=-1) if every_query else given[..., follows_earlier(ids).any(dim=-1)].mean(dim=-1)
+        attention = (patterns * keys).sum(dim=-1)
+        asked = slice(None) if every_query else follows_earlier(ids).any(dim=-1)
+        return attention[..., asked].mean(dim=-1)
 
     return score
 

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Verdict, Wrong, call, verdict
+from persimmon_lab.checks.marking import Verdict, Wrong, attempt, verdict
 from persimmon_lab.mini import load_mini
 from persimmon_lab.trace.heads import Head, patterns_of
 
@@ -38,13 +38,16 @@ MOST_ATTENTION = 0.5  # a rule that names a head accounts for half of what it do
 FEWEST_QUERIES = 1 / 3
 
 
-def name_a_head(rule: Callable[[Int[Tensor, "position"]], Bool[Tensor, "query key"]]) -> Verdict:
+Rule = Callable[[Int[Tensor, "position"]], Bool[Tensor, "query key"]]
+
+
+def name_a_head(rule: Rule) -> Verdict:
     """Any rule will do that says of some head of persimmon-mini, in three kinds of text, where half of its attention
     goes, while it marks at most three keys in ten, and that is not about a head with a name already."""
     return verdict(_check_rule, rule, str)
 
 
-def _check_rule(rule: Callable) -> str:
+def _check_rule(rule: Rule) -> str:
     model, tokenizer = load_mini()
     shares = {}
     for name, text in TEXTS.items():
@@ -66,15 +69,12 @@ def _check_rule(rule: Callable) -> str:
     return f"head {title} looks where your rule says, with {told} of its attention; it is yours to name"
 
 
-def _marked(rule: Callable, ids: Int[Tensor, "position"], name: str) -> Bool[Tensor, "query key"]:
+def _marked(rule: Rule, ids: Int[Tensor, "position"], name: str) -> Bool[Tensor, "query key"]:
     length = len(ids)
     try:
-        keys = call(rule, ids)
+        keys = attempt(rule, {"ids": ids}, torch.Size((length, length)))
     except Wrong as wrong:
         raise Wrong(f"in {name} {wrong}") from wrong
-    if not isinstance(keys, Tensor) or keys.shape != (length, length):
-        given = f"the shape {tuple(keys.shape)}" if isinstance(keys, Tensor) else f"a {type(keys).__name__}"
-        raise Wrong(f"it returned {given}; expected (query, key), here {length} x {length}, of True and False")
     keys = (keys != 0).tril()
     seen = torch.arange(1, length + 1)
     share = float(keys.sum() / seen.sum())

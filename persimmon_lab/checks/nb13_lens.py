@@ -8,19 +8,21 @@ import torch.nn.functional as F
 from einops import einsum
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise, numbers
+from persimmon_lab.checks.marking import Case, Exercise, numbers
+
+Norm = tuple[Tensor, Tensor]  # weight and bias
 
 # Easy: read_stream
 
 
-def stream_cases() -> Iterator[dict]:
+def stream_cases() -> Iterator[Case]:
     draw = numbers(0)
-    for positions, hidden, vocabulary in ((1, 8, 5), (4, 16, 20), (3, 64, 7)):
+    for positions, hidden, vocabulary, eps in ((1, 8, 5, 0.01), (4, 16, 20, 0.3), (3, 64, 7, 0.05)):
         yield {
             "stream": 2 * draw(positions, hidden) + 0.5,
             "weight": 1 + draw(hidden) / 2,
             "bias": draw(hidden) / 2,
-            "eps": 0.01,
+            "eps": eps,
             "rows": draw(vocabulary, hidden),
         }
 
@@ -29,12 +31,22 @@ def normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) ->
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
 
+def normed_by(norm: Norm, x: Tensor, eps: float) -> Tensor:
+    weight, bias = norm
+    return normed(x, weight, bias, eps)
+
+
 def read(stream: Tensor, weight: Tensor, bias: Tensor, eps: float, rows: Tensor) -> Tensor:
     return normed(stream, weight, bias, eps) @ rows.T
 
 
 def read_by_root_mean_square(stream: Tensor, weight: Tensor, bias: Tensor, eps: float, rows: Tensor) -> Tensor:
     return (stream / (stream.square().mean(dim=-1, keepdim=True) + eps).sqrt() * weight + bias) @ rows.T
+
+
+def read_with_eps_outside(stream: Tensor, weight: Tensor, bias: Tensor, eps: float, rows: Tensor) -> Tensor:
+    centred = stream - stream.mean(dim=-1, keepdim=True)
+    return (centred / (stream.std(dim=-1, keepdim=True, correction=0) + eps) * weight + bias) @ rows.T
 
 
 def read_with_sample_variance(stream: Tensor, weight: Tensor, bias: Tensor, eps: float, rows: Tensor) -> Tensor:
@@ -57,6 +69,7 @@ read_stream = Exercise(
         ),
         "the mean is not subtracted: this is a root-mean-square norm": read_by_root_mean_square,
         "the variance divides by one less than the channels; LayerNorm's divides by all": read_with_sample_variance,
+        "eps stands outside the root; it belongs to the variance, under the root": read_with_eps_outside,
         "eps is not used": lambda stream, weight, bias, eps, rows: normed(stream, weight, bias, 0.0) @ rows.T,
     },
 )
@@ -65,25 +78,32 @@ read_stream = Exercise(
 # Medium: head_share
 
 
-def share_cases() -> Iterator[dict]:
+def share_cases() -> Iterator[Case]:
     draw = numbers(1)
-    for hidden, channels in ((8, 4), (32, 8), (64, 16)):
+    for hidden, channels, eps in ((8, 4, 0.01), (32, 8, 0.3), (64, 16, 0.05)):
         yield {
             "mix": draw(channels) + 1,
             "columns": draw(hidden, channels) + 0.3,
             "row": draw(hidden),
             "stream": 3 * draw(hidden) + 1,
-            "weight": 1 + draw(hidden) / 2,
-            "eps": 0.01,
+            "weight": draw(hidden) + 0.5,
+            "eps": eps,
         }
 
 
 def share(mix: Tensor, columns: Tensor, row: Tensor, stream: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return share_by((stream.var(correction=0) + eps).sqrt(), mix, columns, row, weight)
+
+
+def share_by(scale: Tensor, mix: Tensor, columns: Tensor, row: Tensor, weight: Tensor) -> Tensor:
+    """The share, by any scale that the norm might divide by."""
     added = columns @ mix
-    return row @ (weight * (added - added.mean()) / (stream.var(correction=0) + eps).sqrt())
+    return row @ (weight * (added - added.mean()) / scale)
 
 
-def share_less_the_streams_mean(mix, columns, row, stream, weight, eps):
+def share_less_the_streams_mean(
+    mix: Tensor, columns: Tensor, row: Tensor, stream: Tensor, weight: Tensor, eps: float
+) -> Tensor:
     return row @ (weight * (columns @ mix - stream.mean()) / (stream.var(correction=0) + eps).sqrt())
 
 
@@ -108,6 +128,17 @@ head_share = Exercise(
             )
         ),
         "it subtracts the mean of the stream; each part loses its own": share_less_the_streams_mean,
+        "the variance divides by one less than the channels; LayerNorm's divides by all": (
+            lambda mix, columns, row, stream, weight, eps: share_by(
+                (stream.var(correction=1) + eps).sqrt(), mix, columns, row, weight
+            )
+        ),
+        "eps stands outside the root; it belongs to the variance, under the root": (
+            lambda mix, columns, row, stream, weight, eps: share_by(
+                stream.std(correction=0) + eps, mix, columns, row, weight
+            )
+        ),
+        "eps is not used": lambda eps, **case: share(**case, eps=0.0),
     },
 )
 
@@ -115,15 +146,15 @@ head_share = Exercise(
 # Open: score_keys
 
 
-def key_cases() -> Iterator[dict]:
+def key_cases() -> Iterator[Case]:
     draw = numbers(2)
-    for keys, channels in ((3, 4), (6, 16), (10, 32)):
+    for keys, channels, eps in ((3, 4, 0.01), (6, 16, 0.3), (10, 32, 0.05)):
         yield {
             "query": 2 * draw(channels) + 0.5,
             "keys": draw(keys, channels) * (0.5 + draw(keys, 1).abs() * 3) + 0.3,
             "query_norm": (1 + draw(channels) / 3, draw(channels) / 3),
             "key_norm": (1 + draw(channels) / 3, draw(channels) / 3),
-            "eps": 0.01,
+            "eps": eps,
         }
 
 
@@ -133,7 +164,7 @@ def scores(query: Tensor, keys: Tensor) -> Tensor:
 
 score_keys = Exercise(
     reference=lambda query, keys, query_norm, key_norm, eps: scores(
-        normed(query, *query_norm, eps), normed(keys, *key_norm, eps)
+        normed_by(query_norm, query, eps), normed_by(key_norm, keys, eps)
     ),
     cases=key_cases,
     axes=("key",),
@@ -143,10 +174,10 @@ score_keys = Exercise(
             lambda query, keys, query_norm, key_norm, eps: scores(query, keys)
         ),
         "only the query is normalised": (
-            lambda query, keys, query_norm, key_norm, eps: scores(normed(query, *query_norm, eps), keys)
+            lambda query, keys, query_norm, key_norm, eps: scores(normed_by(query_norm, query, eps), keys)
         ),
         "only the keys are normalised": (
-            lambda query, keys, query_norm, key_norm, eps: scores(query, normed(keys, *key_norm, eps))
+            lambda query, keys, query_norm, key_norm, eps: scores(query, normed_by(key_norm, keys, eps))
         ),
         "the norms' weights and biases are missing": (
             lambda query, keys, query_norm, key_norm, eps: scores(
@@ -155,12 +186,12 @@ score_keys = Exercise(
         ),
         "query and key have swapped their norms": (
             lambda query, keys, query_norm, key_norm, eps: scores(
-                normed(query, *key_norm, eps), normed(keys, *query_norm, eps)
+                normed_by(key_norm, query, eps), normed_by(query_norm, keys, eps)
             )
         ),
         "it does not divide by the square root of the channels": (
             lambda query, keys, query_norm, key_norm, eps: (
-                scores(normed(query, *query_norm, eps), normed(keys, *key_norm, eps)) * math.sqrt(len(query))
+                scores(normed_by(query_norm, query, eps), normed_by(key_norm, keys, eps)) * math.sqrt(len(query))
             )
         ),
     },

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.checks.marking import Exercise, Verdict, Wrong, agree, call, numbers, verdict
+from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, agree, distance, numbers, verdict
+from persimmon_lab.checks.reads import watched
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.roofline import bytes_per_step
 
@@ -17,7 +18,7 @@ INT8_LARGEST = 127
 # Easy: find_the_bytes
 
 
-def byte_cases() -> Iterator[dict]:
+def byte_cases() -> Iterator[Case]:
     """Small models, in which even the norms are a share of the whole that cannot be missed."""
     for hidden, heads, layers, mlp, vocab, size, past, batch in (
         (8, 2, 1, 32, 24, 4, 0, 1),
@@ -43,7 +44,7 @@ def counted(config: PersimmonConfig, bytes_per_number: int, past: int, batch: in
 def miscounted(numbers_too_many: Callable[[PersimmonConfig, int, int], int]) -> Callable[..., Tensor]:
     """The right count and a mistake: so many numbers more (or fewer, if negative), given config, past and batch."""
 
-    def count(config, bytes_per_number, past, batch):
+    def count(config: PersimmonConfig, bytes_per_number: int, past: int, batch: int) -> Tensor:
         return counted(config, bytes_per_number, past, batch) + bytes_per_number * numbers_too_many(config, past, batch)
 
     return count
@@ -109,7 +110,7 @@ find_the_bytes = Exercise(
 # Medium: round_rows
 
 
-def weight_cases() -> Iterator[dict]:
+def weight_cases() -> Iterator[Case]:
     draw = numbers(14)
     for outputs, inputs in ((3, 5), (8, 8), (6, 17)):
         sizes = torch.logspace(-1, 1, outputs)[:, None]  # rows of different size are why each has its own scale
@@ -179,17 +180,15 @@ def _check_skip(answer: Callable[..., Tensor]) -> None:
             weight, bias = draw(hidden, mlp), draw(hidden)
             right = weight @ neurons + bias
             weight[:, neurons == 0] = torch.nan
-            given = call(answer, neurons=neurons, weight=weight, bias=bias)
+            case = {"neurons": neurons, "weight": weight, "bias": bias}
             where = f"{active} of {mlp} neurons active"
-            if not isinstance(given, Tensor):
-                raise Wrong(f"it returned a {type(given).__name__}; return a tensor of shape {tuple(right.shape)}")
-            if given.shape != right.shape:
-                raise Wrong(f"it returned the shape {tuple(given.shape)}; expected {tuple(right.shape)} ({where})")
-            if not given.isfinite().all():
+            result, was_read = watched(answer, case, "weight", neurons == 0, right.shape)
+            if was_read or not result.isfinite().all():
                 raise Wrong(f"it reads columns of silent neurons ({where}); pick the active columns before multiplying")
-            if agree(given, right - bias) and not agree(given, right):
+            if agree(result, right - bias) and not agree(result, right):
                 raise Wrong("the bias is missing; it is added even when no neuron speaks")
-            if not agree(given, right):
+            if not agree(result, right):
                 raise Wrong(
-                    f"it reads the right columns, the numbers differ ({where}); are neurons and columns paired?"
+                    f"it reads the right columns, the numbers differ ({where}); are neurons and columns paired? "
+                    f"They are {distance(result, right)}"
                 )

@@ -1,42 +1,35 @@
 """`persimmon-lab`: write text, chat, look into checkpoints, convert them, train the shipped model, check the machine.
 
 Answers go to the standard output and everything else to the standard error, so that output can be piped. A mistake is
-told in one line: exit code 2 for a command line that makes no sense, 1 for anything that went wrong after it.
+told in one to three lines, and traced with `persimmon-lab --traceback`: exit code 2 for a command line that makes no
+sense, 1 for anything that went wrong after it.
 """
 
-import sys
-from typing import Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from persimmon_lab.cli import chat, convert, doctor, generate, inspect, train
-
-
-class OneLineErrors(TyperGroup):
-    """Commands whose errors are told, not traced. What is no mistake of the user's still shows its traceback."""
-
-    def invoke(self, context: Any) -> Any:
-        # A terminal that cannot show a character shows a question mark instead of ending the program.
-        for output in (sys.stdout, sys.stderr):
-            output.reconfigure(errors="replace")
-        try:
-            return super().invoke(context)
-        except (typer.Exit, typer.Abort, BrokenPipeError):
-            raise
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None  # as a shell reports a program that Ctrl-C ended
-        except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
-            typer.echo(f"persimmon-lab: {error or type(error).__name__}", err=True)
-            raise typer.Exit(1) from None
-
+from persimmon_lab.cli.errors import ToldErrors
 
 app = typer.Typer(
-    cls=OneLineErrors,
+    cls=ToldErrors,
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback that was asked for is Python's own
     help="Write text with Persimmon models, look into them, convert them, train the small one, and see what fits here.",
 )
+
+
+@app.callback()
+def options(
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an error comes from; stands before the command.")
+    ] = False,
+) -> None:
+    pass  # `ToldErrors` looks at it
+
+
 app.command()(generate.generate)
 app.command()(chat.chat)
 app.command()(inspect.inspect)

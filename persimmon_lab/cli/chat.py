@@ -1,7 +1,6 @@
 """`chat`: a conversation."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,10 +26,10 @@ from persimmon_lab.cli.options import (
     load,
     room_after,
 )
+from persimmon_lab.cli.streams import standard_input
 from persimmon_lab.generation import stream
-from persimmon_lab.generation.prompts import context_limit
 from persimmon_lab.tokenizer import PersimmonTokenizer
-from persimmon_lab.tokenizer.chat import NEXT_TURN
+from persimmon_lab.tokenizer.chat import NEXT_TURN, render_chat
 
 with contextlib.suppress(ImportError):
     import readline  # noqa: F401  gives input() its arrow keys and history, where there is one
@@ -77,7 +76,7 @@ def chat(
 
 def read_lines() -> Iterator[str]:
     """What the human types, line by line, until the input ends. Without a terminal nothing prompts."""
-    interactive = sys.stdin.isatty()
+    interactive = standard_input().isatty()
     while True:
         try:
             yield input("human: " if interactive else "").strip()
@@ -97,10 +96,10 @@ def fit_conversation(
     Leaves room for `new_tokens`, or for a quarter of the context. Raises ValueError when the last question alone is too
     long.
     """
-    limit = context_limit(model.config)
+    limit = model.config.context_limit
     room = limit - (limit // 4 if new_tokens is None else new_tokens)
     for oldest in range(0, len(messages), 2):
-        prompt_ids = tokenizer.apply_chat_template(messages[oldest:], return_tensors="pt")
+        prompt_ids = tokenizer(render_chat(messages[oldest:]), return_tensors="pt").input_ids
         if prompt_ids.shape[1] <= room:
             if oldest:
                 tell(f"(the conversation outgrew {limit} tokens: its oldest {oldest // 2} exchanges are forgotten)")
@@ -116,15 +115,15 @@ def write_answer(
     settings: dict[str, Any],
 ) -> str:
     """Stream one answer to the standard output and return it; Ctrl-C ends it where it is."""
-    interactive, text = sys.stdin.isatty(), ""
+    interactive = standard_input().isatty()
+    text = ""
     if interactive:
         typer.secho("adept:", nl=False, bold=True)
     new_tokens = room_after(model, prompt_ids.shape[1], max_new_tokens)
+    options: dict[str, Any] = {"max_new_tokens": new_tokens, "stop_strings": NEXT_TURN} | settings
     # What suppress() cuts short is the writing; the text so far stays.
     with contextlib.suppress(KeyboardInterrupt):
-        for event in stream(
-            model, tokenizer, prompt_ids, **{"max_new_tokens": new_tokens, "stop_strings": NEXT_TURN} | settings
-        ):
+        for event in stream(model, tokenizer, prompt_ids, **options):
             text = show(event.text, text, trim=not interactive)
     typer.echo("\n" if interactive else "")
     return text.strip()

@@ -17,10 +17,9 @@ from persimmon_lab.adept.export import export_checkpoint, export_release, open_c
 from persimmon_lab.adept.opening import OpenRelease, open_release
 from persimmon_lab.adept.published import recognise
 from persimmon_lab.adept.verify import verify as compare
-from persimmon_lab.checkpoints import hub
 from persimmon_lab.checkpoints.settings import DTYPES
+from persimmon_lab.cli.options import stored_folder
 from persimmon_lab.footprint import in_bytes
-from persimmon_lab.mini import MINI
 
 COLUMNS = (
     TextColumn("{task.description}"),
@@ -72,7 +71,7 @@ def export(
     tensor_parallel: Annotated[int, typer.Option(min=1, help="Share the release out among this many ranks.")] = 1,
 ) -> None:
     """Write a checkpoint anew: as a release like Adept's, or in another dtype or other shards."""
-    folder = MINI if checkpoint == "mini" else hub.resolve(checkpoint, local_files_only=True)
+    folder = stored_folder(checkpoint)
     chosen = choose(dtype)
     _, tensors = open_checkpoint(folder)
     total = sum(math.prod(tensor.shape) * (chosen or tensor.dtype).itemsize for tensor in tensors.values())

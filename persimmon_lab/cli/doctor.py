@@ -14,11 +14,14 @@ import torch
 import typer
 from rich.table import Table
 
+from persimmon_lab.anatomy import layer_of
 from persimmon_lab.cli.inspect import plain_console
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.memory import memory_plan, weight_bytes
 from persimmon_lab.footprint import Device, free_memory, in_bytes
+from persimmon_lab.generation import stream
 from persimmon_lab.mini import load_mini
+from persimmon_lab.numerics.tolerances import PRODUCTS
 
 FINE, MISSING, BROKEN = "fine", "missing", "broken"
 COLOURS = {FINE: "green", MISSING: "yellow", BROKEN: "red"}
@@ -39,8 +42,6 @@ FORMATS = {
 }
 CONTEXTS = (2_048, 16_384)
 SIDE_ON_CPU, SIDE_ON_GPU = 256, 2048  # of the matrices multiplied to try a dtype
-# Relative to the largest entry of the product; a few times the rounding of the inputs.
-TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ def python_and_packages() -> Iterator[Finding]:
     wanted = ".".join(map(str, OLDEST_PYTHON))
     yield Finding("Python", FINE if sys.version_info >= OLDEST_PYTHON else BROKEN, f"{version} (needs {wanted})")
     for name in REQUIRED:
-        found = installed(name)
-        yield Finding(name, FINE if found else BROKEN, found or f"pip install {name}")
+        release = installed(name)
+        yield Finding(name, FINE if release else BROKEN, release or f"pip install {name}")
     for extra, names in OPTIONAL.items():
         for name in names:
-            found = installed(name)
-            yield Finding(name, FINE if found else MISSING, found or f"pip install 'persimmon-lab[{extra}]'")
+            release = installed(name)
+            yield Finding(name, FINE if release else MISSING, release or f"pip install 'persimmon-lab[{extra}]'")
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     yield Finding("browser", FINE if browser else MISSING, browser or "for the browser tests: apt install chromium")
 
@@ -103,7 +104,7 @@ def arithmetic() -> Iterator[Finding]:
     names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     names += ["mps"] if torch.backends.mps.is_available() else []
     for name in names:
-        for dtype, tolerance in TOLERANCES.items():
+        for dtype, tolerance in PRODUCTS.items():
             error, rate = try_product(torch.device(name), dtype)
             state = FINE if error <= tolerance else BROKEN
             label = str(dtype).removeprefix("torch.")
@@ -131,8 +132,7 @@ def shipped_model() -> Finding:
     try:
         model, tokenizer = load_mini()
         loaded = time.perf_counter()
-        prompt = tokenizer("human: Hello", return_tensors="pt").input_ids
-        new_tokens = model.generate(prompt, max_new_tokens=32, eos_token_id=None).shape[1] - prompt.shape[1]
+        new_tokens = sum(1 for _ in stream(model, tokenizer, "human: Hello", max_new_tokens=32, eos_token_id=None))
     except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
         return Finding("persimmon-mini", BROKEN, str(error))
     rate = new_tokens / (time.perf_counter() - loaded)
@@ -166,7 +166,7 @@ def spread(places: dict[Device, int]) -> Iterator[str]:
         if list(places) == ["cpu"] or any(plan.fits({place: free}) for place, free in places.items() if place != "cpu"):
             continue
         try:
-            layers = Counter(place for name, place in plan.place(places).items() if "layers" in name)
+            layers = Counter(place for name, place in plan.place(places).items() if layer_of(name) is not None)
         except ValueError:
             continue
         shares = ", ".join(f"{count} layers on {place}" for place, count in layers.items())

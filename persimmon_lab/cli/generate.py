@@ -29,9 +29,10 @@ from persimmon_lab.cli.options import (
     room_after,
     search_settings,
 )
+from persimmon_lab.cli.streams import standard_input
 from persimmon_lab.generation import stream
 from persimmon_lab.generation.prompts import settle
-from persimmon_lab.tokenizer.chat import NEXT_TURN
+from persimmon_lab.tokenizer.chat import NEXT_TURN, render_chat
 
 
 def generate(
@@ -68,10 +69,10 @@ def generate(
         no_repeat_ngram_size=no_repeat_ngram_size,
         prefill_chunk_size=prefill_chunk_size,
     )
-    text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
+    text = standard_input().read().removesuffix("\n") if prompt == "-" else prompt
     network, tokenizer = load(model, dtype, device)
     if chat:
-        prompt_ids = tokenizer.apply_chat_template(text, return_tensors="pt")
+        prompt_ids = tokenizer(render_chat(text), return_tensors="pt").input_ids
         stop = [*(stop or []), NEXT_TURN]
     else:
         prompt_ids = tokenizer(text, return_tensors="pt").input_ids
@@ -81,7 +82,8 @@ def generate(
         settings["stop_strings"] = stop
     settings["max_new_tokens"] = room_after(network, prompt_ids.shape[1], max_new_tokens)
     config = settle(network, None, {name: value for name, value in settings.items() if name != "seed"})
-    started, count, text = time.monotonic(), 0, ""
+    started = time.monotonic()
+    count, text = 0, ""
     if config.num_beams == config.num_return_sequences == 1:
         for event in stream(network, tokenizer, prompt_ids, engine=engine, **settings):
             text, count = show(event.text, text, trim=chat), count + 1

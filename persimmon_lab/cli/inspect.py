@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from persimmon_lab.checkpoints import hub
+from persimmon_lab.anatomy import any_layer
 from persimmon_lab.checkpoints.errors import CheckpointNotFoundError
 from persimmon_lab.checkpoints.settings import read_config
 from persimmon_lab.checkpoints.shards import open_weights
+from persimmon_lab.cli.options import stored_folder
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.memory import memory_plan, parameter_counts
 from persimmon_lab.footprint import in_bytes
-from persimmon_lab.mini import MINI
 
 DTYPES = (torch.float32, torch.bfloat16)
 MEMORY_COLUMNS = ("weights", "cache", "total", "activations", "peak")
@@ -48,7 +47,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
     """Print a checkpoint's configuration, tensors, parameters and memory. No weight is read."""
-    folder = MINI if path == "mini" else hub.resolve(path, local_files_only=True)
+    folder = stored_folder(path)
     config, tensors = read_config(folder), stored_tensors(folder)
     context = config.max_position_embeddings if context is None else context
     report = summarise(config, tensors, context, batch)
@@ -79,7 +78,7 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
             name,
             shape := file.shapes[name],
             str(file.dtypes[name]).removeprefix("torch."),
-            math.prod(shape) * file.dtypes[name].itemsize,
+            math.prod(shape) * file.dtype_of(name).itemsize,
         )
         for name, file in files.items()
     ]
@@ -111,10 +110,10 @@ def config_table(config: PersimmonConfig) -> Table:
 def tensor_table(tensors: list[StoredTensor], every: bool) -> Table:
     """One line per tensor, or, unless `every`, one for the tensors that layers have alike."""
     layers = Counter(
-        (tensor.name if every else any_layer(tensor.name), tensor.shape, tensor.dtype) for tensor in tensors
+        (tensor.name if every else any_layer(tensor.name, "*"), tensor.shape, tensor.dtype) for tensor in tensors
     )
     sizes = {
-        (tensor.name if every else any_layer(tensor.name), tensor.shape, tensor.dtype): tensor.bytes
+        (tensor.name if every else any_layer(tensor.name, "*"), tensor.shape, tensor.dtype): tensor.bytes
         for tensor in tensors
     }
     table = Table("tensor", "shape", "dtype", title="Tensors", title_justify="left")
@@ -132,7 +131,3 @@ def memory_table(memory: dict[str, dict[str, int]], context: int, batch: int) ->
     for dtype, plan in memory.items():
         table.add_row(dtype, *(in_bytes(plan[column]) for column in MEMORY_COLUMNS))
     return table
-
-
-def any_layer(name: str) -> str:
-    return re.sub(r"\blayers\.\d+\.", "layers.*.", name)

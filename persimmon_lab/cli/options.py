@@ -1,6 +1,7 @@
 """The model that a command asks for, and the options that choose it and its next tokens."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -8,8 +9,7 @@ import typer
 from rich.console import Console
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
-from persimmon_lab.generation.engines.choosing import ENGINES
-from persimmon_lab.generation.prompts import context_limit
+from persimmon_lab.checkpoints import hub
 from persimmon_lab.mini import MINI
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
@@ -51,7 +51,18 @@ PrefillChunkSize = Annotated[
     int | None,
     typer.Option(min=1, help="Read a long prompt this many tokens at a time: slower, but it needs less memory."),
 ]
-Engine = StrEnum("Engine", [(name, name) for name in ENGINES])
+
+
+class Engine(StrEnum):
+    """What `generate` calls its engines."""
+
+    plain = "plain"
+    fast = "fast"
+    compiled = "compiled"
+    int8 = "int8"
+    int8_weight_only = "int8-weight-only"
+
+
 EngineName = Annotated[
     Engine | None,
     typer.Option(
@@ -69,13 +80,28 @@ def load(name: str, dtype: str, device: str) -> tuple[PersimmonForCausalLM, Pers
         return model, PersimmonTokenizer.from_pretrained(path)
 
 
+def stored_folder(name: str) -> Path:
+    """The folder of a checkpoint that is on this machine: itself, a hub id's, or that of `mini`."""
+    return MINI if name == "mini" else hub.resolve(name, local_files_only=True)
+
+
 def choose_device(name: str) -> torch.device:
     """The device of this name; for `auto` a GPU if torch sees one. ValueError for one that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but torch {torch.__version__} sees no CUDA device here")
-    return torch.device(name)
+    return usable_device(name)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of this name, on which something was made to see that it is there. ValueError of one line if not."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
 
 
 def decoding_settings(
@@ -90,8 +116,8 @@ def decoding_settings(
 
     What is not given is left to the model's own generation_config.
     """
-    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
-    settings = {name: value for name, value in given.items() if value is not None}
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+    settings = {name: value for name, value in options.items() if value is not None}
     if temperature == 0:
         settings = {"do_sample": False}
     elif settings:
@@ -103,7 +129,7 @@ def room_after(model: PersimmonForCausalLM, prompt_length: int, asked: int | Non
     """How many tokens to write: as many as asked, or the default, or what the context has room for."""
     if asked is not None:
         return asked
-    return max(1, min(DEFAULT_NEW_TOKENS, context_limit(model.config) - prompt_length))
+    return max(1, min(DEFAULT_NEW_TOKENS, model.config.context_limit - prompt_length))
 
 
 def search_settings(
@@ -136,5 +162,5 @@ def search_settings(
             "the most probable texts, or --temperature 0.8 to draw different ones",
             param_hint="--num-return-sequences",
         )
-    given = {"num_beams": num_beams, "length_penalty": length_penalty, "num_return_sequences": num_return_sequences}
-    return {name: value for name, value in (given | others).items() if value is not None}
+    options = {"num_beams": num_beams, "length_penalty": length_penalty, "num_return_sequences": num_return_sequences}
+    return {name: value for name, value in (options | others).items() if value is not None}

@@ -4,10 +4,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from typer.core import TyperGroup
 
+from persimmon_lab.checkpoints.settings import DTYPES
+from persimmon_lab.cli.options import usable_device
 from persimmon_lab.training.mini import RECIPE, WORKDIR, train_mini
 from persimmon_lab.training.own import train_on
 
@@ -60,8 +61,8 @@ def mini(
         workdir,
         out,
         steps=steps,
-        device=usable(device),
-        dtype=None if dtype is None else getattr(torch, dtype),
+        device=usable_device(device),
+        dtype=None if dtype is None else DTYPES[dtype],
         start=start,
         first_step=first_step,
     )
@@ -94,17 +95,7 @@ def text(
         vocabulary=vocabulary,
         steps=steps,
         seed=seed,
-        device=usable(device),
-        dtype=None if dtype is None else getattr(torch, dtype),
+        device=usable_device(device),
+        dtype=None if dtype is None else DTYPES[dtype],
     )
     typer.echo(sample)
-
-
-def usable(name: str) -> torch.device:
-    """The device of that name; ValueError of one line where there is none here."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return device

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from persimmon_lab.anatomy import layer_of
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.footprint import Device, activation_bytes, cache_bytes
+from persimmon_lab.footprint import Device, activation_bytes, cache_bytes, in_bytes
 
 OFFLOAD = ("cpu", "disk")
 
@@ -17,7 +18,9 @@ def parameter_counts(config: PersimmonConfig) -> dict[str, int]:
     Per layer, with hidden size h and MLP width m: attention 4h^2 + 4h, MLP 2hm + m + h, norms 4h, and 4 head_dim
     more with qk-layernorm. A tied `lm_head` counts 0.
     """
-    layers, hidden, mlp = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    layers = config.num_hidden_layers
+    hidden = config.hidden_size
+    mlp = config.intermediate_size
     table = config.vocab_size * hidden
     return {
         "embed_tokens": table,
@@ -106,44 +109,51 @@ class MemoryPlan:
         for resident in range(len(self.modules), 0, -1):
             if (device_map := self._map(devices, resident)) is not None:
                 return device_map
-        given = ", ".join(f"{device} {size / 1e9:.1f} GB" for device, size in devices.items())
+        room = ", ".join(f"{device} {in_bytes(size)}" for device, size in devices.items())
         raise ValueError(
-            f"{self.weights / 1e9:.1f} GB of weights, {self.cache / 1e9:.1f} GB of cache and "
-            f"{self.activations / 1e9:.1f} GB for a forward pass find no place on {given or 'no device'}; ask for less "
-            'context, or let "cpu" and "disk" keep what is left over'
+            f"{in_bytes(self.weights)} of weights, {in_bytes(self.cache)} of cache and {in_bytes(self.activations)} "
+            f"for a forward pass find no place on {room or 'no device'}; ask for less context, or let "
+            '"cpu" and "disk" keep what is left over'
         )
 
     def _map(self, devices: Mapping[Device, int | float], resident: int) -> dict[str, Device] | None:
         """The device map that keeps the first `resident` modules where they are computed with, if there is room."""
-        computing = [device for device in devices if device not in OFFLOAD] or ["cpu"]
-        storing = {device: devices[device] for device in OFFLOAD if device in devices and device not in computing}
+        computing: list[Device] = [device for device in devices if device not in OFFLOAD] or ["cpu"]
+        storing: dict[Device, int | float] = {
+            device: devices[device] for device in OFFLOAD if device in devices and device not in computing
+        }
         cache = self.cache // self.config.num_hidden_layers
-        embedding, *_ = names = list(self.modules)
-        here, there = names[:resident], names[resident:]
+        names = list(self.modules)
+        embedding = names[0]
+        visitors = {name: self.modules[name] for name in names[resident:]}
+        residents = {name: self.modules[name] + (layer_of(name) is not None) * cache for name in names[:resident]}
         room = {device: devices.get(device, 0) - self.activations for device in computing}
-        visiting = max((self.modules[name] for name in there), default=0)
-        room[computing[0]] -= visiting + cache * sum("layers" in name for name in there)
-        here = fill({name: self.modules[name] + ("layers" in name) * cache for name in here}, room)
-        there = fill({name: self.modules[name] for name in there}, storing)
-        if here is None or there is None or (there and here[embedding] != computing[0]):
+        room[computing[0]] -= max(visitors.values(), default=0) + cache * sum(
+            layer_of(name) is not None for name in visitors
+        )
+        here = fill(residents, room)
+        elsewhere = fill(visitors, storing)
+        if here is None or elsewhere is None or (elsewhere and here[embedding] != computing[0]):
             return None
-        places = here | there
+        device_map = here | elsewhere
         if self.config.tie_word_embeddings:
-            places["lm_head"] = places[embedding]  # they are one tensor
-        return places
+            device_map["lm_head"] = device_map[embedding]  # they are one tensor
+        return device_map
 
 
 def fill(sizes: Mapping[str, int], room: Mapping[Device, int | float]) -> dict[str, Device] | None:
     """Put things on devices in order, going on to the next device when one is full; None if the last one is."""
-    places, devices, left = {}, list(room), dict(room)
+    device_map: dict[str, Device] = {}
+    devices = list(room)
+    left = dict(room)
     for name, size in sizes.items():
         while devices and size > left[devices[0]]:
             devices.pop(0)
         if not devices:
             return None
-        places[name] = devices[0]
+        device_map[name] = devices[0]
         left[devices[0]] -= size
-    return places
+    return device_map
 
 
 def memory_plan(

@@ -7,16 +7,17 @@ is copied to a device that computes in every forward pass: such a model writes a
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from persimmon_lab.checkpoints import hub
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.matching import EMBEDDING, names_in_file
 from persimmon_lab.checkpoints.settings import choose_dtype, override, read_config
 from persimmon_lab.checkpoints.shards import open_weights
-from persimmon_lab.checkpoints.skeletons import NoDraws, module_of
+from persimmon_lab.checkpoints.skeletons import module_of, skeleton
 from persimmon_lab.checkpoints.weight_files import SafetensorsFile, WeightFile
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.memory import OFFLOAD, memory_plan
@@ -28,14 +29,16 @@ try:
 except ImportError:  # told on use; everything else works without it
     accelerate = None
 
+Model = TypeVar("Model", bound=PersimmonPreTrainedModel)
+
 SHARE = 0.9  # of what is free: kernels' workspaces and the allocator's rounding come on top of any plan
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 FIELDS = {field.name for field in dataclasses.fields(PersimmonConfig)}
 
 
 def load_over_devices(
-    model_class: type[PersimmonPreTrainedModel],
-    path: str | os.PathLike,
+    model_class: type[Model],
+    path: str | os.PathLike[str],
     *,
     torch_dtype: torch.dtype | str | None = None,
     device_map: Mapping[str, Device | torch.device] | str = "auto",
@@ -43,7 +46,7 @@ def load_over_devices(
     batch: int = 1,
     context: int | None = None,
     **options: Any,
-) -> PersimmonPreTrainedModel:
+) -> Model:
     """`model_class.from_pretrained(path, ...)` with its modules laid out over devices; equal to it bit for bit.
 
     "auto" fills the devices of `max_memory` in order, each with so many bytes (by default nine tenths of what is free
@@ -65,30 +68,29 @@ def load_over_devices(
     config = override(options.get("config") or read_config(folder), overrides)
     files = open_weights(folder)
     dtype = choose_dtype(torch_dtype, options.pop("dtype", None), config, files)
-    with torch.device("meta"), NoDraws():
-        skeleton = model_class(config)
+    empty = skeleton(model_class, config)
     if isinstance(device_map, str):
         if device_map != "auto":
             raise ValueError(f'device_map is {device_map!r}; give "auto", or a mapping such as {{"": "cpu"}}')
         if max_memory is None:
             max_memory = {device: SHARE * free for device, free in free_memory().items()}
-        places = memory_plan(config, dtype, batch, context).place(max_memory)
-        device_map = dict(zip(blocks(skeleton), places.values()))
-    device_map = by_block(device_map, skeleton)
-    main_device = next((device for device in device_map.values() if device not in OFFLOAD), "cpu")
+        planned = memory_plan(config, dtype, batch, context).place(max_memory)
+        device_map = dict(zip(blocks(empty), planned.values()))
+    devices = by_block(device_map, empty)
+    main_device = next((device for device in devices.values() if device not in OFFLOAD), "cpu")
 
-    reading = {block: "meta" if device == "disk" else device for block, device in device_map.items()}
+    reading = {block: "meta" if device == "disk" else device for block, device in devices.items()}
     model = model_class.from_pretrained(folder, torch_dtype=dtype, device=reading, **options)
     accelerate.dispatch_model(
         model,
-        device_map,
+        devices,
         main_device=main_device,
         offload_index=offload_index(model, files, dtype) or None,
         skip_keys="past_key_values",  # each layer's cache stays where the layer is
     )
-    if len(set(device_map.values()) - set(OFFLOAD)) > 1:
+    if len(set(devices.values()) - set(OFFLOAD)) > 1:
         # accelerate would bring home a tuple or a dict, and knows no other outputs.
-        head = getattr(model, "lm_head", getattr(model, "score", model.body.final_layernorm))
+        head: nn.Module = getattr(model, "lm_head", getattr(model, "score", model.body.final_layernorm))
         head.register_forward_hook(lambda module, inputs, output: output.to(main_device))
     return model
 
@@ -120,10 +122,10 @@ def canonical(device: Device | torch.device) -> str:
     """A device's one name; ValueError if it is not there."""
     name = {"cuda": "cuda:0"}.get(str(device), f"cuda:{device}" if isinstance(device, int) else str(device))
     try:
-        known = name == "disk" or torch.device(name)
+        index = None if name == "disk" else torch.device(name).index
     except RuntimeError as error:
         raise ValueError(f'device {device!r} is no "disk", and none that torch knows: {error}') from None
-    if name.startswith("cuda:") and known.index >= torch.cuda.device_count():
+    if name.startswith("cuda:") and index is not None and index >= torch.cuda.device_count():
         raise ValueError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
     return name
 
@@ -136,19 +138,20 @@ def offload_index(
     stored = names_in_file(tensors, files)
     index = {}
     for name in [name for name, tensor in tensors.items() if tensor.is_meta]:
-        place = stored[name]
-        if place not in files and name in model._tied_weights_keys and model.config.tie_word_embeddings:
-            place = next(stored[other] for other in tensors if other.endswith(EMBEDDING))
-        if place not in files:
+        name_in_file = stored[name]
+        if name_in_file not in files and name in model._tied_weights_keys and model.config.tie_word_embeddings:
+            name_in_file = next(stored[other] for other in tensors if other.endswith(EMBEDDING))
+        if name_in_file not in files:
             raise ValueError(f"{name} is new and not in the checkpoint, so it cannot stay on disk; put it elsewhere")
-        if not isinstance(files[place], SafetensorsFile):
+        file = files[name_in_file]
+        if not isinstance(file, SafetensorsFile):
             raise CheckpointError(
-                f"{files[place].path} is no safetensors file, and only those are read in place; load the model and "
+                f"{file.path} is no safetensors file, and only those are read in place; load the model and "
                 "save_pretrained it once, or keep nothing on disk"
             )
         index[name] = {
-            "safetensors_file": str(files[place].path.absolute()),
-            "weight_name": place,
+            "safetensors_file": str(file.path.absolute()),
+            "weight_name": name_in_file,
             "dtype": str(dtype).removeprefix("torch."),
         }
     return index

@@ -125,16 +125,17 @@ def product_of_ones(rows: int, columns: int, dtype: torch.dtype, device: torch.d
 
 def best_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
     """The shortest of `repeats` runs of `work`, after one that warms up; on a GPU by its own clock."""
-    times = []
+    times: list[float] = []
     with torch.no_grad():
         for _ in range(repeats + 1):
             if device.type == "cuda":
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                start.record()
+                before = torch.cuda.Event(enable_timing=True)
+                after = torch.cuda.Event(enable_timing=True)
+                before.record()
                 work()
-                end.record()
-                end.synchronize()
-                times.append(start.elapsed_time(end) / 1000)
+                after.record()
+                after.synchronize()
+                times.append(before.elapsed_time(after) / 1000)
             else:
                 start = time.perf_counter()
                 work()

@@ -60,6 +60,8 @@ def alignment(head: Float[Tensor, "vocab hidden"], never: Int[Tensor, "token"]) 
 class KeptEmbedding(nn.Module):
     """An embedding of some of the tokens; `row_of` is each id's row, and -1 for one that was dropped."""
 
+    row_of: Tensor
+
     def __init__(self, weight: nn.Parameter, kept: Int[Tensor, "kept"], vocab_size: int) -> None:
         super().__init__()
         self.weight = weight
@@ -77,6 +79,8 @@ class KeptEmbedding(nn.Module):
 class KeptProjection(nn.Module):
     """A projection onto some of the tokens; what was dropped gets the lowest number of the dtype."""
 
+    kept: Tensor
+
     def __init__(self, weight: nn.Parameter, kept: Int[Tensor, "kept"], vocab_size: int) -> None:
         super().__init__()
         self.weight = weight
@@ -84,9 +88,9 @@ class KeptProjection(nn.Module):
         self.register_buffer("kept", kept, persistent=False)
 
     def forward(self, hidden: Float[Tensor, "*position hidden"]) -> Float[Tensor, "*position vocab"]:
-        kept = F.linear(hidden, self.weight)
-        logits = kept.new_full((*kept.shape[:-1], self.vocab_size), torch.finfo(kept.dtype).min)
-        logits[..., self.kept] = kept
+        own = F.linear(hidden, self.weight)
+        logits = own.new_full((*own.shape[:-1], self.vocab_size), torch.finfo(own.dtype).min)
+        logits[..., self.kept] = own
         return logits
 
 
@@ -99,7 +103,7 @@ def drop_rows(model: PersimmonForCausalLM, dropped: Int[Tensor, "token"]) -> Per
     input that holds a dropped id raises IndexError. For inference: what is left cannot be saved as a checkpoint.
     """
     vocab_size = model.config.vocab_size
-    if len(model.get_input_embeddings().weight) != vocab_size:
+    if len(model.get_input_embeddings().get_parameter("weight")) != vocab_size:
         raise ValueError("rows of this model have been dropped before; load it again to drop others")
     if len(dropped) and not 0 <= int(dropped.min()) <= int(dropped.max()) < vocab_size:
         raise IndexError(f"ids to drop are {int(dropped.min())} to {int(dropped.max())}; there are {vocab_size} rows")
@@ -107,12 +111,15 @@ def drop_rows(model: PersimmonForCausalLM, dropped: Int[Tensor, "token"]) -> Per
     keep[dropped] = False
     kept = keep.nonzero()[:, 0]
 
-    def shrunk(table: nn.Parameter) -> nn.Parameter:
-        return nn.Parameter(table[kept.to(table.device)], requires_grad=table.requires_grad)
+    def shrunk(table: nn.Module) -> nn.Parameter:
+        weight = table.get_parameter("weight")
+        return nn.Parameter(weight[kept.to(weight.device)], requires_grad=weight.requires_grad)
 
     # One table at a time: the memory of the first is free before the second is copied.
-    model.set_input_embeddings(KeptEmbedding(shrunk(model.get_input_embeddings().weight), kept, vocab_size))
-    tied = model.config.tie_word_embeddings
-    head = model.get_input_embeddings().weight if tied else shrunk(model.get_output_embeddings().weight)
+    model.set_input_embeddings(KeptEmbedding(shrunk(model.get_input_embeddings()), kept, vocab_size))
+    if model.config.tie_word_embeddings:
+        head = model.get_input_embeddings().get_parameter("weight")
+    else:
+        head = shrunk(model.lm_head)
     model.set_output_embeddings(KeptProjection(head, kept.to(head.device), vocab_size))
     return model

@@ -72,7 +72,7 @@ def beam_steps(
     config: GenerationConfig,
     ending: Ending,
     new_tokens: int,
-    processors: Sequence[LogitsProcessor] = (),
+    processors: Sequence[LogitsProcessor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[BeamStep]:
     """Decode `context` with `config.num_beams` beams a prompt; with `do_sample` candidates are drawn, not the best."""

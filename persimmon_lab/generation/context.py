@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from persimmon_lab.rotary import has_own_theta
+
 LONG_PROMPT = 4096  # positions to read from which a progress bar appears by itself: seconds on a CPU
 
 
@@ -17,7 +19,8 @@ class Context:
     """Ids, padding mask and cache of a batch, with room reserved for the tokens to come.
 
     `run` is called like the model. With `prompt_embeds` the text begins with positions that have no ids. `chunk` is how
-    many positions are read at once (None: all); reading in chunks needs a cache.
+    many positions are read at once (None: all); reading in chunks needs a cache. A text that dynamic `rope_scaling`
+    gives a base of its own is read at once all the same: its parts would each be rotated by another.
     """
 
     def __init__(
@@ -34,16 +37,23 @@ class Context:
         prompt_embeds: Float[Tensor, "batch position_of_embeds hidden"] | None = None,
         embed: Any = None,
     ) -> None:
-        self.run, self.cache, self.use_cache = run, cache, use_cache
-        self.chunk, self.progress = chunk, progress
-        self.prompt_embeds, self.embed = prompt_embeds, embed
+        self.run = run
+        self.cache = cache
+        self.use_cache = use_cache
+        self.chunk = chunk
+        self.progress = progress
+        self.prompt_embeds = prompt_embeds
+        self.embed = embed
         self.without_ids = 0 if prompt_embeds is None else prompt_embeds.shape[1]
         self.width = self.without_ids + ids.shape[1]
         with torch.inference_mode(False):  # which the next token may be written outside of
             self.ids = F.pad(ids, (0, new_tokens))
         # Default positions would count the padding; these count the tokens. Padding itself gets 0, which nothing sees.
-        self.mask = None if mask is None else F.pad(mask, (0, new_tokens), value=1)
-        self.positions = None if mask is None else (self.mask.cumsum(dim=1) - 1).clamp(min=0)
+        self.mask: Tensor | None = None
+        self.positions: Tensor | None = None
+        if mask is not None:
+            self.mask = F.pad(mask, (0, new_tokens), value=1)
+            self.positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
 
     @property
     def sequences(self) -> Int[Tensor, "batch position"]:
@@ -58,7 +68,7 @@ class Context:
     @property
     def seen(self) -> int:
         """Positions that the cache holds."""
-        return 0 if self.cache is None else self.cache.get_seq_length()
+        return 0 if self.cache is None else int(self.cache.get_seq_length())  # a tensor in some
 
     def append(self, token_ids: Int[Tensor, "batch"]) -> None:
         """One more token for every row."""
@@ -69,7 +79,9 @@ class Context:
         """Go on with these rows, in this order (repeats allowed): what beams and several answers need."""
         self.ids = self.ids[rows]
         if self.mask is not None:
-            self.mask, self.positions = self.mask[rows], self.positions[rows]
+            self.mask = self.mask[rows]
+        if self.positions is not None:
+            self.positions = self.positions[rows]
         if self.prompt_embeds is not None:
             self.prompt_embeds = self.prompt_embeds[rows]
         if self.cache is not None:
@@ -93,19 +105,24 @@ class Context:
         return logits
 
     def read(self, logits_to_keep: int = 1) -> Iterator[Float[Tensor, "batch kept vocab"]]:
-        """Run what is new through the model, chunk by chunk; yields the last logits of each chunk (0: all of them)."""
+        """Run what is new through the model, chunk by chunk; yields the last logits of each chunk (0: all of them).
+
+        Raises ValueError where nothing is new, and for chunks of a model that keeps no cache.
+        """
         seen = self.seen
         if seen >= self.width:
             raise ValueError(
                 f"past_key_values already holds {seen} positions and the prompt has {self.width}; leave at least the "
                 f"last one out: past_key_values.crop({self.width - 1})"
             )
-        starts = range(seen, self.width, self.chunk or self.width)
+        chunk = None if has_own_theta(self.run.config, self.width) else self.chunk
+        chunk = chunk or self.width
+        starts = range(seen, self.width, chunk)
         if len(starts) > 1:
             shown = self.width - seen >= LONG_PROMPT if self.progress is None else self.progress
             starts = tqdm(starts, desc="reading the prompt", unit="chunk", disable=not shown)
         for start in starts:
-            end = min(start + (self.chunk or self.width), self.width)
+            end = min(start + chunk, self.width)
             outputs = self.run(
                 **self._inputs(start, end),
                 attention_mask=None if self.mask is None else self.mask[:, :end],
@@ -116,12 +133,21 @@ class Context:
             )
             if self.use_cache:
                 self.cache = outputs.past_key_values
+            if self.cache is None and end < self.width:
+                raise ValueError(
+                    f"the model kept no cache, so what it read before position {end} would be forgotten (gradient "
+                    "checkpointing in training mode keeps none): call eval() or gradient_checkpointing_disable() "
+                    f"first, or read all {self.width} positions at once"
+                )
             yield outputs.logits
 
     def _inputs(self, start: int, end: int) -> dict[str, Tensor]:
         if start >= self.without_ids:
             return {"input_ids": self.ids[:, start - self.without_ids : end - self.without_ids]}
-        return {"inputs_embeds": torch.cat([self.prompt_embeds, self.embed(self.sequences)], dim=1)[:, start:end]}
+        embeds = self.embed(self.sequences)
+        if self.prompt_embeds is not None:
+            embeds = torch.cat([self.prompt_embeds, embeds], dim=1)
+        return {"inputs_embeds": embeds[:, start:end]}
 
 
 def _require_numbers(logits: Float[Tensor, "batch vocab"], position: int) -> None:

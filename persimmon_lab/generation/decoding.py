@@ -22,7 +22,7 @@ from persimmon_lab.generation.engines.choosing import forget_room, runner_for, t
 from persimmon_lab.generation.engines.decodable import Decodable
 from persimmon_lab.generation.engines.fast import FastRunner
 from persimmon_lab.generation.limits import require_memory
-from persimmon_lab.generation.prompts import count_new_tokens, prepare_prompt, settle
+from persimmon_lab.generation.prompts import Prompt, count_new_tokens, prepare_prompt, settle
 from persimmon_lab.generation.sampling import LogitsProcessor, sample, shape_scores
 from persimmon_lab.generation.steps import DecodingStep, GenerateOutput
 from persimmon_lab.generation.stopping import Ending
@@ -43,7 +43,7 @@ def generate(
     on_token: Callable[[DecodingStep], Any] | None = None,
     cancel: threading.Event | None = None,
     engine: str | None = None,
-    logits_processor: Sequence[LogitsProcessor] = (),
+    logits_processor: Sequence[LogitsProcessor] | None = None,
     progress: bool | None = None,
     return_dict_in_generate: bool = False,
     output_scores: bool = False,
@@ -100,8 +100,9 @@ def generate(
         progress=progress,
         **settings,
     )
-    scores, logits, step = [], [], None
-    for step in steps:
+    scores: list[Tensor] = []
+    logits: list[Tensor] = []
+    for step in steps:  # at least one
         scores += [step.scores] if output_scores else []
         logits += [step.logits] if output_logits else []
         if (on_token is not None and on_token(step) is True) or (cancel is not None and cancel.is_set()):
@@ -131,41 +132,21 @@ def decode_steps(
     seed: int | None = None,
     generator: torch.Generator | None = None,
     engine: str | None = None,
-    logits_processor: Sequence[LogitsProcessor] = (),
+    logits_processor: Sequence[LogitsProcessor] | None = None,
     progress: bool | None = None,
     **settings: Any,
 ) -> Iterator[DecodingStep]:
     """The loop of `generate`, whose arguments it shares: yields one DecodingStep per new token, at least one."""
     config = settle(model, generation_config, settings)
-    sequences, embeds, mask = prepare_prompt(model, config, input_ids, inputs_embeds, attention_mask)
-    batch, width = sequences.shape[0], sequences.shape[1] if embeds is None else embeds.shape[1]
-    new_tokens = count_new_tokens(model, config, width, longest=width if mask is None else int(mask.sum(dim=1).max()))
-    generator = _random_source(model, seed, generator)
     ending = Ending(config, tokenizer, model.device)
-    if config.stop_strings and not ending.has_filler and batch > 1:
-        raise ValueError("rows of a batch stop at different lengths, and there is no pad_token_id to fill them with")
-    required = model, config, batch, width, new_tokens, past_key_values, mask is not None
-    try:
-        require_memory(*required)
-    except MemoryError:
-        if not forget_room(model):
-            raise
-        require_memory(*required)
-
-    run = runner_for(model, engine, rows=batch * max(config.num_beams, config.num_return_sequences))
-    cache = past_key_values
-    if isinstance(cache, tuple):
-        cache = DynamicCache.from_legacy_cache(cache)
-    elif cache is None and config.use_cache:
-        cache = run.new_cache(width + new_tokens, batch) if isinstance(run, FastRunner) else DynamicCache()
-    context = Context(
-        run, sequences, mask, cache, new_tokens=new_tokens, use_cache=config.use_cache, progress=progress,
-        chunk=config.prefill_chunk_size, prompt_embeds=embeds, embed=model.get_input_embeddings(),
-    )  # fmt: skip
+    generator = _random_source(model, seed, generator)
+    prompt = prepare_prompt(model, config, input_ids, inputs_embeds, attention_mask)
+    context, new_tokens = _opened(model, config, prompt, past_key_values, ending, engine, progress)
     if config.num_beams > 1:
         yield from beam_steps(context, config, ending, new_tokens, logits_processor, generator)
         return
 
+    batch = len(context.ids)
     rows = repeat(torch.arange(batch, device=model.device), "batch -> (batch copy)", copy=config.num_return_sequences)
     unfinished = torch.ones(len(rows), dtype=torch.bool, device=model.device)
     for count in range(1, new_tokens + 1):
@@ -182,12 +163,49 @@ def decode_steps(
             context.append(token_ids)
             if ending.possible:
                 unfinished = unfinished & ~ending(context.sequences)
-        is_last = count == new_tokens or (ending.possible and not unfinished.any())
+        is_last = count == new_tokens or (ending.possible and not bool(unfinished.any()))
         yield DecodingStep(
             token_ids, logits, scores, context.sequences, unfinished, is_last, context.cache, config
         )  # fmt: skip
         if is_last:
             return
+
+
+def _opened(
+    model: Decodable,
+    config: GenerationConfig,
+    prompt: Prompt,
+    past_key_values: Any,
+    ending: Ending,
+    engine: str | None,
+    progress: bool | None,
+) -> tuple[Context, int]:
+    """The prompt, ready to be read by the engine that serves it, and how many tokens to generate after it."""
+    sequences, embeds, mask = prompt
+    batch = sequences.shape[0]
+    width = sequences.shape[1] if embeds is None else embeds.shape[1]
+    new_tokens = count_new_tokens(model, config, width, longest=width if mask is None else int(mask.sum(dim=1).max()))
+    if config.stop_strings and not ending.has_filler and batch > 1:
+        raise ValueError("rows of a batch stop at different lengths, and there is no pad_token_id to fill them with")
+    requirement = model, config, batch, width, new_tokens, past_key_values, mask is not None
+    try:
+        require_memory(*requirement)
+    except MemoryError:
+        if not forget_room(model):
+            raise
+        require_memory(*requirement)
+
+    run = runner_for(model, engine, rows=batch * max(config.num_beams, config.num_return_sequences))
+    cache = past_key_values
+    if isinstance(cache, tuple | list):
+        cache = DynamicCache.from_legacy_cache(tuple(cache))
+    elif cache is None and config.use_cache:
+        cache = run.new_cache(width + new_tokens, batch) if isinstance(run, FastRunner) else DynamicCache()
+    context = Context(
+        run, sequences, mask, cache, new_tokens=new_tokens, use_cache=config.use_cache, progress=progress,
+        chunk=config.prefill_chunk_size, prompt_embeds=embeds, embed=model.get_input_embeddings(),
+    )  # fmt: skip
+    return context, new_tokens
 
 
 def _random_source(model: Any, seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:

@@ -1,9 +1,11 @@
 """Whether a generation fits into memory, asked before it begins."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
+from persimmon_lab.cache import cache_for
 from persimmon_lab.footprint import activation_bytes, cache_bytes, free_memory, in_bytes
 from persimmon_lab.generation_config import GenerationConfig
 
@@ -48,7 +50,10 @@ def require_memory(
     if device.type == "cuda":  # what torch holds without using it is free to us
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     needed = memory_needed(model, config, batch, width, new_tokens, padded)
-    held = 0 if cache is None else sum(tensor.nbytes for pair in cache for tensor in pair)
+    if isinstance(cache, Iterable):  # of ours, or a legacy tuple
+        held = sum(tensor.nbytes for pair in cache for tensor in pair)
+    else:
+        held = cache_bytes(model.config, model.dtype, cache_for(cache).get_seq_length(), batch)
     total = sum(needed.values()) - min(held, needed["cache"])
     if total > free:
         parts = ", ".join(f"{name} {in_bytes(size)}" for name, size in needed.items())

@@ -11,6 +11,12 @@ from torch import Tensor
 from persimmon_lab.generation_config import GenerationConfig
 
 DEFAULT_NEW_TOKENS = 20  # transformers' default
+# Ids, none with embeddings; embeddings, where they were given; the mask, None where nothing is padded.
+Prompt = tuple[
+    Int[Tensor, "batch position"],
+    Float[Tensor, "batch position_of_embeds hidden"] | None,
+    Int[Tensor, "batch position_of_mask"] | None,
+]
 
 
 def settle(model: Any, generation_config: GenerationConfig | None, settings: dict[str, Any]) -> GenerationConfig:
@@ -51,11 +57,7 @@ def prepare_prompt(
     input_ids: Tensor | Any,
     inputs_embeds: Tensor | None,
     attention_mask: Tensor | None,
-) -> tuple[
-    Int[Tensor, "batch position"],
-    Float[Tensor, "batch position_of_embeds hidden"] | None,
-    Int[Tensor, "batch position_of_mask"] | None,
-]:
+) -> Prompt:
     """The prompt's ids (none with inputs_embeds), its embeddings if given, and its mask; None means nothing is padded.
 
     Raises ValueError for prompts of the wrong shape or padded on the right.
@@ -69,13 +71,15 @@ def prepare_prompt(
     else:
         input_ids = _prompt_ids(model, config, input_ids)
         shape = tuple(input_ids.shape)
+    if shape[0] < 1:
+        raise ValueError(f"the prompt has shape {shape}: give at least one row")
 
     if attention_mask is not None and attention_mask.shape[-1] > 0:
         attention_mask = attention_mask.to(model.device, torch.int64)
         if tuple(attention_mask.shape) != shape:
             raise ValueError(f"attention_mask is {tuple(attention_mask.shape)} but the prompt is {shape}")
     elif inputs_embeds is None and _pad_id_is_only_padding(config):
-        attention_mask = (input_ids != config.pad_token_id).to(torch.int64)
+        attention_mask = torch.ne(input_ids, config.pad_token_id or 0).to(torch.int64)
     if attention_mask is None or attention_mask.all():
         return input_ids, inputs_embeds, None
     if not attention_mask[:, -1].all():
@@ -92,7 +96,7 @@ def count_new_tokens(model: Any, config: GenerationConfig, width: int, longest: 
 
     Raises ValueError where that is none, or more than the model has positions for.
     """
-    limit = context_limit(model.config)
+    limit = model.config.context_limit
     if config.max_new_tokens is not None:
         new_tokens, asked = config.max_new_tokens, f"max_new_tokens={config.max_new_tokens}"
     elif config.max_length is not None:
@@ -113,12 +117,6 @@ def count_new_tokens(model: Any, config: GenerationConfig, width: int, longest: 
             'or give the model rope_scaling={"type": "dynamic", "factor": 2.0}'
         )
     return new_tokens
-
-
-def context_limit(model_config: Any) -> int:
-    """Positions the model can be asked for: max_position_embeddings, times the factor of rope_scaling if it has one."""
-    scaling = getattr(model_config, "rope_scaling", None) or {}
-    return int(model_config.max_position_embeddings * scaling.get("factor", 1))
 
 
 def _prompt_ids(model: Any, config: GenerationConfig, input_ids: Tensor | Any) -> Int[Tensor, "batch position"]:

@@ -66,10 +66,10 @@ def apply_temperature(logits: Float[Tensor, "*batch vocab"], temperature: float)
     return logits / temperature
 
 
-def keep_top_k(logits: Float[Tensor, "*batch vocab"], top_k: int) -> Float[Tensor, "*batch vocab"]:
+def keep_top_k(logits: Float[Tensor, "*batch vocab"], top_k: int, at_least: int = 1) -> Float[Tensor, "*batch vocab"]:
     """Keep the `top_k` largest logits; ties with the smallest of them stay too."""
     _require(isinstance(top_k, int) and top_k > 0, "top_k", top_k, "a whole number above 0")
-    smallest_kept = torch.topk(logits, min(top_k, logits.shape[-1])).values[..., -1:]
+    smallest_kept = torch.topk(logits, min(max(top_k, at_least), logits.shape[-1])).values[..., -1:]
     return logits.masked_fill(logits < smallest_kept, REMOVED)
 
 
@@ -114,7 +114,7 @@ def shape_distribution(
     if temperature != 1.0:
         logits = apply_temperature(logits, temperature)
     if top_k:
-        logits = keep_top_k(logits, max(top_k, at_least))
+        logits = keep_top_k(logits, top_k, at_least)
     if top_p is not None and top_p != 1.0:
         logits = keep_top_p(logits, top_p, at_least)
     if min_p is not None:
@@ -127,17 +127,28 @@ def shape_scores(
     token_ids: Int[Tensor, "batch position"],
     config: GenerationConfig,
     visible: Bool[Tensor, "batch position"] | None = None,
-    processors: Sequence[LogitsProcessor] = (),
+    processors: Sequence[LogitsProcessor] | None = None,
     at_least: int = 1,
 ) -> Float[Tensor, "batch vocab"]:
     """What a token is chosen from, in transformers' order: repetition penalty, no repeated n-grams, the caller's own
-    `processors` one after the other and, to draw, `shape_distribution`."""
+    `processors` one after the other and, to draw, `shape_distribution`.
+
+    Raises ValueError where n-grams or a processor leave a row no token, or a processor returns another shape, and
+    FloatingPointError for nan and infinity from a processor.
+    """
     if config.repetition_penalty != 1.0:
         logits = apply_repetition_penalty(logits, config.repetition_penalty, token_ids, visible)
     if config.no_repeat_ngram_size:
         logits = forbid_repeated_ngrams(logits, config.no_repeat_ngram_size, token_ids)
-    for processor in processors:
-        logits = processor(token_ids, logits)
+        _require_choice(logits, f"no_repeat_ngram_size={config.no_repeat_ngram_size}")
+    for processor in processors or ():
+        name = f"the logits_processor {getattr(processor, '__name__', type(processor).__name__)}"
+        processed = processor(token_ids, logits)
+        if not isinstance(processed, Tensor) or processed.shape != logits.shape:
+            shape = tuple(processed.shape) if isinstance(processed, Tensor) else type(processed).__name__
+            raise ValueError(f"{name} returned {shape}; it has to return scores of shape {tuple(logits.shape)}")
+        _require_choice(processed, name)
+        logits = processed
     if not config.do_sample:
         return logits
     return shape_distribution(logits, config.temperature, config.top_k, config.top_p, config.min_p, at_least)
@@ -176,6 +187,17 @@ def describe_choice(logits: Float[Tensor, "vocab"], token_id: int, alternatives:
         entropy_bits=float(-torch.xlogy(probabilities, probabilities).sum() / math.log(2)),
         alternatives=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
     )
+
+
+def _require_choice(scores: Float[Tensor, "batch vocab"], name: str) -> None:
+    """Each row has a best token, which is a number."""
+    best = scores.amax(dim=-1)
+    if not bool((best < math.inf).all()):
+        row = int((~(best < math.inf)).nonzero()[0])
+        raise FloatingPointError(f"{name} gave nan or infinity in row {row}; a token is removed by -inf")
+    if bool((best == REMOVED).any()):
+        row = int((best == REMOVED).nonzero()[0])
+        raise ValueError(f"{name} removed every token of row {row}; leave at least one")
 
 
 def _require(holds: bool, name: str, given: object, expected: str) -> None:

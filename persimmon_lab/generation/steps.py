@@ -44,7 +44,6 @@ class DecodingStep:
         return describe_choice(self.logits[row], int(self.token_ids[row]), alternatives)
 
 
-@dataclass
 class GenerateOutput(ModelOutput):
     """What `generate` returns with `return_dict_in_generate=True`; `scores` and `logits` have one tensor per step,
     with a row for each row that was decoded: with beams, each running beam."""

@@ -13,14 +13,17 @@ REPLACEMENT_CHARACTER = "\ufffd"
 
 
 class Ending:
-    """Tells which rows end with their last token, by an end-of-text id or a stop string.
+    """Tells which rows end with their last token, by an end-of-text id or a stop string: of whoever asks, the one
+    answer. `config` is the settled one (`prompts.settle`), since a model's generation_config may end its texts at other
+    ids than its config.
 
     `filler` is the id that fills them while others go on: the pad id, else the first eos, else 0. Raises ValueError for
     stop strings without a tokenizer.
     """
 
     def __init__(self, config: GenerationConfig, tokenizer: Any, device: torch.device) -> None:
-        self.stop_strings, self.tokenizer = config.stop_string_list(), tokenizer
+        self.stop_strings = config.stop_string_list()
+        self.tokenizer = tokenizer
         if self.stop_strings and tokenizer is None:
             raise ValueError("stop_strings are looked for in the text, so generate() needs tokenizer=... to make it")
         ids = config.eos_token_ids()
@@ -35,6 +38,15 @@ class Ending:
             rows = [ends_with_stop_string(self.tokenizer, row, self.stop_strings) for row in sequences.tolist()]
             ended |= torch.tensor(rows, device=ended.device)
         return ended
+
+    def until_end(self, token_ids: Sequence[int], start: int) -> list[int]:
+        """What one row holds after its first `start` ids, the prompt: up to the token that ends it, that one included.
+
+        What fills a row while others go on is none of it.
+        """
+        row = torch.tensor([token_ids], device=self.token_ids.device)
+        ends = (end for end in range(start + 1, len(token_ids) + 1) if self(row[:, :end]))
+        return list(token_ids[start : next(ends, None)])
 
 
 def ends_with_stop_string(tokenizer: Any, token_ids: Sequence[int], stop_strings: Sequence[str]) -> bool:
@@ -61,14 +73,14 @@ def split_at_stop_string(text: str, stop_strings: Sequence[str]) -> tuple[str, s
     >>> split_at_stop_string("fine.\\n\\nhum", ["\\n\\nhuman:"])
     ('fine.', '\\n\\nhum')
     """
-    found = [text.find(stop) for stop in stop_strings if stop in text]
-    if found:
-        return text[: min(found)], text[min(found) :]
-    begun = (
+    starts = [text.find(stop) for stop in stop_strings if stop in text]
+    if starts:
+        return text[: min(starts)], text[min(starts) :]
+    lengths_begun = (
         length
         for stop in stop_strings
         for length in range(min(len(stop) - 1, len(text)), 0, -1)
         if text.endswith(stop[:length])
     )
-    waiting = max(begun, default=0)
+    waiting = max(lengths_begun, default=0)
     return text[: len(text) - waiting], text[len(text) - waiting :]

@@ -1,7 +1,7 @@
 """Text as it is generated: never half a character, and nothing of a stop string."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,17 @@ class StreamEvent:
     step: DecodingStep = field(repr=False)
 
 
+def decoder_after(tokenizer: Any, prompt_ids: Iterable[int]) -> StreamingDecoder:
+    """A decoder, without special tokens, that has read a prompt: `push` then gives the text that a token adds to it.
+
+    A first piece loses its space at the beginning of a text, but not after a prompt.
+    """
+    decoder = StreamingDecoder(tokenizer, skip_special_tokens=True)
+    for token_id in prompt_ids:
+        decoder.push(token_id)
+    return decoder
+
+
 def stream(
     model: Any,
     tokenizer: Any,
@@ -43,10 +54,7 @@ def stream(
     the loop ends the generation, errors arrive where the events are used, and a Stop button needs only set `cancel`.
     """
     prompt_ids = tokenizer(prompt, return_tensors="pt").input_ids if isinstance(prompt, str) else prompt
-    decoder = StreamingDecoder(tokenizer, skip_special_tokens=True)
-    for token_id in prompt_ids[0].tolist():
-        decoder.push(token_id)  # a first piece loses its space at the beginning of a text, but not after a prompt
-
+    decoder = decoder_after(tokenizer, prompt_ids[0].tolist())
     waiting = ""
     for step in decode_steps(model, prompt_ids, tokenizer=tokenizer, **options):
         if len(step.token_ids) != 1:
@@ -55,7 +63,8 @@ def stream(
                 f"num_return_sequences={step.config.num_return_sequences}, num_beams={step.config.num_beams}; use one "
                 "row of it at a time, and generate() for beams"
             )
-        token_id, stop_strings = int(step.token_ids), step.config.stop_string_list()
+        token_id = int(step.token_ids)
+        stop_strings = step.config.stop_string_list()
         text, waiting = split_at_stop_string(waiting + decoder.push(token_id), stop_strings)
         stopped = any(stop_string in waiting for stop_string in stop_strings)
         if step.is_last and not stopped:

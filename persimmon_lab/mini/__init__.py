@@ -33,7 +33,7 @@ class Loaded:
     model: PersimmonForCausalLM
     tokenizer: PersimmonTokenizer
     name: str
-    path: str | os.PathLike
+    path: str | os.PathLike[str]
     is_real: bool
 
     @property
@@ -45,7 +45,7 @@ class Loaded:
 
 
 def load_real_or_mini(
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     torch_dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
 ) -> Loaded:
@@ -67,9 +67,10 @@ def load_real_or_mini(
         tokenizer = PersimmonTokenizer.from_pretrained(source)  # first, because 19 GB take a while
         model = PersimmonForCausalLM.from_pretrained(source, torch_dtype=torch_dtype or torch.bfloat16, device=device)
     except (CheckpointError, OSError) as error:
-        given = f"path is {str(source)!r}" if path else f"the environment variable {REAL} is {source!r}"
+        where = f"path is {str(source)!r}" if path else f"the environment variable {REAL} is {source!r}"
         raise CheckpointError(
-            f"{given}: {error}. Give a folder that `persimmon-lab convert` wrote or a hub id such as "
+            f"{where}: {error}. Give a folder that `persimmon-lab convert` wrote or a hub id such as "
             "adept/persimmon-8b-chat, or nothing, for persimmon-mini"
         ) from error
-    return Loaded(model, tokenizer, Path(source).absolute().name, source, is_real=True)
+    # Other libraries take "~" for the name of a folder.
+    return Loaded(model, tokenizer, Path(source).absolute().name, os.path.expanduser(source), is_real=True)

@@ -51,7 +51,8 @@ def longest_output(weight: Channels, bias: Channels) -> Float[Tensor, ""]:
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if pull(middle, 2) > channels else (low, middle)
-    return (bias.square().sum() + (eigenvalues[-1] + high) * channels + pull(high, 1)).sqrt()
+    square: Tensor = bias.square().sum() + (eigenvalues[-1] + high) * channels + pull(high, 1)
+    return square.sqrt()
 
 
 def score_bound(query_norm: nn.LayerNorm, key_norm: nn.LayerNorm) -> float:
@@ -75,7 +76,7 @@ def _best_partner(towards: Float[Tensor, "start channel"], norm: nn.LayerNorm) -
     weight, bias = norm.weight.detach().double(), norm.bias.detach().double()
     pull = towards * weight
     pull = pull - pull.mean(dim=-1, keepdim=True)
-    normal = math.sqrt(len(weight)) * pull / pull.norm(dim=-1, keepdim=True).clamp(min=1e-300)
+    normal: Tensor = math.sqrt(len(weight)) * pull / pull.norm(dim=-1, keepdim=True).clamp(min=1e-300)
     return weight * normal + bias
 
 

@@ -12,19 +12,23 @@ transformers', which share the names of their modules.
 import copy
 from collections.abc import Iterable, Mapping
 from itertools import repeat
+from typing import Any, TypeVar
 
 import torch
 from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from persimmon_lab.numerics.comparison import OUTPUT, Comparison, NonFinite, Tap, operation_of
-from persimmon_lab.numerics.lockstep import lockstep
-from persimmon_lab.numerics.measures import distance, predictions
-from persimmon_lab.trace.names import Activation, matches
+from persimmon_lab.anatomy import LOGITS, operation_of
+from persimmon_lab.numerics.comparison import Comparison, NonFinite, Tap
+from persimmon_lab.numerics.lockstep import lockstep, shared_paths
+from persimmon_lab.numerics.measures import Predictions, distance, predictions
+from persimmon_lab.trace.names import Activation, matches, pattern_list
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def in_dtype(model: Model, dtype: torch.dtype) -> Model:
     """A copy whose parameters are in `dtype`; tied ones stay tied, and buffers stay as they are.
 
     Not `copy.deepcopy(model).to(dtype)`, which needs the memory of the original again on the way, and rounds the
@@ -47,41 +51,64 @@ def compare(
     """Run the reference and the candidates, by name, on the same tokens and measure every module that all have.
 
     `only` are patterns of module paths ("*.mlp.*"); the logits are always compared where the models make any. Metrics
-    are float64; a float64 reference (`in_dtype(model, torch.float64)`) separates rounding from bugs. Raises ValueError
-    for models of different shapes.
+    are float64; a float64 reference (`in_dtype(model, torch.float64)`) separates rounding from bugs.
+
+    Raises ValueError for models of different shapes and for a pattern that nothing matches, or nothing that makes a
+    tensor in all models; TypeError for candidates without names.
     """
-    wanted = None if only is None else list(only)
-    taps, made = [], {}
-    first_non_finite: dict[str, NonFinite | None] = dict.fromkeys(candidates)
-    models = [reference, *candidates.values()]
+    models = [reference, *_by_name(candidates).values()]
+    patterns = None if only is None else pattern_list(only)
+    wanted = set(shared_paths(models, patterns))
+    hooked = None if patterns is None else [path for path in shared_paths(models) if path in wanted or path == LOGITS]
     heads_first = [any(path.endswith("rotated_query") for path, _ in model.named_modules()) for model in models]
-    hooked = None if wanted is None else [*wanted, OUTPUT]
-    for path, made_there in lockstep(models, lambda model: _read(model, ids), hooked):
-        exact, *others = map(_heads_before_positions, repeat(path), made_there, heads_first)
-        operation = operation_of(path, str(reference.config.hidden_act))
+    config: Any = reference.config
+    taps: list[Tap] = []
+    first_non_finite: dict[str, NonFinite | None] = dict.fromkeys(candidates)
+    compared: dict[str, Predictions] = {}
+    for path, outputs in lockstep(models, lambda model: _read(model, ids), hooked):
+        exact, *others = map(_heads_before_positions, repeat(path), outputs, heads_first)
+        operation = operation_of(path, str(config.hidden_act))
         for name, other in zip(candidates, others, strict=True):
             if other.shape != exact.shape:
                 shapes = f"{tuple(exact.shape)} in the reference and {tuple(other.shape)} in {name!r}"
                 raise ValueError(f"{path} has shape {shapes}; compare models of one configuration")
             there = distance(exact, other, is_masked=operation == "scores")
-            if matches(path, wanted):
+            if path in wanted:
                 taps.append(Tap(name, path, operation, there))
             if first_non_finite[name] is None and (at := there.first_bad) is not None:
-                value, should_be, weight = float(other[at]), float(exact[at]), _lost_weight(candidates[name], path)
+                lost = _lost_weight(candidates[name], path)
                 first_non_finite[name] = NonFinite(
-                    path, operation, at, value, should_be, there.format.largest, there.format.name, weight
+                    path,
+                    operation,
+                    at,
+                    float(other[at]),
+                    float(exact[at]),
+                    there.format.largest,
+                    there.format.name,
+                    lost,
                 )
-            if path == OUTPUT:
-                made[name] = predictions(exact, other, ids)
+            if path == LOGITS:
+                compared[name] = predictions(exact, other, ids)
         del exact, others, other  # or they would live on while the next module runs
-    return Comparison(str(_dtype(reference)).removeprefix("torch."), taps, first_non_finite, made)
+    for pattern in patterns or ():
+        if not any(matches(tap.path, [pattern]) for tap in taps):
+            raise ValueError(f"what matches {pattern!r} made no tensor of floats in all of the models; name its parts")
+    return Comparison(str(_dtype(reference)).removeprefix("torch."), taps, first_non_finite, compared)
 
 
-def _heads_before_positions(path: str, made: Activation, heads_first: bool) -> Activation:
+def _by_name(candidates: Mapping[str, nn.Module]) -> Mapping[str, nn.Module]:
+    if not isinstance(candidates, Mapping):
+        raise TypeError(f"candidates is a {type(candidates).__name__}; give the models by name: {{'half': model}}")
+    if not candidates:
+        raise ValueError("candidates is empty; give one or more models by name: {'half': model}")
+    return candidates
+
+
+def _heads_before_positions(path: str, output: Activation, heads_first: bool) -> Activation:
     """transformers norms query and key before it moves the heads ahead of the positions; this package after."""
     if heads_first or not path.endswith(("q_layernorm", "k_layernorm")):
-        return made
-    return rearrange(made, "batch position head channel -> batch head position channel")
+        return output
+    return rearrange(output, "batch position head channel -> batch head position channel")
 
 
 def _lost_weight(model: nn.Module, path: str) -> str | None:

@@ -1,46 +1,14 @@
 """What a comparison of several runs is: one row per module, predictions, and the first number that is not finite."""
 
-import re
 from dataclasses import dataclass
+from typing import Any
 
 import pandas
 
+from persimmon_lab.anatomy import RESIDUAL, SQUARED_RELU, layer_of, within_layer
 from persimmon_lab.numerics.measures import Distance, Predictions
 
-OUTPUT = "lm_head"
-RESIDUAL, SQUARED_RELU = "residual stream", "squared ReLU"
-LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?:$|\.)")
-OPERATIONS = {
-    "embed_tokens": "embedding",
-    "query_key_value": "linear map",
-    "dense": "linear map",
-    "dense_h_to_4h": "linear map",
-    "dense_4h_to_h": "linear map",
-    "rotated_query": "rotation",
-    "rotated_key": "rotation",
-    "scores": "scores",
-    "pattern": "softmax",
-    "head_output": "mean of the values",
-    "self_attn": "attention",
-    "mlp": "MLP",
-    OUTPUT: "logits",
-}  # and every norm is a "LayerNorm"
-
-
-def layer_of(path: str) -> int | None:
-    """The number of the decoder layer that a module belongs to."""
-    found = LAYER.search(path)
-    return int(found[1]) if found else None
-
-
-def operation_of(path: str, hidden_act: str = "") -> str:
-    """What the module of that path computes, in words; `hidden_act` names the activation."""
-    name = path.rpartition(".")[2]
-    if name.isdigit():
-        return RESIDUAL
-    if name == "activations":
-        return SQUARED_RELU if hidden_act == "relu2" else f"activation {hidden_act}".strip()
-    return "LayerNorm" if name.endswith("layernorm") else OPERATIONS.get(name, name)
+SHOWN = 3  # candidates that a comparison names when it shows itself
 
 
 @dataclass(frozen=True)
@@ -52,7 +20,7 @@ class Tap:
     operation: str
     distance: Distance
 
-    def row(self) -> dict:
+    def row(self) -> dict[str, Any]:
         there = self.distance
         return {
             "candidate": self.candidate,
@@ -112,12 +80,33 @@ class Comparison:
     first_non_finite: dict[str, NonFinite | None]
     predictions: dict[str, Predictions]
 
+    def __repr__(self) -> str:
+        paths = {tap.path for tap in self.taps}
+        lines = [
+            f"Comparison with {self.reference}, {len(paths)} modules; .summary(), .frame() and .growth() tell more"
+        ]
+        for name, non_finite in list(self.first_non_finite.items())[:SHOWN]:
+            if (made := self.predictions.get(name)) is None:
+                lines.append(f"  {name}: no predictions")
+                continue
+            flipped = f"{int(made.flipped.sum())} of {made.flipped.numel()} likeliest tokens flipped"
+            lines.append(f"  {name}: mean KL {float(made.kl.mean()):.2g} nats, {flipped}")
+            lines += [f"    first not finite: {non_finite}"] if non_finite is not None else []
+        if (more := len(self.first_non_finite) - SHOWN) > 0:
+            lines.append(f"  and {more} more")
+        return "\n".join(lines)
+
     def frame(self) -> pandas.DataFrame:
         """One row per module and candidate."""
         return pandas.DataFrame([tap.row() for tap in self.taps])
 
     def summary(self) -> pandas.DataFrame:
-        """One row per candidate: what its predictions lost, and its first number that is not finite."""
+        """One row per candidate: what its predictions lost, and its first number that is not finite.
+
+        Raises ValueError where the models make no predictions.
+        """
+        if not self.predictions:
+            raise ValueError("the models have no lm_head, so there are no predictions to sum up; see .frame()")
         rows = [
             {
                 "candidate": name,
@@ -135,13 +124,28 @@ class Comparison:
 
     def by_layer(self, candidate: str, column: str = "relative error") -> pandas.DataFrame:
         """One column of the frame for one candidate, a row per layer and a column per module of a layer
-        ("mlp.activations", …); "residual stream" is what the layer itself gives on."""
+        ("mlp.activations", …); "residual stream" is what the layer itself gives on.
+
+        Raises ValueError for a candidate or a column that is not there, and where no layer was compared.
+        """
+        if candidate not in self.first_non_finite:
+            raise ValueError(f"no candidate is called {candidate!r}; there are {', '.join(self.first_non_finite)}")
         rows = [tap.row() for tap in self.taps if tap.candidate == candidate and layer_of(tap.path) is not None]
+        if not rows:
+            raise ValueError('no module of a layer was compared; leave out only=, or add "layers.*" to it')
+        if column not in rows[0]:
+            raise ValueError(f"no column is called {column!r}; there are {', '.join(rows[0])}")
         frame = pandas.DataFrame(rows).astype({"layer": int})
-        module = frame["path"].str.replace(LAYER, "|", regex=True).str.rpartition("|")[2].replace("", RESIDUAL)
+        module = frame["path"].map(within_layer).replace("", RESIDUAL)
         table = frame.assign(module=module).pivot(index="layer", columns="module", values=column)
         return table[list(dict.fromkeys(module))]  # in the order in which they ran
 
     def growth(self) -> pandas.DataFrame:
-        """How the relative error of the residual stream grows: one row per layer, one column per candidate."""
-        return pandas.DataFrame({name: self.by_layer(name)[RESIDUAL] for name in self.first_non_finite})
+        """How the relative error of the residual stream grows: one row per layer, one column per candidate.
+
+        Raises ValueError where the layers' own outputs were not compared.
+        """
+        layers = {name: self.by_layer(name) for name in self.first_non_finite}
+        if any(RESIDUAL not in table for table in layers.values()):
+            raise ValueError('the residual stream was not compared; leave out only=, or add "layers.*[0-9]" to it')
+        return pandas.DataFrame({name: table[RESIDUAL] for name, table in layers.items()})

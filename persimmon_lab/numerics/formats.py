@@ -38,7 +38,7 @@ class NumberFormat:
 
     @property
     def bias(self) -> int:
-        return 2 ** (self.exponent_bits - 1) - 1
+        return (1 << self.exponent_bits - 1) - 1
 
     @property
     def epsilon(self) -> float:
@@ -63,8 +63,8 @@ class NumberFormat:
 
 
 FORMATS = {
-    each.name: each
-    for each in (
+    format.name: format
+    for format in (
         NumberFormat("float64", 11, 52, torch.float64),
         NumberFormat("float32", 8, 23, torch.float32),
         NumberFormat("tf32", 8, 10, None),
@@ -74,7 +74,7 @@ FORMATS = {
         NumberFormat("float8_e4m3", 4, 3, torch.float8_e4m3fn, infinities=False),
     )
 }
-_BY_DTYPE = {each.torch_dtype: each for each in FORMATS.values() if each.torch_dtype is not None}
+_BY_DTYPE = {format.torch_dtype: format for format in FORMATS.values() if format.torch_dtype is not None}
 
 
 def format_of(dtype: torch.dtype) -> NumberFormat:
@@ -116,29 +116,30 @@ def round_to(x: Float[Tensor, "*shape"], format: NumberFormat) -> Float[Tensor, 
 
 def distinct_integers(format: NumberFormat, below: int) -> int:
     """How many different numbers the integers 0 … below - 1 become. 1,025 of 16,384 in bfloat16: positions collide."""
-    return round_to(torch.arange(below, dtype=torch.float64), format).unique().numel()
+    distinct: Tensor = round_to(torch.arange(below, dtype=torch.float64), format).unique()
+    return distinct.numel()
 
 
 def first_missing_integer(format: NumberFormat) -> int:
     """The smallest positive integer that the format rounds to another: 257 in bfloat16, 2,049 in float16."""
-    return 2 ** (format.fraction_bits + 1) + 1
+    return (1 << format.fraction_bits + 1) + 1
 
 
 def table() -> pandas.DataFrame:
-    """All formats side by side, one row each."""
+    """All formats side by side, one row format."""
     rows = [
         {
-            "format": each.name,
-            "bits": each.bits,
-            "exponent bits": each.exponent_bits,
-            "fraction bits": each.fraction_bits,
-            "largest": each.largest,
-            "smallest normal": each.smallest_normal,
-            "smallest subnormal": each.smallest_subnormal,
-            "epsilon": each.epsilon,
-            "first missing integer": first_missing_integer(each),
-            f"integers below {CONTEXT:,}": distinct_integers(each, CONTEXT),
+            "format": format.name,
+            "bits": format.bits,
+            "exponent bits": format.exponent_bits,
+            "fraction bits": format.fraction_bits,
+            "largest": format.largest,
+            "smallest normal": format.smallest_normal,
+            "smallest subnormal": format.smallest_subnormal,
+            "epsilon": format.epsilon,
+            "first missing integer": first_missing_integer(format),
+            f"integers below {CONTEXT:,}": distinct_integers(format, CONTEXT),
         }
-        for each in FORMATS.values()
+        for format in FORMATS.values()
     ]
     return pandas.DataFrame(rows).set_index("format")

@@ -5,7 +5,6 @@ cures what happens inside it (a square beyond 65504), not what its output has be
 """
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.comparison import NonFinite
 from persimmon_lab.numerics.measures import Predictions
 from persimmon_lab.outputs import ModelOutput
-from persimmon_lab.trace.names import matches
+from persimmon_lab.trace.names import check_patterns, matches, pattern_list
 
 CANDIDATES = ("*.layers.*.self_attn", "*.layers.*.mlp", "*layernorm", "lm_head")  # what the search may choose from
 
@@ -29,11 +28,11 @@ def _cast(given: Any, dtype: torch.dtype) -> Any:
     if isinstance(given, Tensor) and given.is_floating_point():
         return given.to(dtype)
     if isinstance(given, tuple):
-        return tuple(_cast(each, dtype) for each in given)
-    if isinstance(given, dict):
-        return {name: _cast(each, dtype) for name, each in given.items()}
+        return tuple(_cast(value, dtype) for value in given)
     if isinstance(given, ModelOutput):
-        return dataclasses.replace(given, **{name: _cast(each, dtype) for name, each in given.items()})
+        return type(given)(**{name: _cast(value, dtype) for name, value in given.items()})
+    if isinstance(given, dict):
+        return {name: _cast(value, dtype) for name, value in given.items()}
     return given
 
 
@@ -49,10 +48,8 @@ def outermost(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """
     modules = [(path, module) for path, module in model.named_modules() if not isinstance(module, nn.ModuleList)]
     paths = [path for path, module in modules if path and next(module.parameters(), None) is not None]
-    wanted = list(patterns)
-    for pattern in wanted:
-        if not any(matches(path, [pattern]) for path in paths):
-            raise ValueError(f"no module with weights matches {pattern!r}; paths look like {paths[-1]!r}")
+    wanted = pattern_list(patterns)
+    check_patterns(wanted, paths, "module with weights")
     chosen = [path for path in paths if matches(path, wanted)]
     return [path for path in chosen if not any(other != path and _contains(other, path) for other in chosen)]
 
@@ -88,7 +85,7 @@ class Step:
     first_non_finite: NonFinite | None
     restored: bool
 
-    def row(self) -> dict:
+    def row(self) -> dict[str, Any]:
         return {
             "action": self.action,
             "module": self.module,
@@ -106,6 +103,10 @@ class IslandSearch:
 
     steps: list[Step]
     islands: tuple[str, ...] | None
+
+    def __repr__(self) -> str:
+        left = "nothing restores it" if self.islands is None else f"islands: {', '.join(self.islands) or 'none'}"
+        return f"<IslandSearch of {len(self.steps)} models, {left}>"
 
     def frame(self) -> pandas.DataFrame:
         """One row per model that was tried."""
@@ -143,16 +144,17 @@ def smallest_island(
 
     if not attempt("all", "", paths).restored:
         return IslandSearch(steps, None)
-    here, ranking = attempt("none", "", ()), None
+    here = attempt("none", "", ())
+    ranking: list[str] = []  # once it is needed
     while not here.restored:
         left = [path for path in paths if path not in here.islands]
         at_fault = [path for path in left if here.first_non_finite and _contains(path, here.first_non_finite.path)]
-        if not at_fault and ranking is None:
+        if not at_fault and not ranking:
             alone = {path: attempt("try", path, (*here.islands, path)) for path in left}
             ranking = sorted(alone, key=lambda path: float(alone[path].predictions.kl.mean()))
         best = at_fault or [path for path in ranking if path in left]
         here = attempt("add", best[0], (*here.islands, best[0]))
     for path in here.islands if len(here.islands) > 1 else ():
-        without = attempt("drop", path, [each for each in here.islands if each != path])
+        without = attempt("drop", path, [island for island in here.islands if island != path])
         here = without if without.restored else here
     return IslandSearch(steps, here.islands)

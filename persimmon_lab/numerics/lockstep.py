@@ -7,13 +7,13 @@ That turns a forward pass into a generator, and generators can be walked side by
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from persimmon_lab.trace.names import Activation, first_tensor, matches
+from persimmon_lab.trace.names import Activation, check_patterns, first_tensor, matches, pattern_list
 
 THREAD = "forward pass"
 
@@ -23,21 +23,30 @@ class _Abandoned(BaseException):
 
 
 def shared_paths(models: Sequence[nn.Module], only: Iterable[str] | None = None) -> list[str]:
-    """The module paths that all models have and that match `only`, in the order of the first; the root has no path."""
-    shared = set.intersection(*({path for path, _ in model.named_modules()} for model in models))
-    wanted = None if only is None else list(only)
-    return [path for path, _ in models[0].named_modules() if path and path in shared and matches(path, wanted)]
+    """The module paths that all models have and that match `only`, in the order of the first; the root has no path.
+
+    Raises ValueError for a pattern that matches none of them.
+    """
+    common = set.intersection(*({path for path, _ in model.named_modules()} for model in models))
+    shared = [path for path, _ in models[0].named_modules() if path and path in common]
+    if only is None:
+        return shared
+    patterns = pattern_list(only)
+    check_patterns(patterns, shared, "module of all models")
+    return [path for path in shared if matches(path, patterns)]
 
 
 def activations(
     model: nn.Module, paths: Iterable[str], forward: Callable[[nn.Module], Any]
-) -> Iterator[tuple[str, Activation]]:
+) -> Generator[tuple[str, Activation], None, None]:
     """The modules' outputs, one by one as `forward(model)` makes them, without gradients.
 
     The forward pass stands still while the generator does. Closing the generator early ends the pass and its thread;
     hooks are gone in every case. Raises what the forward pass raises.
     """
-    reports, permits, errors = queue.SimpleQueue(), queue.SimpleQueue(), []
+    reports: queue.SimpleQueue[tuple[str, Activation] | None] = queue.SimpleQueue()  # None: the pass has ended
+    permits: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    errors: list[BaseException] = []
 
     def report(path: str, output: Any) -> None:
         # Another thread may run the same module, if a model is compared with itself.
@@ -57,7 +66,7 @@ def activations(
         finally:
             reports.put(None)
 
-    def hook(path: str):
+    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
         # Another thread may run the model at the same time; its passes are none of ours.
         return lambda _module, _given, output: report(path, output) if threading.current_thread() is thread else None
 
@@ -94,7 +103,7 @@ def lockstep(
     going = list(range(len(models)))
     try:
         while going:
-            for index in [each for each in going if not waiting[each]] or going.copy():
+            for index in [index for index in going if not waiting[index]] or going.copy():
                 if (made := next(running[index], None)) is None:
                     going.remove(index)
                 else:
@@ -108,8 +117,8 @@ def lockstep(
                 yield path, together
                 together.clear()  # the caller still holds the list while the next module runs
     finally:
-        for each in running:
-            each.close()
+        for walk in running:
+            walk.close()
 
 
 def _forget_up_to(path: str, waiting: dict[str, Activation]) -> None:

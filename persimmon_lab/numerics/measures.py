@@ -44,7 +44,7 @@ class Distance:
 
 
 def _pieces(reference: Tensor, candidate: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    flat = (rearrange(each, "... -> (...)").split(PIECE) for each in (reference, candidate))
+    flat = (rearrange(tensor, "... -> (...)").split(PIECE) for tensor in (reference, candidate))
     for one, other in zip(*flat, strict=True):
         yield one.double(), other.to(one.device).double()
 
@@ -54,13 +54,13 @@ def distance(
 ) -> Distance:
     """The candidate against the reference. `is_masked`: leave out where the reference holds its dtype's lowest
     number, which in attention scores says "not visible" and differs from dtype to dtype."""
-    kept_out = torch.finfo(reference.dtype).min / 2 if is_masked else -math.inf
+    lowest = torch.finfo(reference.dtype).min / 2 if is_masked else -math.inf
     format = format_of(candidate.dtype)
     error = norm = largest = 0.0
     overflowed = underflowed = seen = 0
     first_bad = None
     for one, other in _pieces(reference, candidate):
-        compared = ~(one < kept_out)
+        compared = ~(one < lowest)
         bad = compared & one.isfinite() & ~other.isfinite()
         if first_bad is None and bool(bad.any()):
             first_bad = seen + int(bad.nonzero()[0])
@@ -80,7 +80,7 @@ def distance(
         underflowed=underflowed,
         first_bad=first_bad
         if first_bad is None
-        else tuple(int(place) for place in torch.unravel_index(torch.tensor(first_bad), reference.shape)),
+        else tuple(int(index) for index in torch.unravel_index(torch.tensor(first_bad), reference.shape)),
     )
 
 
@@ -98,6 +98,10 @@ class Predictions:
     perplexity: float
     reference_perplexity: float
 
+    def __repr__(self) -> str:
+        flipped = f"{int(self.flipped.sum())} of {self.flipped.numel()} flipped"
+        return f"<Predictions: mean KL {float(self.kl.mean()):.2g} nats, {flipped}, perplexity {self.perplexity:.4g}>"
+
     @property
     def flipped(self) -> Bool[Tensor, "batch position"]:
         """Where the likeliest token is another one."""
@@ -114,19 +118,22 @@ def predictions(
     ids: Int[Tensor, "batch position"],
 ) -> Predictions:
     """Compare two models' logits on the tokens `ids` that both have read. A choice among NaN is -1."""
-    kl, choices, reference_choices, losses = [], [], [], ([], [])
+    kl: list[Tensor] = []
+    choices: list[Tensor] = []
+    reference_choices: list[Tensor] = []
+    losses: tuple[list[Tensor], list[Tensor]] = ([], [])  # of the reference, of the candidate
     following = torch.nn.functional.pad(ids[:, 1:], (0, 1)).to(reference.device)  # the last one is not counted
-    pieces = (each.split(POSITIONS, dim=1) for each in (reference, candidate, following))
+    pieces = (tensor.split(POSITIONS, dim=1) for tensor in (reference, candidate, following))
     for one, other, labels in zip(*pieces, strict=True):
         other = other.to(one.device)
-        p, q = (each.double().log_softmax(dim=-1) for each in (one, other))
+        p, q = (logits.double().log_softmax(dim=-1) for logits in (one, other))
         finite = other.isfinite().all(dim=-1)
         kl.append(torch.where(finite, (p.exp() * (p - q)).sum(dim=-1), torch.inf))
         choices.append(torch.where(finite, other.argmax(dim=-1), -1))
         reference_choices.append(one.argmax(dim=-1))
-        for log_probabilities, kept in zip((p, q), losses):
-            kept.append(-log_probabilities.gather(-1, labels[..., None])[..., 0])
-    reference_loss, loss = (torch.cat(kept, dim=1)[:, :-1].mean() for kept in losses)
+        for log_probabilities, of_model in zip((p, q), losses):
+            of_model.append(-log_probabilities.gather(-1, labels[..., None])[..., 0])
+    reference_loss, loss = (torch.cat(of_model, dim=1)[:, :-1].mean() for of_model in losses)
     return Predictions(
         kl=torch.cat(kl, dim=1).clamp(min=0).cpu(),  # it is never negative, but rounding may say so
         choice=torch.cat(choices, dim=1).cpu(),

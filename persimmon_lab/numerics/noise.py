@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.formats import NumberFormat, format_of, spacing
+from persimmon_lab.trace.names import pattern_list
 
 
 @torch.no_grad()
@@ -33,7 +34,7 @@ def neighbour(model: nn.Module, format: NumberFormat, generator: torch.Generator
     moved = in_dtype(model, next(model.parameters()).dtype)
     for parameter in moved.parameters():
         steps = torch.randint(-1, 2, parameter.shape, generator=generator, device=generator.device)
-        parameter += (steps.to(parameter.device) * spacing(parameter.detach(), format)).to(parameter.dtype)
+        parameter.add_((steps.to(parameter.device) * spacing(parameter.detach(), format)).to(parameter.dtype))
     return moved
 
 
@@ -53,7 +54,7 @@ class NoiseLevel:
     @property
     def z(self) -> float:
         """How many standard deviations of the repeats the candidate's error lies above their mean, in logarithms."""
-        logs = [_log(each) for each in self.repeats]
+        logs = [_log(error) for error in self.repeats]
         away, spread = _log(self.error) - statistics.fmean(logs), statistics.stdev(logs)
         return away / spread if spread else math.copysign(math.inf, away) if away else 0.0
 
@@ -67,6 +68,11 @@ class Noise:
     """The candidate beside honest rounding, module by module, in the order in which they ran."""
 
     levels: list[NoiseLevel]
+
+    def __repr__(self) -> str:
+        suspects = self.suspects()
+        first = f", first {suspects[0]}" if suspects else ""
+        return f"<Noise of {len(self.levels)} modules: {len(suspects)} suspects{first}; .frame() has all>"
 
     def suspects(self, z: float = 10.0) -> list[str]:
         """The modules whose error no honest rounding explains; the first of them is where to look.
@@ -95,13 +101,18 @@ def noise(
     only: Iterable[str] | None = None,
 ) -> Noise:
     """Compare the candidate with the reference, then `repeats` neighbours of the reference with themselves in the
-    candidate's dtype, which have the reference's code: their errors are rounding and nothing else."""
-    wanted = None if only is None else list(only)
+    candidate's dtype, which have the reference's code: their errors are rounding and nothing else.
+
+    Raises ValueError for fewer than 2 repeats, which have no spread, and as `compare` does.
+    """
+    if repeats < 2:
+        raise ValueError(f"repeats is {repeats}; how much honest errors vary takes 2 or more")
+    patterns = None if only is None else pattern_list(only)
     dtype = next(candidate.parameters()).dtype
     generator = torch.Generator().manual_seed(seed)
-    runs = [compare(reference, {"candidate": candidate}, ids, only=wanted)]
+    runs = [compare(reference, {"candidate": candidate}, ids, only=patterns)]
     for _ in range(repeats):
         honest = neighbour(reference, format_of(dtype), generator)
-        runs.append(compare(honest, {"candidate": in_dtype(honest, dtype)}, ids, only=wanted))
-    errors = [{tap.path: tap.distance.relative_error for tap in run.taps} for run in runs]
-    return Noise([NoiseLevel(path, errors[0][path], tuple(each[path] for each in errors[1:])) for path in errors[0]])
+        runs.append(compare(honest, {"candidate": in_dtype(honest, dtype)}, ids, only=patterns))
+    first, *others = ({tap.path: tap.distance.relative_error for tap in run.taps} for run in runs)
+    return Noise([NoiseLevel(path, error, tuple(other[path] for other in others)) for path, error in first.items()])

@@ -1,11 +1,13 @@
 """What one training step does to the numbers: seen through hooks and AdamW's state, and summed up in a row."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from persimmon_lab.trace.hooks import of_this_thread
 from persimmon_lab.trace.names import first_tensor
@@ -58,6 +60,9 @@ class Observation:
     before: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
 
+    def __repr__(self) -> str:
+        return f"<Observation of step {self.step}: loss {self.loss:.4g}, {len(self.weights)} weights>"
+
     def summary(self) -> Step:
         moves = [largest(weight.detach() - self.before[name]) for name, weight in self.weights.items()]
         return Step(
@@ -86,6 +91,7 @@ class Watch:
         self.activations: dict[str, Tensor] = {}
         self.highest: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
+        self.hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> "Watch":
         modules = [(name, module) for name, module in self.model.named_modules() if name]
@@ -94,20 +100,22 @@ class Watch:
         self.hooks += [weight.register_post_accumulate_grad_hook(self._gradient(name)) for name, weight in trained]
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for hook in self.hooks:
             hook.remove()
 
-    def _output(self, name: str):
-        def note(_module, _inputs, output) -> None:
-            if (made := first_tensor(output)) is not None:
-                self.activations[name], self.highest[name] = largest(made), made.detach().amax()
+    def _output(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if (tensor := first_tensor(output)) is not None:
+                self.activations[name] = largest(tensor)
+                self.highest[name] = tensor.detach().amax()
 
         return note
 
-    def _gradient(self, name: str):
-        def note(parameter) -> None:
-            self.gradients[name] = largest(parameter.grad)
+    def _gradient(self, name: str) -> Callable[[Tensor], None]:
+        def note(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                self.gradients[name] = largest(parameter.grad)
 
         return note
 
@@ -133,9 +141,9 @@ def unnormalised(moments: Mapping[str, Moments]) -> float:
     AdamW divides the first by the root of the second, so that every update is about as long as the rate. Where the
     second has underflowed only eps is left to divide by. (1 - beta2) g^2 is 0 in float16 for |g| up to 0.0054.
     """
-    return share({name: (kept.second == 0) & (kept.first != 0) for name, kept in moments.items()})
+    return share({name: (moment.second == 0) & (moment.first != 0) for name, moment in moments.items()})
 
 
 def rounded_away(before: Mapping[str, Tensor], after: Mapping[str, Tensor], moments: Mapping[str, Moments]) -> float:
     """Share of the weights that an update of more than 0 left as they were."""
-    return share({name: (after[name] == before[name]) & (kept.first != 0) for name, kept in moments.items()})
+    return share({name: (after[name] == before[name]) & (moment.first != 0) for name, moment in moments.items()})

@@ -4,16 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas
-import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from persimmon_lab.numerics.compare import compare
 from persimmon_lab.numerics.comparison import Comparison
-from persimmon_lab.numerics.formats import format_of
-
-# Relative errors that rounding alone explains, for some tens of layers; `persimmon_lab.numerics.noise` measures it.
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+from persimmon_lab.numerics.tolerances import NORMS, coarser
 
 
 @dataclass(frozen=True)
@@ -46,11 +42,16 @@ class Parity:
             frame.loc[worst, ["relative error", "path"]].set_axis(worst.index).rename(columns={"path": "worst module"})
         )
 
-    def __str__(self) -> str:
-        (name, made), *_ = [*self.comparison.predictions.items(), (None, None)]
+    def __repr__(self) -> str:
+        return f"<Parity: {self._verdict()}; print it for the report>"
+
+    def _verdict(self) -> str:
         verdict = "agree" if self.holds else f"DIFFER, first at {self.first_difference}"
-        lines = [f"{verdict} (tolerance {self.tolerance:g} of the norm, {len(self.comparison.taps)} modules)"]
-        if made is not None:
+        return f"{verdict} (tolerance {self.tolerance:g} of the norm, {len(self.comparison.taps)} modules)"
+
+    def __str__(self) -> str:
+        lines = [self._verdict()]
+        for name, made in self.comparison.predictions.items():
             lines.append(f"predictions: mean KL {float(made.kl.mean()):.2g} nats, {int(made.flipped.sum())} of "
                          f"{made.flipped.numel()} likeliest tokens differ")  # fmt: skip
             if (bad := self.comparison.first_non_finite[name]) is not None:
@@ -68,9 +69,8 @@ def parity(
 ) -> Parity:
     """Compare all modules that both models have on the same tokens; `str` of the result is a report.
 
-    Without a `tolerance`, that of the coarser of the two dtypes.
+    Without a `tolerance`, that of the coarser of the two dtypes. Raises ValueError as `compare` does.
     """
     if tolerance is None:
-        dtypes = (next(model.parameters()).dtype for model in (one, other))
-        tolerance = TOLERANCE[max(dtypes, key=lambda dtype: format_of(dtype).epsilon)]
+        tolerance = coarser(next(one.parameters()).dtype, next(other.parameters()).dtype, NORMS)
     return Parity(compare(one, {"other": other}, ids, only=only), tolerance)

@@ -28,7 +28,8 @@ Batches = Sequence[Int[Tensor, "_ _"]]  # (batch position), each of a shape of i
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune, as far as numbers go. Raises ValueError for a dynamic loss scale without masters."""
+    """How to fine-tune, as far as numbers go. Raises ValueError for no steps and for a dynamic loss scale without
+    masters."""
 
     name: str
     dtype: torch.dtype
@@ -39,7 +40,9 @@ class Recipe:
     rate: float = 2e-4
     steps: int = 8
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; a recipe takes 1 or more")
         if self.dynamic and not self.masters:
             raise ValueError(
                 "dynamic loss scaling divides the gradients again, which needs float32 (torch's GradScaler refuses "
@@ -69,6 +72,10 @@ class Run:
     steps: tuple[Step, ...]
     failure: Failure | None
     model: PersimmonForCausalLM
+
+    def __repr__(self) -> str:
+        lost = f"loss {self.losses[0]:.4g} to {self.losses[-1]:.4g}" if self.steps else "nothing done"
+        return f"<Run of {self.recipe.name!r}: {len(self.steps)} steps, {lost}; {self.failure or 'no failure'}>"
 
     @property
     def losses(self) -> list[float]:
@@ -104,7 +111,7 @@ class Trainee:
     def backward(self, loss: Float[Tensor, ""]) -> dict[str, Tensor]:
         """The gradients by parameter, times the loss scale."""
         (self.scaler.scale(loss) if self.recipe.dynamic else loss * self.loss_scale).backward()
-        return {name: weight.grad for name, weight in self.weights.items()}
+        return {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
 
     @torch.no_grad()
     def update(self, gradients: Mapping[str, Tensor]) -> None:
@@ -139,11 +146,15 @@ def fine_tune(model: PersimmonForCausalLM, batches: Batches, recipe: Recipe, twi
 
     Nothing is random: the same call gives the same bits. The run ends when its loss is not finite, unless dynamic
     scaling may still rescue it. `twin` takes each step's gradients in float32 as well, from the same weights, which
-    doubles the time and costs a float32 copy of the model; without it `vanished` is nan.
+    doubles the time and costs a float32 copy of the model; without it `vanished` is nan. Raises ValueError where there
+    are no batches.
     """
+    if not len(batches):
+        raise ValueError("batches is empty; give one or more, each of (batch, position) ids")
     trainee = Trainee(model, recipe)
     exact = in_dtype(trainee.model, torch.float32) if twin and recipe.dtype != torch.float32 else None
-    steps, failure = [], None
+    steps: list[Step] = []
+    failure: Failure | None = None
     for number in range(1, recipe.steps + 1):
         tokens = batches[(number - 1) % len(batches)].to(model.device)
         seen = observe_step(trainee, number, tokens, exact)
@@ -158,7 +169,8 @@ def observe_step(trainee: Trainee, number: int, tokens: Tokens, exact: Persimmon
     """Take one step and look at it. A loss that is not finite is not followed further, except by dynamic scaling."""
     recipe, loss_scale = trainee.recipe, trainee.loss_scale
     before = {name: weight.detach().clone() for name, weight in trainee.moved.items()}
-    gradients, norm, skipped = {}, math.nan, True
+    gradients: dict[str, Tensor] = {}
+    norm, skipped = math.nan, True
     lost = 0.0 if recipe.dtype == torch.float32 else math.nan
     with Watch(trainee.model) as watch:
         loss = trainee.forward(tokens)
@@ -200,7 +212,10 @@ def exact_gradients(exact: PersimmonForCausalLM, weights: Mapping[str, Tensor], 
 
 
 def ladder(runs: Iterable[Run]) -> pandas.DataFrame:
-    """One row per run: where its loss began and ended, what failed, and the shares of its first step."""
+    """One row per run: where its loss began and ended, what failed, and the shares of its first step.
+
+    Raises ValueError where there are no runs.
+    """
     rows = [
         {
             "recipe": run.recipe.name,
@@ -215,4 +230,6 @@ def ladder(runs: Iterable[Run]) -> pandas.DataFrame:
         }
         for run in runs
     ]
+    if not rows:
+        raise ValueError("runs is empty; give one or more results of fine_tune")
     return pandas.DataFrame(rows).set_index("recipe").astype({"failed at step": "Int64"})

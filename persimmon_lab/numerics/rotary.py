@@ -45,6 +45,9 @@ class Collisions:
     rounded: Float[Tensor, "position"]
     groups: pandas.DataFrame
 
+    def __repr__(self) -> str:
+        return f"<Collisions of {len(self.rounded):,} positions in {self.format.name}: {self.distinct:,} distinct>"
+
     @property
     def distinct(self) -> int:
         return len(self.groups)
@@ -72,7 +75,11 @@ def collisions(format: NumberFormat, length: int) -> Collisions:
 
     The trap: `torch.arange(length, dtype=torch.bfloat16)` is another function on a CPU. It rounds where each vector of
     lanes starts, adds, and rounds again (torch 2.13 with AVX-512: other values from 4,113 on). So integers come first.
+
+    Raises ValueError for a length below 1.
     """
+    if length < 1:
+        raise ValueError(f"length is {length}; give 1 or more positions")
     positions = torch.arange(length, dtype=torch.float64)
     rounded = round_to(positions, format)
     table = pandas.DataFrame({"value": rounded.numpy(), "position": positions.long().numpy()})

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pandas
 import torch
@@ -11,12 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from persimmon_lab.losses import at_least_float32
-from persimmon_lab.model import PersimmonDecoderLayer, Tokens
+from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.losses import surprisal
+from persimmon_lab.model import Tokens
 from persimmon_lab.numerics.measures import predictions
 from persimmon_lab.numerics.rotary import Tables, phase_tables, phases
 from persimmon_lab.outputs import CausalLMOutputWithPast
 from persimmon_lab.trace.hooks import of_this_thread
+from persimmon_lab.trace.layers import decoder_layers
 
 REFERENCE, NOISE = "float32", "noise"  # the names of two runs in `effect`
 
@@ -32,18 +35,15 @@ def swapped_tables(
 
     Raises ValueError for a model without decoder layers, and in the forward pass for tables of another size.
     """
-    layers = [module for module in model.modules() if isinstance(module, PersimmonDecoderLayer)]
-    if not layers:
-        raise ValueError(f"a {type(model).__name__} has no PersimmonDecoderLayer whose tables could be swapped")
 
-    def swap(_layer: nn.Module, given: tuple) -> tuple:
+    def swap(_layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, own_cos, own_sin, *rest = given
         if cos.shape[-2:] != own_cos.shape[-2:]:
             expected, got = tuple(own_cos.shape[-2:]), tuple(cos.shape[-2:])
             raise ValueError(f"the input needs tables of (position, rotary) {expected}, the swapped ones have {got}")
         return hidden, cos.to(hidden), sin.to(hidden), *rest
 
-    hooks = [layer.register_forward_pre_hook(of_this_thread(swap)) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(of_this_thread(swap)) for layer in decoder_layers(model)]
     try:
         yield
     finally:
@@ -62,21 +62,36 @@ class RotaryEffect:
 
     frame: pandas.DataFrame
 
+    def __repr__(self) -> str:
+        runs = ", ".join(self.frame["run"].unique())
+        return f"<RotaryEffect over {self.frame['position'].nunique():,} positions: {runs}>"
+
     def by_band(self, width: int) -> pandas.DataFrame:
-        """Means over bands of `width` positions, with the perplexity of the band's mean loss."""
+        """Means over bands of `width` positions, with the perplexity of the band's mean loss.
+
+        Raises ValueError for a width below 1.
+        """
+        if width < 1:
+            raise ValueError(f"width is {width}; a band has 1 position or more")
         band = self.frame["position"] // width * width
         means = self.frame.groupby(["run", band], sort=False)[["kl", "loss", "flipped"]].mean()
         return means.assign(perplexity=means["loss"].map(math.exp))
 
     def curves(self, column: str, width: int = 1) -> dict[str, Float[Tensor, "band"]]:
-        """One column by run, as tensors to draw; a mean over every `width` positions."""
-        values = self.by_band(width)[column]
+        """One column by run, as tensors to draw; a mean over every `width` positions.
+
+        Raises ValueError for a column that is not there.
+        """
+        bands = self.by_band(width)
+        if column not in bands:
+            raise ValueError(f"no column is called {column!r}; there are {', '.join(bands)}")
+        values = bands[column]
         return {run: torch.tensor(values[run].to_numpy()) for run in values.index.unique("run")}
 
 
 @torch.no_grad()
 def effect(
-    model: nn.Module,
+    model: PersimmonForCausalLM,
     ids: Tokens,
     variants: Mapping[str, Tables],
     noise: Callable[[Tokens], CausalLMOutputWithPast] | None = None,
@@ -88,10 +103,11 @@ def effect(
     one at a time; two rows of logits are in memory.
     """
 
-    def swapped(tables: Tables) -> Callable:
+    def swapped(tables: Tables) -> Callable[[Tokens], CausalLMOutputWithPast]:
         def run(row: Tokens) -> CausalLMOutputWithPast:
             with swapped_tables(model, *tables):
-                return model(row)
+                output: CausalLMOutputWithPast = model(row)
+                return output
 
         return run
 
@@ -103,7 +119,7 @@ def effect(
     for row in ids.split(1):
         reference = None
         for name, run in runs.items():
-            logits = run(row).logits
+            logits: Any = run(row).logits
             reference = logits if reference is None else reference
             measured.append(_measured(reference, logits, row).assign(run=name))
     return RotaryEffect(pandas.concat(measured).groupby(["run", "position"], sort=False).mean().reset_index())
@@ -114,8 +130,7 @@ def _measured(
 ) -> pandas.DataFrame:
     """The columns of RotaryEffect for one row and run."""
     compared = predictions(reference, logits, row)
-    following = row[0, 1:].to(logits.device)
-    loss = F.cross_entropy(at_least_float32(logits[0, :-1]), following, reduction="none")
-    columns = {"kl": compared.kl[0], "loss": F.pad(loss, (0, 1), value=torch.nan), "flipped": compared.flipped[0]}
+    loss = F.pad(surprisal(logits[:, :-1], row[:, 1:].to(logits.device)), (0, 1), value=torch.nan)
+    columns = {"kl": compared.kl[0], "loss": loss[0], "flipped": compared.flipped[0]}
     frame = pandas.DataFrame({name: values.double().cpu().numpy() for name, values in columns.items()})
     return frame.rename_axis("position").reset_index()

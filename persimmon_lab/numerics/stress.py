@@ -8,16 +8,18 @@ each knob has its sentence.
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
 
+from persimmon_lab.model import PersimmonDecoderLayer
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
+from persimmon_lab.trace.layers import decoder_layers
 
 
-def chosen_layers(model: PersimmonPreTrainedModel, layers: Iterable[int] | None) -> list[nn.Module]:
+def chosen_layers(model: PersimmonPreTrainedModel, layers: Iterable[int] | None) -> list[PersimmonDecoderLayer]:
     """The decoder layers of those numbers, all by default. Raises ValueError for a number that is no layer."""
-    every = model.body.layers
+    every = decoder_layers(model)
     wanted = range(len(every)) if layers is None else list(layers)
     if outside := [index for index in wanted if not 0 <= index < len(every)]:
         raise ValueError(f"there is no layer {outside[0]}: the model's layers are 0 … {len(every) - 1}")
@@ -45,9 +47,9 @@ def scale_mlp(
         raise ValueError(f"hidden_act is {model.config.hidden_act!r}; only for 'relu2' is the scaled MLP the same")
     stressed = copy.deepcopy(model)
     for layer in chosen_layers(stressed, layers):
-        layer.mlp.dense_h_to_4h.weight *= factor
-        layer.mlp.dense_h_to_4h.bias *= factor
-        layer.mlp.dense_4h_to_h.weight /= factor**2
+        layer.mlp.dense_h_to_4h.weight.mul_(factor)
+        layer.mlp.dense_h_to_4h.bias.mul_(factor)
+        layer.mlp.dense_4h_to_h.weight.div_(factor**2)
     return stressed
 
 
@@ -73,13 +75,14 @@ def scale_residual(model: PersimmonPreTrainedModel, factor: int | float) -> Pers
     if model.config.tie_word_embeddings:
         raise ValueError("the embedding is tied to lm_head; scaling it would scale the logits as well")
     stressed = copy.deepcopy(model)
-    body = stressed.body
-    body.embed_tokens.weight *= factor
-    for layer in body.layers:
+    body: Any = stressed.body
+    body.embed_tokens.weight.mul_(factor)
+    layers = decoder_layers(stressed)
+    for layer in layers:
         for writer in (layer.self_attn.dense, layer.mlp.dense_4h_to_h):
-            writer.weight *= factor
-            writer.bias *= factor
-    readers = [norm for layer in body.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
+            writer.weight.mul_(factor)
+            writer.bias.mul_(factor)
+    readers = [norm for layer in layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
     for norm in (*readers, body.final_layernorm):
         norm.eps *= factor**2
     return stressed

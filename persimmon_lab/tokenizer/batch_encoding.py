@@ -1,20 +1,22 @@
 """What calling a tokenizer gives back: ids and masks, as lists or as tensors, padded to one length."""
 
+from typing import Any, Self
+
 import torch
 
 
-class BatchEncoding(dict):
+class BatchEncoding(dict[str, Any]):
     """A dict whose keys are attributes too: `encoding["input_ids"]`, `encoding.input_ids`, `model(**encoding)`.
 
     Keys: `input_ids` and `attention_mask` (1 for a token, 0 for padding); `offset_mapping` where it was asked for.
     """
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         if name not in self:
             raise AttributeError(f"this encoding has no {name!r}, only {list(self)}")
         return self[name]
 
-    def to(self, device: str | int | torch.device) -> "BatchEncoding":
+    def to(self, device: str | int | torch.device) -> Self:
         """Move the tensors to `device` in place, as transformers does, and return this same encoding."""
         for key, value in self.items():
             if isinstance(value, torch.Tensor):
@@ -55,7 +57,7 @@ def pad(
     if pad_token_id is None and any(length < target for length in lengths):
         raise ValueError("padding needs a pad token, and this tokenizer has neither a pad_token nor an eos_token")
 
-    fillers = {"input_ids": pad_token_id, "attention_mask": 0, "offset_mapping": (0, 0)}
+    fillers: dict[str, Any] = {"input_ids": pad_token_id, "attention_mask": 0, "offset_mapping": (0, 0)}
     padded = BatchEncoding()
     for key, rows in encoding.items():
         filling = [[fillers[key]] * (target - length) for length in lengths]

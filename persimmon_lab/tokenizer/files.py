@@ -3,9 +3,11 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-import huggingface_hub
-
+from persimmon_lab.atomic import write_atomically
+from persimmon_lab.checkpoints import hub
+from persimmon_lab.checkpoints.errors import CheckpointNotFoundError
 from persimmon_lab.tokenizer.chat import CHAT_TEMPLATE
 
 VOCAB_FILE, CONFIG_FILE, FAST_FILE = "tokenizer.model", "tokenizer_config.json", "tokenizer.json"
@@ -18,33 +20,37 @@ CONFIG_KEYS = (
     "padding_side",
     "model_max_length",
 )
+ON_THE_HUB = hub.Wanted(settings=[CONFIG_FILE], one_of=[[VOCAB_FILE]], spoken=VOCAB_FILE)
 NO_LIMIT = 10**30  # what transformers writes as model_max_length where there is none
 
 
-def find_folder(path_or_id: str | os.PathLike, **hub_options) -> Path:
+def find_folder(
+    path_or_id: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """A folder with a tokenizer.model in it: the one named, or the hub's, downloaded into its cache.
 
-    `hub_options` are those of `huggingface_hub.snapshot_download`. FileNotFoundError where there is neither, or no
-    tokenizer.model.
+    CheckpointNotFoundError (a FileNotFoundError) where there is neither, or no tokenizer.model.
     """
-    folder = Path(path_or_id).expanduser()
-    if not folder.is_dir():
-        wanted = [VOCAB_FILE, CONFIG_FILE]
-        try:
-            folder = Path(
-                huggingface_hub.snapshot_download(os.fspath(path_or_id), allow_patterns=wanted, **hub_options)
-            )
-        except (OSError, ValueError) as error:
-            raise FileNotFoundError(
-                f"there is no folder {os.fspath(path_or_id)!r}, and the hub has none for it either: {error}"
-            ) from error
+    folder = hub.resolve(
+        path_or_id,
+        ON_THE_HUB,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
     if not (folder / VOCAB_FILE).is_file():
-        found = sorted(path.name for path in folder.iterdir())
-        raise FileNotFoundError(f"{folder} has no {VOCAB_FILE}, where the vocabulary would be; it has {found}")
+        names = sorted(path.name for path in folder.iterdir())
+        raise CheckpointNotFoundError(f"{folder} has no {VOCAB_FILE}, where the vocabulary would be; it has {names}")
     return folder
 
 
-def read_config(path: Path) -> dict:
+def read_config(path: Path) -> dict[str, Any]:
     """What tokenizer_config.json says of the constructor's options; nothing where there is no such file."""
     if not path.is_file():
         return {}
@@ -61,7 +67,7 @@ def read_config(path: Path) -> dict:
     return options
 
 
-def write_files(folder: Path, proto: bytes, config: dict, fast: dict | None) -> list[Path]:
+def write_files(folder: Path, proto: bytes, config: dict[str, Any], fast: dict[str, Any] | None) -> list[Path]:
     """Write the vocabulary, the settings and, where there is one, the content of tokenizer.json."""
     bos = "{{ bos_token }}" if config["add_bos_token"] and config["bos_token"] else ""
     config = config | {
@@ -76,7 +82,5 @@ def write_files(folder: Path, proto: bytes, config: dict, fast: dict | None) -> 
         contents[FAST_FILE] = json.dumps(fast, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        temporary = folder / f".{name}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(folder / name)
+        write_atomically(folder / name, content)
     return [folder / name for name in contents]

@@ -102,7 +102,9 @@ class Lattice:
         return [self._walk_back(ways, rank) for rank in range(len(ways[-1]))]
 
     def _walk_back(self, ways: list[list[tuple[float, int, int]]], rank: int) -> Segmentation:
-        position, arcs, total = len(self.text), [], ways[-1][rank][0]
+        total, *_ = ways[-1][rank]
+        position = len(self.text)
+        arcs: list[Arc] = []
         while position > 0:
             _, index, rank = ways[position][rank]
             arcs.append(self.arcs[index])
@@ -133,7 +135,7 @@ class Lattice:
 
         Between two joints a text is cut without regard to the rest of it, so paths multiply and probabilities too.
         """
-        crossed = set()
+        crossed: set[int] = set()
         for arc in self.arcs:
             crossed.update(range(arc.start + 1, arc.end))
         return [position for position in range(len(self.text) + 1) if position not in crossed]
@@ -173,5 +175,6 @@ def log_sum(scores: Iterable[float]) -> float:
 
 def float32(value: float) -> float:
     """The float32 next to `value`."""
+    rounded: float
     (rounded,) = struct.unpack("f", struct.pack("f", value))
     return rounded

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
@@ -33,7 +34,9 @@ class Segmenter:
         them is cut as a text of its own. ValueError for half a surrogate pair.
         """
         check_characters(text)
-        ids, offsets, start = [], [], 0
+        ids: list[int] = []
+        offsets: Offsets = []
+        start = 0
         for part in split_at(special, text) if parse_special else [text]:
             if parse_special and part in special:
                 ids.append(special[part])
@@ -66,9 +69,10 @@ def split_at(tokens: Mapping[str, int], text: str) -> list[str]:
     return [part for part in re.split(f"({pattern})", text) if part]
 
 
-def whole_characters(coded: Mapping[str, list]) -> Offsets:
+def whole_characters(coded: Mapping[str, list[Any]]) -> Offsets:
     """sentencepiece's offsets, but with a character's span on all of its byte pieces, not only on the last."""
-    offsets, waiting = [], 0
+    offsets: Offsets = []
+    waiting = 0
     for piece, (first, last) in zip(coded["pieces"], coded["offsets"]):
         waiting += 1
         if first < last or not BYTE_PIECE.fullmatch(piece):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -78,9 +79,13 @@ def write_varint(value: int) -> bytes:
     return bytes([*groups, value])
 
 
-def fields(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
-    """Each field of a protobuf message: its number, its value (float32 as its four bytes), and all its raw bytes."""
+def fields(message: bytes) -> Iterator[tuple[int, Any, bytes]]:
+    """Each field of a protobuf message: its number, its value, and all its raw bytes.
+
+    A value is an int or bytes (of a float32 its four), as the message's own definition has it for that number.
+    """
     position = 0
+    value: int | bytes
     while position < len(message):
         start = position
         key, position = read_varint(message, position)
@@ -103,7 +108,9 @@ def read_piece(message: bytes) -> Piece:
 
 def read_model(proto: bytes) -> ModelFile:
     """The pieces (in the order of their ids) and the settings of a serialized ModelProto."""
-    pieces, trainer, normalizer = [], {}, {}
+    pieces: list[Piece] = []
+    trainer: dict[int, Any] = {}
+    normalizer: dict[int, Any] = {}
     for number, value, _ in fields(proto):
         if number == 1:
             pieces.append(read_piece(value))
@@ -123,7 +130,8 @@ def read_model(proto: bytes) -> ModelFile:
 
 def change_pieces(proto: bytes, change: Callable[[int, bytes], bytes]) -> bytes:
     """The same model with the message of each piece put through `change(id, message)`; the rest byte for byte."""
-    parts, piece_id = [], 0
+    parts: list[bytes] = []
+    piece_id = 0
     for number, value, raw in fields(proto):
         if number == 1:
             value, piece_id = change(piece_id, value), piece_id + 1
@@ -152,7 +160,7 @@ def round_scores(proto: bytes, step: float = 2**-8) -> bytes:
     pieces, so that both see the tie and keep the segmentation found first. No score moves by more than 1/512.
     """
 
-    def rounded(_, message: bytes) -> bytes:
+    def rounded(_: int, message: bytes) -> bytes:
         score = struct.pack("<f", round(read_piece(message).score / step) * step)
         return with_field(message, 2, write_varint(2 << 3 | 5) + score)
 

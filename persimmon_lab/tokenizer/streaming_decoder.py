@@ -3,6 +3,8 @@
 import codecs
 import re
 
+from persimmon_lab.tokenizer.vocabulary import Vocabulary
+
 ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
@@ -14,7 +16,7 @@ class StreamingDecoder:
     piece such as `▁The` stands for is dropped where the text begins.
     """
 
-    def __init__(self, tokenizer, skip_special_tokens: bool = False) -> None:
+    def __init__(self, tokenizer: Vocabulary, skip_special_tokens: bool = False) -> None:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
         self._special_ids = set(tokenizer.all_special_ids)
@@ -35,12 +37,12 @@ class StreamingDecoder:
         model = self._tokenizer.sp_model
         if model.is_byte(token_id):
             return self._shown(self._characters(data))
-        held = self._shown(self._characters(b"", final=True))
+        remainder = self._shown(self._characters(b"", final=True))
         if special:
             self._silent = []
-            return held + data.decode("utf-8")
+            return remainder + data.decode("utf-8")
         if self._silent is None:
-            return held + data.decode("utf-8")
+            return remainder + data.decode("utf-8")
         # What is dropped at the beginning is sentencepiece's to say.
         text = self._shown(model.decode([*self._silent, token_id]))
         if not text:
@@ -48,10 +50,10 @@ class StreamingDecoder:
         return text
 
     def finish(self) -> str:
-        """What is still held back, one U+FFFD a byte; the decoder is then ready for another text."""
-        held = self._characters(b"", final=True)
+        """What is still remainder back, one U+FFFD a byte; the decoder is then ready for another text."""
+        remainder = self._characters(b"", final=True)
         self._silent = []
-        return held
+        return remainder
 
     def _characters(self, data: bytes, final: bool = False) -> str:
         return ESCAPED_BYTE.sub("\ufffd", self._utf8.decode(data, final))

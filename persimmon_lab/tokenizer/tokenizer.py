@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 from jaxtyping import Int
 from torch import Tensor
@@ -43,7 +44,7 @@ class PersimmonTokenizer(Vocabulary):
 
     def __init__(
         self,
-        vocab_file: str | os.PathLike,
+        vocab_file: str | os.PathLike[str],
         *,
         bos_token: str | None = None,
         eos_token: str | None = None,
@@ -53,7 +54,7 @@ class PersimmonTokenizer(Vocabulary):
         padding_side: str = "left",
         model_max_length: int | None = None,
     ) -> None:
-        super().__init__(load_sentencepiece(Path(vocab_file)), bos_token, eos_token, pad_token)
+        super().__init__(load_sentencepiece(Path(vocab_file).expanduser()), bos_token, eos_token, pad_token)
         self.add_bos_token = add_bos_token
         self.add_eos_token = add_eos_token
         self.padding_side = padding_side
@@ -63,25 +64,27 @@ class PersimmonTokenizer(Vocabulary):
     @classmethod
     def from_pretrained(
         cls,
-        path_or_id: str | os.PathLike,
+        path_or_id: str | os.PathLike[str],
         *,
         revision: str | None = None,
         token: str | bool | None = None,
-        cache_dir: str | os.PathLike | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
-        **options,
-    ) -> "PersimmonTokenizer":
+        **options: Any,
+    ) -> Self:
         """The tokenizer in a folder, or in a repository of the Hugging Face Hub such as `adept/persimmon-8b-chat`.
 
         `revision`, `token`, `cache_dir` and `local_files_only` are for the hub, as in `huggingface_hub`. `options` are
         those of the constructor, and go before what tokenizer_config.json says.
+
+        CheckpointNotFoundError (a FileNotFoundError) where there is none, or no tokenizer in it.
         """
         folder = find_folder(
             path_or_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
         return cls(folder / VOCAB_FILE, **(read_config(folder / CONFIG_FILE) | options))
 
-    def save_pretrained(self, folder: str | os.PathLike) -> list[Path]:
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write tokenizer.model, tokenizer_config.json and tokenizer.json to `folder`, and return their paths.
 
         transformers reads the last two, through AutoTokenizer or PreTrainedTokenizerFast, to the same ids. Where
@@ -96,7 +99,7 @@ class PersimmonTokenizer(Vocabulary):
             warnings.warn(f"no {FAST_FILE} was written: {error}", stacklevel=2)
             fast = None
         config = {key: getattr(self, key) for key in (*CONFIG_KEYS, "unk_token")}
-        return write_files(Path(folder), proto, config, fast)
+        return write_files(Path(folder).expanduser(), proto, config, fast)
 
     # --------------------------------------------------------------------------------------------------- text to ids
 
@@ -133,15 +136,13 @@ class PersimmonTokenizer(Vocabulary):
         if max_length is not None and not truncation and padding != "max_length":
             raise ValueError(f"max_length={max_length} does nothing alone: add truncation=True or padding='max_length'")
         several = isinstance(text, list | tuple)
+        texts: Sequence[Any] = text if several else [text]  # cutting refuses what is no str
         before = [self.bos_token_id] if add_special_tokens and self.add_bos_token and self.bos_token else []
         after = [self.eos_token_id] if add_special_tokens and self.add_eos_token and self.eos_token else []
         limit = self.model_max_length if max_length is None else max_length
         room = room_for_text(limit, len(before) + len(after)) if truncation else None
         special = self.special_tokens
-        cut = [
-            self._segmenter.segment(one, special, parse_special, return_offsets_mapping)
-            for one in (text if several else [text])
-        ]
+        cut = [self._segmenter.segment(one, special, parse_special, return_offsets_mapping) for one in texts]
         encoding = BatchEncoding(input_ids=[before + ids[:room] + after for ids, _ in cut])
         encoding["attention_mask"] = [[1] * len(row) for row in encoding.input_ids]
         if return_offsets_mapping:
@@ -154,9 +155,10 @@ class PersimmonTokenizer(Vocabulary):
             return to_tensors(encoding)
         return encoding if several else BatchEncoding({key: rows[0] for key, rows in encoding.items()})
 
-    def encode(self, text: str, **options) -> list[int] | Int[Tensor, "batch position"]:
+    def encode(self, text: str, **options: Any) -> list[int] | Int[Tensor, "batch position"]:
         """The ids of one text; `options` as in calling."""
-        return self(text, **options).input_ids
+        ids: list[int] | Int[Tensor, "batch position"] = self(text, **options).input_ids
+        return ids
 
     def apply_chat_template(
         self,
@@ -165,7 +167,7 @@ class PersimmonTokenizer(Vocabulary):
         tokenize: bool = True,
         add_generation_prompt: bool = True,
         return_dict: bool = False,
-        **options,
+        **options: Any,
     ) -> str | list[int] | Int[Tensor, "batch position"] | BatchEncoding:
         """A prompt, or messages by turns of human and adept, in Adept's format (see `render_chat`).
 
@@ -191,7 +193,8 @@ class PersimmonTokenizer(Vocabulary):
         ValueError for an id outside the vocabulary.
         """
         special = set(self.special_tokens.values())
-        texts, stretch = [], []
+        texts: list[str] = []
+        stretch: list[int] = []
         for index in self._checked(token_ids):
             if index not in special:
                 stretch.append(index)
@@ -203,6 +206,6 @@ class PersimmonTokenizer(Vocabulary):
             text = text.replace(spaced, spaced.strip())
         return text
 
-    def batch_decode(self, sequences: Iterable[TokenIds] | Int[Tensor, "batch position"], **options) -> list[str]:
+    def batch_decode(self, sequences: Iterable[TokenIds] | Int[Tensor, "batch position"], **options: Any) -> list[str]:
         """`decode` of every row, with its options."""
         return [self.decode(row, **options) for row in sequences]

@@ -10,8 +10,11 @@ Written from the model file alone, without that library. Two things need care:
 
 import re
 from collections.abc import Collection
+from typing import Any
 
 from persimmon_lab.tokenizer.sentencepiece_model import ModelFile, Piece, PieceType
+
+Json = dict[str, Any]
 
 SPACE = "\u2581"  # sentencepiece's visible space
 UNKNOWN_PENALTY = 10.0  # an unknown character costs this much more than the worst piece: unigram_model.cc, kUnkPenalty
@@ -19,7 +22,7 @@ UNKNOWN_PENALTY = 10.0  # an unknown character costs this much more than the wor
 
 def tokenizer_json(
     model: ModelFile, special_ids: list[int], bos_id: int | None = None, eos_id: int | None = None
-) -> dict:
+) -> Json:
     """The content of `tokenizer.json`; `bos_id` and `eos_id` are put around a text where they are given.
 
     ValueError for a model that `tokenizers` cannot follow to the same ids: not Unigram, or one that rewrites the
@@ -70,7 +73,7 @@ def is_matched(index: int, piece: Piece, special_ids: Collection[int]) -> bool:
     return piece.type in (PieceType.NORMAL, PieceType.USER_DEFINED) and index not in special_ids
 
 
-def lattice_scores(pieces: list[Piece], special_ids: Collection[int]) -> list[list]:
+def lattice_scores(pieces: list[Piece], special_ids: Collection[int]) -> list[list[Any]]:
     """`[text, score]` of every piece, with scores under which a plain Viterbi search does what sentencepiece does."""
     normal = [piece.score for piece in pieces if piece.type == PieceType.NORMAL]
     best, worst = max(normal, default=0.0), min(normal, default=0.0)
@@ -87,12 +90,13 @@ def lattice_scores(pieces: list[Piece], special_ids: Collection[int]) -> list[li
     return rows
 
 
-def cut_at_strange_characters(pieces: list[Piece], special_ids: Collection[int]) -> dict | None:
+def cut_at_strange_characters(pieces: list[Piece], special_ids: Collection[int]) -> Json | None:
     """The pre-tokenizer that keeps `<0x0A>` from being matched by a vocabulary in which no ordinary piece has a `<`.
 
     Only with byte fallback, where unknown characters do not join into one unknown piece across the cut.
     """
-    known, reserved = set(), set()
+    known: set[str] = set()
+    reserved: set[str] = set()
     for index, piece in enumerate(pieces):
         (known if is_matched(index, piece, special_ids) else reserved).update(piece.text)
     strange = "|".join(re.escape(character) for character in sorted(reserved - known))
@@ -101,24 +105,24 @@ def cut_at_strange_characters(pieces: list[Piece], special_ids: Collection[int])
     return {"type": "Split", "pattern": {"Regex": strange}, "behavior": "Isolated", "invert": False}
 
 
-def added_token(piece: Piece, index: int) -> dict:
+def added_token(piece: Piece, index: int) -> Json:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {"id": index, "content": piece.text, **flags}
 
 
-def around(pieces: list[Piece], bos_id: int | None, eos_id: int | None) -> dict | None:
+def around(pieces: list[Piece], bos_id: int | None, eos_id: int | None) -> Json | None:
     """The post-processor that sets bos before a text and eos after it."""
     ids = {pieces[index].text: index for index in (bos_id, eos_id) if index is not None}
     if not ids:
         return None
 
-    def template(*names: str) -> list[dict]:
-        row = []
+    def template(*names: str) -> list[Json]:
+        row: list[Json | None] = []
         for type_id, name in enumerate(names):
             row += [special(bos_id, type_id), {"Sequence": {"id": name, "type_id": type_id}}, special(eos_id, type_id)]
         return [part for part in row if part]
 
-    def special(index: int | None, type_id: int) -> dict | None:
+    def special(index: int | None, type_id: int) -> Json | None:
         return None if index is None else {"SpecialToken": {"id": pieces[index].text, "type_id": type_id}}
 
     return {

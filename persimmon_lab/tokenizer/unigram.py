@@ -48,14 +48,14 @@ class Unigram:
         TypeError for what is no str, ValueError for half a surrogate pair.
         """
         check_characters(text)
-        shown = (self._prefix + text).replace(" ", SPACE) if text else ""
+        visible = (self._prefix + text).replace(" ", SPACE) if text else ""
         arcs = []
-        for start, character in enumerate(shown):
-            for end in range(start + 1, min(start + self._longest, len(shown)) + 1):
-                if (piece := shown[start:end]) in self.pieces:
+        for start, character in enumerate(visible):
+            for end in range(start + 1, min(start + self._longest, len(visible)) + 1):
+                if (piece := visible[start:end]) in self.pieces:
                     token_id, score = self.pieces[piece]
                     arcs.append(Arc(start, end, piece, score, (token_id,)))
             if character not in self.pieces:
                 ids = tuple(self._bytes[f"<0x{byte:02X}>"] for byte in character.encode("utf-8"))
                 arcs.append(Arc(start, start + 1, character, self.unknown_score, ids))
-        return Lattice(shown, arcs)
+        return Lattice(visible, arcs)

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import SupportsIndex
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Int
@@ -55,9 +55,8 @@ class Vocabulary:
     @property
     def special_tokens(self) -> dict[str, int]:
         """What stands for no text: bos, eos, pad, unk, `|ENDOFTEXT|` and sentencepiece's own control pieces."""
-        return self._always_special | {
-            token: self._id_of(token) for token in {self.bos_token, self.eos_token, self.pad_token} - {None}
-        }
+        tokens = (self.bos_token, self.eos_token, self.pad_token)
+        return self._always_special | {token: self._id_of_piece(token) for token in tokens if token is not None}
 
     @property
     def all_special_ids(self) -> list[int]:
@@ -65,16 +64,28 @@ class Vocabulary:
 
     @property
     def all_special_tokens(self) -> list[str]:
-        return self.convert_ids_to_tokens(self.all_special_ids)
+        return [self.sp_model.id_to_piece(index) for index in self.all_special_ids]
 
     def get_vocab(self) -> dict[str, int]:
         return {self.sp_model.id_to_piece(index): index for index in range(self.vocab_size)}
+
+    @overload
+    def convert_tokens_to_ids(self, tokens: str) -> int: ...
+
+    @overload
+    def convert_tokens_to_ids(self, tokens: list[str] | tuple[str, ...]) -> list[int]: ...
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
         """The id of each piece; `unk_token_id` for a string that is no piece of the vocabulary."""
         if isinstance(tokens, str):
             return self.sp_model.piece_to_id(tokens)
         return [self.sp_model.piece_to_id(token) for token in tokens]
+
+    @overload
+    def convert_ids_to_tokens(self, ids: int) -> str: ...
+
+    @overload
+    def convert_ids_to_tokens(self, ids: TokenIds) -> list[str]: ...
 
     def convert_ids_to_tokens(self, ids: int | TokenIds) -> str | list[str]:
         """The piece of each id as it stands in the vocabulary: `▁` for a space, `<0x0A>` for a byte."""
@@ -93,9 +104,10 @@ class Vocabulary:
         return next((token for token in tokens if self.sp_model.piece_to_id(token) != self.unk_token_id), None)
 
     def _id_of(self, token: str | None) -> int | None:
-        if token is None:
-            return None
-        index = self.sp_model.piece_to_id(token)
+        return None if token is None else self._id_of_piece(token)
+
+    def _id_of_piece(self, token: str) -> int:
+        index: int = self.sp_model.piece_to_id(token)
         if self.sp_model.id_to_piece(index) != token:
             raise ValueError(f"special token {token!r} is not one of the {self.vocab_size} pieces of this vocabulary")
         return index
@@ -107,13 +119,13 @@ class Vocabulary:
         return {self.sp_model.id_to_piece(index): index for index in ids}
 
     def _checked(self, ids: int | TokenIds) -> list[int]:
-        ids = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else ids
+        row: Any = ids.tolist() if isinstance(ids, np.ndarray | Tensor) else ids
         try:
-            ids = [operator.index(index) for index in (ids if isinstance(ids, Iterable) else [ids])]
+            indices = [operator.index(index) for index in (row if isinstance(row, Iterable) else [row])]
         except TypeError:
-            raise TypeError(f"expected integers in one row, got {ids!r:.80}; batch_decode takes several rows") from None
+            raise TypeError(f"expected integers in one row, got {row!r:.80}; batch_decode takes several rows") from None
         size = self.vocab_size
-        for index in ids:
+        for index in indices:
             if not 0 <= index < size:
                 raise ValueError(f"token id {index} is outside the vocabulary, which ends at {size - 1}")
-        return ids
+        return indices

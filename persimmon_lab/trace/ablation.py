@@ -15,7 +15,6 @@ import torch
 from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from persimmon_lab.attention import attention_pattern, attention_scores, causal_mask
 from persimmon_lab.losses import next_token_loss
@@ -23,6 +22,7 @@ from persimmon_lab.pretrained import PersimmonPreTrainedModel
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.trace.heads import Head
 from persimmon_lab.trace.patch import patch
+from persimmon_lab.trace.progress import progress_bar
 
 Target = Head | str  # (layer, head), or a module by name: "layers.3.mlp", "layers.3.self_attn"
 Rows = Int[Tensor, "row position"]
@@ -33,7 +33,7 @@ Measure = Callable[[PersimmonPreTrainedModel, Rows], Float[Tensor, "row *measure
 
 def token_losses(model: PersimmonPreTrainedModel, rows: Rows) -> Float[Tensor, "row target"]:
     """Nats for each token after the first of its row; target t is token t + 1."""
-    return rearrange(next_token_loss(model, rows), "(row target) -> row target", row=len(rows))
+    return next_token_loss(model, rows)
 
 
 def all_heads(model: PersimmonPreTrainedModel) -> list[Head]:
@@ -49,9 +49,10 @@ def ablate(
     """Within the block these heads and modules say 0, or what `outputs` has for them; afterwards all is as it was.
 
     A head is what it hands to `dense`, so zero is the same as zeroing its columns there: the bias stays. Of a module,
-    such as "layers.3.mlp", it is the whole output, biases included. Raises ValueError for a head that is not there.
+    such as "layers.3.mlp", it is the whole output, biases included. Raises ValueError for a head that is not there and
+    TypeError for a target that is not in a list.
     """
-    with _ablated(model, [(slice(None), target) for target in targets], outputs or {}):
+    with _ablated(model, [(slice(None), target) for target in _listed(targets)], outputs or {}):
         yield
 
 
@@ -63,18 +64,28 @@ def _ablated(model: PersimmonPreTrainedModel, cuts: Sequence[tuple[slice, Target
         by_site.setdefault(_site(model, target), []).append((rows, target))
 
     def replacement(here: list[tuple[slice, Target]]) -> Callable[[Tensor], Tensor]:
-        def replace(made: Tensor) -> Tensor:
+        def replace(tensor: Tensor) -> Tensor:
             for rows, target in here:
-                part = made[rows] if isinstance(target, str) else made[rows, target[1]]
+                part = tensor[rows] if isinstance(target, str) else tensor[rows, target[1]]
                 new = outputs.get(target, part.new_zeros(()))
                 # Losses are taken with the last token left out; what was made before it is the same without it.
                 part[:] = new[:, : part.shape[1]] if new.ndim == 3 else new
-            return made
+            return tensor
 
         return replace
 
     with patch(model, {site: replacement(here) for site, here in by_site.items()}):
         yield
+
+
+def _listed(targets: Sequence[Target]) -> list[Target]:
+    """The targets. Raises TypeError for what is no list of heads and modules, such as one of them by itself."""
+    is_one = isinstance(targets, str) or any(not isinstance(target, str | tuple) for target in targets)
+    if is_one:
+        raise TypeError(
+            f"targets are {targets!r}; give a list of heads and modules, as [(layer, head), 'layers.3.mlp']"
+        )
+    return list(targets)
 
 
 def _site(model: PersimmonPreTrainedModel, target: Target) -> str:
@@ -91,17 +102,19 @@ def own_outputs(
     model: PersimmonPreTrainedModel, rows: Rows, targets: Sequence[Target]
 ) -> dict[Target, Float[Tensor, "row position channel"]]:
     """What heads and modules make of these rows."""
-    trace = capture(model, rows, only=list(dict.fromkeys(_site(model, target) for target in targets)))
-    made = {target: trace[_site(model, target)] for target in targets}
-    return {target: each if isinstance(target, str) else each[:, target[1]] for target, each in made.items()}
+    names = {target: _site(model, target) for target in _listed(targets)}
+    trace = capture(model, rows, only=list(dict.fromkeys(names.values())))
+    return {
+        target: trace[name] if isinstance(target, str) else trace[name][:, target[1]] for target, name in names.items()
+    }
 
 
 def mean_outputs(
     model: PersimmonPreTrainedModel, rows: Rows, targets: Sequence[Target]
 ) -> dict[Target, Float[Tensor, "channel"]]:
     """What heads and modules make on average over all positions of these rows: a replacement that says nothing new."""
-    made = own_outputs(model, rows, targets)
-    return {target: reduce(each, "row position channel -> channel", "mean") for target, each in made.items()}
+    outputs = own_outputs(model, rows, targets)
+    return {target: reduce(output, "row position channel -> channel", "mean") for target, output in outputs.items()}
 
 
 def resampled_outputs(
@@ -115,7 +128,7 @@ def resampled_outputs(
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} row has no other to take from; give two or more")
     shift = int(torch.randint(1, len(rows), (), generator=torch.Generator().manual_seed(seed)))
-    return {target: each.roll(shift, dims=0) for target, each in own_outputs(model, rows, targets).items()}
+    return {target: output.roll(shift, dims=0) for target, output in own_outputs(model, rows, targets).items()}
 
 
 def sweep(
@@ -125,15 +138,21 @@ def sweep(
     measure: Measure = token_losses,
     outputs: Outputs | None = None,
     rows_at_once: int = 32,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Float[Tensor, "target row *measured"]:
     """Measure these rows with each target ablated by itself, many at once: each copy of the rows lacks another one.
 
     `measure` is given the model and a batch and returns something for each row of it. Subtract `measure(model, rows)`
     for the effects; "(layer head) … -> layer head …" folds a sweep of `all_heads`. Memory grows with `rows_at_once`.
+    `progress` shows a bar or none; by default a long sweep shows one. Raises ValueError for no rows or no targets, and
+    as `ablate` does.
     """
-    together, measured = max(1, rows_at_once // len(rows)), []
-    with tqdm(total=len(targets), desc="ablate", disable=not progress) as bar, torch.no_grad():
+    targets = _listed(targets)
+    if not targets or not len(rows):
+        raise ValueError(f"{len(targets)} targets and {len(rows)} rows; give 1 or more of both")
+    together = max(1, rows_at_once // len(rows))
+    measured = []
+    with progress_bar(len(targets), "ablate", progress) as bar, torch.no_grad():
         for start in range(0, len(targets), together):
             some = targets[start : start + together]
             cuts = [(slice(i * len(rows), (i + 1) * len(rows)), target) for i, target in enumerate(some)]

@@ -50,7 +50,8 @@ def capture(
     The trap: an input is what one module is given. `post_attention_layernorm:input` is the residual stream between
     attention and MLP, and its gradient is that of the stream; but patching it there changes what the norm reads alone.
     """
-    patterns, slices = pattern_list(only), Slices(heads, positions)
+    patterns = None if only is None else pattern_list(only)
+    slices = Slices(heads, positions)
     chosen = sites(model, patterns)
     slices.check({site.name: axes_on(model, site.name) for site in chosen})
     limit = default_limit(model) if limit_bytes is None else limit_bytes
@@ -76,9 +77,9 @@ def capture(
                 if not any(matches(name, [pattern]) for name in trace):
                     raise ValueError(f"what matches {pattern!r} made no tensor of floats in this run")
             if gradient_of is not None:
-                found = gradients(gradient_of(trace.output), whole)
+                slopes = gradients(gradient_of(trace.output), whole)
         if gradient_of is not None:
-            trace.gradients = {name: slices.take(each, trace.axes.get(name), name) for name, each in found.items()}
+            trace.gradients = {name: slices.take(slope, trace.axes.get(name), name) for name, slope in slopes.items()}
             trace.output = without_history(trace.output)
     return trace
 
@@ -118,10 +119,14 @@ class _Recorder:
         limit: int | float,
         follow: Callable[[str, Activation], None] | None = None,
     ) -> None:
-        self.model, self.slices, self.limit, self.follow = model, slices, limit, follow
+        self.model = model
+        self.slices = slices
+        self.limit = limit
+        self.follow = follow
         self.steps: list[Trace] = []
-        self.finished = self.running_bytes = 0  # bytes of the passes that are done, and of the one that runs
+        self.finished = 0  # bytes of the passes that are done
         self.running: Trace | None = None
+        self.running_bytes = 0
 
     @contextmanager
     def attached(self, chosen: Sequence[Site]) -> Iterator[None]:
@@ -135,11 +140,12 @@ class _Recorder:
     def _begin(self, _module: nn.Module, _given: Any) -> None:
         self.running, self.running_bytes = Trace(), 0  # what a pass that ended in an error made is forgotten
 
-    def _end(self, _module: nn.Module, _given: Any, made: Any) -> None:
-        self.running.output = made
-        self.steps.append(self.running)
-        self.finished += self.running_bytes
-        self.running = None
+    def _end(self, _module: nn.Module, _given: Any, output: Any) -> None:
+        if self.running is not None:  # else this began in the middle of a pass
+            self.running.output = output
+            self.steps.append(self.running)
+            self.finished += self.running_bytes
+            self.running = None
 
     def _see(self, name: str, tensor: Activation | None) -> Activation | None:
         # A part of the model may run by itself, outside a forward pass of the whole.

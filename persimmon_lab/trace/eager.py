@@ -35,7 +35,9 @@ def eager_attention(model: nn.Module, wanted: bool = True) -> Iterator[None]:
         yield
 
 
-def _in_eager(attention: PersimmonAttention, given: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _in_eager(
+    attention: PersimmonAttention, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[()], dict[str, Any]]:
     """The arguments of an attention layer with `eager`, and with the causal mask that the fused kernel has built in."""
     names = ("hidden", "cos", "sin", "mask", "cache", "eager")
     arguments = dict(zip(names, given)) | named | {"eager": True}

@@ -43,10 +43,10 @@ def gradients(number: Any, of: Mapping[str, Activation]) -> dict[str, Activation
         raise ValueError(f"gradient_of returned the shape {tuple(number.shape)}; return one number, a sum for example")
     if not number.requires_grad:
         raise ValueError("what gradient_of returned depends on none of the activations; compute it from its argument")
-    found = torch.autograd.grad(number.sum(), list(of.values()), allow_unused=True)
+    slopes = torch.autograd.grad(number.sum(), list(of.values()), allow_unused=True)
     return {
-        name: torch.zeros_like(tensor) if gradient is None else gradient
-        for (name, tensor), gradient in zip(of.items(), found, strict=True)
+        name: torch.zeros_like(tensor) if slope is None else slope
+        for (name, tensor), slope in zip(of.items(), slopes, strict=True)
     }
 
 
@@ -56,7 +56,7 @@ def without_history(output: Any) -> Any:
         return output.detach()
     if isinstance(output, tuple):
         return tuple(map(without_history, output))
-    if dataclasses.is_dataclass(output):  # this package's outputs, and transformers'
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):  # this package's outputs, and transformers'
         fields = (field.name for field in dataclasses.fields(output))
         return dataclasses.replace(output, **{name: without_history(getattr(output, name)) for name in fields})
     return output

@@ -93,6 +93,12 @@ class Detection:
     scores: Float[Tensor, "layer head"]
     null: Float[Tensor, "draw layer head"]
 
+    def __repr__(self) -> str:
+        heads = ", ".join(
+            f"{layer}.{head} {float(self.scores[layer, head]):.2f}" for layer, head in self.standing_out()
+        )
+        return f"<Detection of {self.kind} heads above {self.bar:.2f}: {heads or 'none'}>"
+
     @property
     def z(self) -> Float[Tensor, "layer head"]:
         """How many standard deviations of the null, all heads and draws together, a score lies above its mean."""
@@ -144,7 +150,7 @@ def detect(model: PersimmonPreTrainedModel, rows: Rows, seed: int = 0, draws: in
         if draw == 0:
             others = [stripe(shuffled, offset, first=period) for offset in range(2, period - 1)]
     nulls = {"previous token": [reduce(other, "layer row head -> layer head", "mean") for other in others]}
-    nulls |= {kind: [each[kind] for each in drawn] for kind in ("duplicate token", "induction")}
+    nulls |= {kind: [by_kind[kind] for by_kind in drawn] for kind in ("duplicate token", "induction")}
     return {kind: Detection(kind, scores[kind], torch.stack(nulls[kind])) for kind in scores}
 
 

@@ -33,7 +33,9 @@ class _Hook:
     """What torch calls: hands the first tensor to `function` and puts in its place what comes back."""
 
     def __init__(self, site: Site, function: Passing, is_last: bool) -> None:
-        self.is_input, self.function, self.is_last = site.is_input, function, is_last
+        self.is_input = site.is_input
+        self.function = function
+        self.is_last = is_last
         self.owner = get_ident()
 
     def __call__(self, _module: nn.Module, *given: Any) -> Any:
@@ -72,12 +74,11 @@ def hooked(functions: Iterable[tuple[Site, Passing]], is_last: bool = False) -> 
 
 def _register(site: Site, hook: _Hook) -> RemovableHandle:
     module = site.module
-    if site.is_input:
-        handle, hooks = module.register_forward_pre_hook(hook, with_kwargs=True), module._forward_pre_hooks
-    else:
-        handle, hooks = module.register_forward_hook(hook, with_kwargs=True), module._forward_hooks
+    hooks: Any = module._forward_pre_hooks if site.is_input else module._forward_hooks
+    register = module.register_forward_pre_hook if site.is_input else module.register_forward_hook
+    handle: RemovableHandle = register(hook, with_kwargs=True)
     if not hook.is_last:
-        # torch calls hooks in the order of this dictionary and has no method that keeps one at its end.
+        # torch calls hooks in the order of this OrderedDict and has no method that keeps one at its end.
         for key in [key for key, other in hooks.items() if getattr(other, "is_last", False)]:
             hooks.move_to_end(key)
     return handle

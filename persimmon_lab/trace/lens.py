@@ -18,6 +18,7 @@ from torch import Tensor
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.trace.capture import capture
+from persimmon_lab.trace.layers import decoder_layers
 
 AFTER = ("mlp", "attention")
 Scalar = Float[Tensor, ""]
@@ -36,8 +37,8 @@ def residual_streams(
     """
     if after not in AFTER:
         raise ValueError(f"after is {after!r}; a stream is read after {' or '.join(map(repr, AFTER))}")
-    place = "layers.*[0-9]" if after == "mlp" else "post_attention_layernorm:input"
-    trace = capture(model, ids, only=["layers.0:input", place], positions=positions)
+    later = "layers.*[0-9]" if after == "mlp" else "post_attention_layernorm:input"
+    trace = capture(model, ids, only=["layers.0:input", later], positions=positions)
     return torch.stack(list(trace.values()))
 
 
@@ -48,7 +49,8 @@ def decode(model: PersimmonForCausalLM, stream: Float[Tensor, "*leading hidden"]
     the norm's weights silence seems to speak.
     """
     with torch.no_grad():
-        return model.lm_head(model.model.final_layernorm(stream))
+        logits: Tensor = model.lm_head(model.model.final_layernorm(stream))
+    return logits
 
 
 def logit_lens(
@@ -78,6 +80,10 @@ class Attribution:
     mlp_bias: Float[Tensor, "layer"]
     norm_bias: Scalar
     logit: Scalar
+
+    def __repr__(self) -> str:
+        layers, heads = self.heads.shape
+        return f"<Attribution of {float(self.logit):.4g} over {layers} layers of {heads} heads and an MLP; .parts()>"
 
     @property
     def attention(self) -> Float[Tensor, "layer"]:
@@ -127,27 +133,26 @@ def attribute(
     only = ["layers.0:input", "self_attn.head_output", "mlp.activations", "final_layernorm:input", "lm_head"]
     trace = capture(model, ids, only=only, positions=[position % length])
 
-    norm, layers = model.model.final_layernorm, model.model.layers
-    direction = model.lm_head.weight[target].detach().double()
+    norm = model.model.final_layernorm
+    rows = model.get_parameter("lm_head.weight")
+    direction = _wide(rows[target])
     if against is not None:
-        direction = direction - model.lm_head.weight[against].detach().double()
+        direction = direction - _wide(rows[against])
     last = rearrange(trace["final_layernorm:input"].double(), "1 1 hidden -> hidden")
     scale = (last.var(correction=0) + norm.eps).sqrt()
-    weighed = norm.weight.detach().double() * direction
+    weighed = _wide(norm.weight) * direction
     seen = (weighed - weighed.mean()) / scale
 
     mixes = rearrange(trace.stacked("head_output").double(), "layer 1 head 1 channel -> layer head channel")
     awake = rearrange(trace.stacked("mlp.activations").double(), "layer 1 1 mlp -> layer mlp")
     heads, neurons, attention_bias, mlp_bias = [], [], [], []
-    for layer, mix, activations in zip(layers, mixes, awake):
+    for layer, mix, activations in zip(decoder_layers(model), mixes, awake):
         dense, down = layer.self_attn.dense, layer.mlp.dense_4h_to_h
-        columns = rearrange(
-            dense.weight.detach().double(), "hidden (head channel) -> head channel hidden", head=len(mix)
-        )
+        columns = rearrange(_wide(dense.weight), "hidden (head channel) -> head channel hidden", head=len(mix))
         heads.append(einsum(mix, columns, seen, "head channel, head channel hidden, hidden -> head"))
-        neurons.append(activations * (seen @ down.weight.detach().double()))
-        attention_bias.append(seen @ dense.bias.detach().double())
-        mlp_bias.append(seen @ down.bias.detach().double())
+        neurons.append(activations * (seen @ _wide(down.weight)))
+        attention_bias.append(seen @ _wide(dense.bias))
+        mlp_bias.append(seen @ _wide(down.bias))
     logits = rearrange(trace["lm_head"].double(), "1 1 vocab -> vocab")
     return Attribution(
         embedding=seen @ rearrange(trace["layers.0:input"].double(), "1 1 hidden -> hidden"),
@@ -155,6 +160,10 @@ def attribute(
         attention_bias=torch.stack(attention_bias),
         neurons=torch.stack(neurons),
         mlp_bias=torch.stack(mlp_bias),
-        norm_bias=direction @ norm.bias.detach().double(),
+        norm_bias=direction @ _wide(norm.bias),
         logit=logits[target] - (0 if against is None else logits[against]),
     )
+
+
+def _wide(weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    return weight.detach().double()

@@ -1,7 +1,7 @@
 """What an activation is called: the path of the module that makes it, or `PATH:input` for what the module is given."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-INPUT = ":input"
+from persimmon_lab.anatomy import INPUT
+
 Activation = Float[Tensor, "..."]
 
 
@@ -23,9 +24,9 @@ def matches(path: str, patterns: Iterable[str] | None) -> bool:
     return any(fnmatchcase(path, pattern) or fnmatchcase(path, f"*.{pattern}") for pattern in patterns)
 
 
-def pattern_list(patterns: Iterable[str] | None) -> list[str] | None:
+def pattern_list(patterns: Iterable[str]) -> list[str]:
     """Patterns that can be read twice; one by itself is a list of one."""
-    return None if patterns is None else [patterns] if isinstance(patterns, str) else list(patterns)
+    return [patterns] if isinstance(patterns, str) else list(patterns)
 
 
 def first_tensor(made: Any) -> Activation | None:
@@ -57,9 +58,7 @@ def sites(model: nn.Module, patterns: Iterable[str] | None) -> list[Site]:
     if patterns is None:
         return [Site(path, module, is_input=False) for path, module in modules]
     wanted = pattern_list(patterns)
-    for pattern in wanted:
-        if not any(matches(path, [pattern.removesuffix(INPUT)]) for path, _ in modules):
-            raise ValueError(_nothing_matches(pattern, [path for path, _ in modules]))
+    check_patterns(wanted, [path for path, _ in modules], ending=INPUT)
     inputs = [pattern.removesuffix(INPUT) for pattern in wanted if pattern.endswith(INPUT)]
     outputs = [pattern for pattern in wanted if not pattern.endswith(INPUT)]
     return [
@@ -70,15 +69,27 @@ def sites(model: nn.Module, patterns: Iterable[str] | None) -> list[Site]:
     ]
 
 
+def check_patterns(patterns: Iterable[str], paths: Sequence[str], what: str = "module", ending: str = "") -> None:
+    """Raises ValueError for a pattern that matches none of the paths, with names that look like it.
+
+    `what` says what the paths are of; a pattern may have this `ending`, which no path has.
+    """
+    for pattern in patterns:
+        wanted = pattern.removesuffix(ending)
+        if not any(matches(path, [wanted]) for path in paths):
+            raise ValueError(f"no {what} matches {pattern!r}; {_known(wanted, paths)}")
+
+
 def _runs(module: nn.Module) -> bool:
     return not isinstance(module, nn.ModuleList | nn.ModuleDict)
 
 
-def _nothing_matches(pattern: str, paths: list[str]) -> str:
-    """The error for a pattern without a match, with names of as many parts that look like it."""
-    wanted = pattern.removesuffix(INPUT)
+def _known(wanted: str, paths: Sequence[str]) -> str:
+    """What to write instead of a pattern without a match: names of as many parts that look like it."""
+    if not paths:
+        return "there are none"
     parts = wanted.count(".") + 1
     tails = list(dict.fromkeys([*(".".join(path.split(".")[-parts:]) for path in paths), *paths]))
     near = difflib.get_close_matches(wanted, tails, n=3)
-    known = f"did you mean {' or '.join(map(repr, near))}?" if near else f"names look like {paths[-1]!r}"
-    return f"no module matches {pattern!r}; {known} A pattern is a whole path, or its end after a dot"
+    known = f"did you mean {' or '.join(map(repr, near))}?" if near else f"names look like {paths[-1]!r}."
+    return f"{known} A pattern is a whole path, or its end after a dot"

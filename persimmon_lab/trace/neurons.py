@@ -29,6 +29,11 @@ class Recording:
     pieces: tuple[str, ...]
     sources: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        layers, tokens, neurons = self.activations.shape
+        texts = len(dict.fromkeys(self.sources))
+        return f"<Recording of {layers} layers of {neurons:,} neurons at {tokens:,} tokens of {texts} texts>"
+
     @property
     def awake(self) -> Bool[Tensor, "layer token mlp"]:
         """Where the activation is not zero."""
@@ -45,16 +50,22 @@ class Recording:
 def record(model: PersimmonPreTrainedModel, tokenizer: PersimmonTokenizer, texts: Mapping[str, str]) -> Recording:
     """Let the model read each text by itself and keep every neuron at every token.
 
-    Takes 8 bytes a layer, neuron and token: 0.6 MB a token for the 8B. Raises ValueError where there is no text.
+    Takes 8 bytes a layer, neuron and token: 0.6 MB a token for the 8B. Raises ValueError where there is no text and
+    TypeError for texts without names.
     """
+    if not isinstance(texts, Mapping):
+        raise TypeError(f"texts is a {type(texts).__name__}; give them by name, as {{name: text}}")
     if not texts:
         raise ValueError("texts is empty; give at least one, as {name: text}")
-    before, activations, pieces, sources = [], [], [], []
+    before: list[Tensor] = []
+    activations: list[Tensor] = []
+    pieces: list[str] = []
+    sources: list[str] = []
     for source, text in texts.items():
         ids = tokenizer(text, return_tensors="pt").input_ids
         trace = capture(model, ids, only=["mlp.dense_h_to_4h", "mlp.activations"])
-        for kept, name in ((before, "mlp.dense_h_to_4h"), (activations, "mlp.activations")):
-            kept.append(rearrange(trace.stacked(name), "layer 1 token mlp -> layer token mlp").float().cpu())
+        for tensors, name in ((before, "mlp.dense_h_to_4h"), (activations, "mlp.activations")):
+            tensors.append(rearrange(trace.stacked(name), "layer 1 token mlp -> layer token mlp").float().cpu())
         pieces += tokenizer.convert_ids_to_tokens(ids[0].tolist())
         sources += [source] * ids.shape[1]
     return Recording(torch.cat(before, dim=1), torch.cat(activations, dim=1), tuple(pieces), tuple(sources))
@@ -130,7 +141,8 @@ def strongest_contexts(
     whether a neuron answers to one token or to many.
     """
     heard = recording.activations[layer, :, neuron]
-    contexts, seen = [], set()
+    contexts: list[Context] = []
+    seen: set[str] = set()
     for token in heard.argsort(descending=True, stable=True).tolist():
         if heard[token] <= 0 or len(contexts) == count:
             break

@@ -49,6 +49,6 @@ def _replaced(name: str, function: Replacement, before: Activation | None) -> Ac
     for what in ("shape", "dtype", "device"):
         wanted, got = getattr(before, what), getattr(after, what)
         if wanted != got:
-            wanted, got = (tuple(each) if what == "shape" else each for each in (wanted, got))
+            wanted, got = (tuple(value) if what == "shape" else value for value in (wanted, got))
             raise ValueError(f"the function for {name} returned {what} {got}; the model goes on with {what} {wanted}")
     return after

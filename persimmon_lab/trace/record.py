@@ -1,14 +1,15 @@
 """What one forward pass made, by name."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from persimmon_lab.trace.axes import Axes
+from persimmon_lab.anatomy import Axes, any_layer
 from persimmon_lab.trace.names import Activation, matches
+
+SHOWN = 8  # activations that a trace names when it shows itself
 
 
 class Trace(Mapping[str, Tensor]):
@@ -34,11 +35,11 @@ class Trace(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name in self._kept:
             return self._kept[name]
-        found = self.matching(name)
-        if len(found) == 1:
-            return self._kept[found[0]]
-        if found:
-            raise KeyError(f"{name!r} is the end of {len(found)} names, {found[0]!r} first; say which, or use .stacked")
+        names = self.matching(name)
+        if len(names) == 1:
+            return self._kept[names[0]]
+        if names:
+            raise KeyError(f"{name!r} is the end of {len(names)} names, {names[0]!r} first; say which, or use .stacked")
         raise KeyError(f"{name!r} was not captured; there are {', '.join(self._kept) or 'no activations'}")
 
     def __iter__(self) -> Iterator[str]:
@@ -48,7 +49,9 @@ class Trace(Mapping[str, Tensor]):
         return len(self._kept)
 
     def __repr__(self) -> str:
-        lines = (f"  {name} {tuple(tensor.shape)}" for name, tensor in self._kept.items())
+        lines = [f"  {name} {tuple(tensor.shape)}" for name, tensor in self._kept.items()]
+        if len(lines) > SHOWN:
+            lines = [*lines[: SHOWN - 1], f"  … and {len(lines) - SHOWN + 1} more; .names has all"]
         return "\n".join([f"Trace of {len(self)} activations, {self.nbytes:,} bytes", *lines])
 
     @property
@@ -69,10 +72,10 @@ class Trace(Mapping[str, Tensor]):
 
         Raises KeyError where nothing matches, and ValueError where two kinds of module do.
         """
-        found = self.matching(pattern)
-        if not found:
+        names = self.matching(pattern)
+        if not names:
             raise KeyError(f"nothing that was captured matches {pattern!r}; there are {', '.join(self._kept)}")
-        kinds = list(dict.fromkeys(re.sub(r"\blayers\.\d+", "layers.N", name) for name in found))
+        kinds = list(dict.fromkeys(map(any_layer, names)))
         if len(kinds) > 1:
             raise ValueError(f"{pattern!r} matches {' and '.join(kinds)}; stack one of them")
-        return torch.stack([self._kept[name] for name in found])
+        return torch.stack([self._kept[name] for name in names])

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from persimmon_lab.anatomy import Axes, axes_of, axis_sizes
 from persimmon_lab.footprint import free_memory, in_bytes
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
-from persimmon_lab.trace.axes import Axes, axes_of, axis_sizes
 from persimmon_lab.trace.names import Site, sites
 from persimmon_lab.trace.slices import Slices
 
@@ -46,19 +46,21 @@ def bytes_of(
     forward_arguments: Mapping[str, Any],
 ) -> dict[str, int]:
     """`kept_bytes` of places that were looked up already."""
-    given = (ids, forward_arguments.get("input_ids"), forward_arguments.get("inputs_embeds"))
-    inputs = next((each for each in given if each is not None), None)
+    candidates = (ids, forward_arguments.get("input_ids"), forward_arguments.get("inputs_embeds"))
+    inputs = next((tensor for tensor in candidates if tensor is not None), None)
     if not isinstance(model, PersimmonPreTrainedModel) or inputs is None:
         return {}
-    lengths = axis_sizes(model.config, *inputs.shape[:2], _length(forward_arguments.get("past_key_values")))
-    last, sizes = forward_arguments.get("logits_to_keep", 0), {}
+    batch, positions = inputs.shape[:2]
+    lengths = axis_sizes(model.config, batch, positions, _length(forward_arguments.get("past_key_values")))
+    last: int = forward_arguments.get("logits_to_keep", 0)
+    sizes = {}
     for site in chosen:
         if (axes := axes_on(model, site.name)) is not None:
             shape = [lengths[axis] for axis in axes]
             if last and site.path == "lm_head":
                 shape[1] = min(last, shape[1])
-            kept = math.prod(slices.cut(shape, axes, site.name)) + gradients * math.prod(shape)
-            sizes[site.name] = kept * _dtype(model, site).itemsize
+            numbers = math.prod(slices.cut(shape, axes, site.name)) + gradients * math.prod(shape)
+            sizes[site.name] = numbers * _dtype(model, site).itemsize
     return sizes
 
 
@@ -77,7 +79,7 @@ def default_limit(model: nn.Module) -> float:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where the model takes its tokens: the device of the first weight that is not kept elsewhere."""
-    return next((each.device for each in model.parameters() if not each.is_meta), torch.device("cpu"))
+    return next((weight.device for weight in model.parameters() if not weight.is_meta), torch.device("cpu"))
 
 
 def refuse_more_than(limit: int | float, sizes: Mapping[str, int]) -> None:
@@ -98,7 +100,8 @@ def _length(past: Any) -> int:
     """How many positions a cache, of either format, holds."""
     if past is None:
         return 0
-    return past.get_seq_length() if hasattr(past, "get_seq_length") else past[0][0].shape[-2]
+    length: int = past.get_seq_length() if hasattr(past, "get_seq_length") else past[0][0].shape[-2]
+    return length
 
 
 def _dtype(model: nn.Module, site: Site) -> torch.dtype:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from persimmon_lab.trace.axes import Axes
+from persimmon_lab.anatomy import Axes
 from persimmon_lab.trace.names import Activation
 
 HEAD_AXES = ("head",)
@@ -38,22 +38,22 @@ class Slices:
     def cut(self, sizes: Sequence[int], axes: Axes | None, name: str) -> tuple[int, ...]:
         """The shape that is left of a shape. Raises IndexError for a head or position that is not there."""
         left = list(sizes)
-        for place, axis in enumerate(axes or ()):
+        for dimension, axis in enumerate(axes or ()):
             if (wanted := self.of_axis(axis)) is not None:
-                outside = [index for index in wanted if not -sizes[place] <= index < sizes[place]]
-                if outside:
-                    raise IndexError(f"{name} has {sizes[place]} on its axis {axis!r}; {outside} was asked for")
-                left[place] = len(wanted)
+                size = sizes[dimension]
+                if outside := [index for index in wanted if not -size <= index < size]:
+                    raise IndexError(f"{name} has {size} on its axis {axis!r}; {outside} was asked for")
+                left[dimension] = len(wanted)
         return tuple(left)
 
     def take(self, tensor: Activation, axes: Axes | None, name: str) -> Activation:
         """The part to keep, without gradient history, in memory of its own where it would hold on to more."""
         self.cut(tensor.shape, axes, name)
         kept = tensor.detach()
-        for place, axis in enumerate(axes or ()):
+        for dimension, axis in enumerate(axes or ()):
             if (wanted := self.of_axis(axis)) is not None:
-                indices = torch.tensor([index % kept.shape[place] for index in wanted], device=kept.device)
-                kept = kept.index_select(place, indices.long())
+                indices = torch.tensor([index % kept.shape[dimension] for index in wanted], device=kept.device)
+                kept = kept.index_select(dimension, indices.long())
         # A view, such as the value within the fused projection, would keep all that it is a view of.
         return kept if _owns_its_memory(kept) else kept.clone()
 

@@ -28,9 +28,15 @@ def plain(stream: Integer[np.ndarray, "*shape"]) -> Integer[np.ndarray, "*shape"
 
 
 def stretches(stream: Stream) -> RowSource:
-    """Rows from anywhere in a stream, every place as likely as any other."""
+    """Rows from anywhere in a stream, every place as likely as any other. Drawing one raises ValueError where the
+    stream has too few tokens for it."""
 
     def row(generator: np.random.Generator, length: int) -> Stream:
+        if length > len(stream):
+            raise ValueError(
+                f"a row of {length - 1} tokens and the one after does not fit a stream of {len(stream)}; give more "
+                "text, or shorter Recipe.lengths"
+            )
         start = int(generator.integers(0, len(stream) - length + 1))
         return stream[start : start + length]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ PERIODS = (16, 64, 128)  # lengths of the random blocks that are said twice
 SKILL_ITEMS = 200  # held-out instances of each skill
 
 
-def measure(model: PersimmonForCausalLM, corpus: Path, recipe: Recipe) -> dict:
+def measure(model: PersimmonForCausalLM, corpus: Path, recipe: Recipe) -> dict[str, Any]:
     """Every number and sample of the card, as one dictionary fit for JSON."""
     tokenizer = PersimmonTokenizer(corpus / "tokenizer.model")
     streams = load_streams(corpus / "train")
@@ -71,42 +72,8 @@ def quoted(text: str) -> str:
     return "`" + json.dumps(text, ensure_ascii=False).replace("`", "'") + "`"
 
 
-def render(report: Mapping, recipe: Recipe) -> str:
+def render(report: Mapping[str, Any], recipe: Recipe) -> str:
     """The card's Markdown."""
-    shares = sum(recipe.weights.values())
-    data = [
-        [
-            domain,
-            f"{recipe.weights.get(domain, 0) / shares:.0%}",
-            f"{report['corpus'][f'train/{domain}']['bytes'] / 1e6:.1f} MB"
-            if f"train/{domain}" in report["corpus"]
-            else "made on the fly",
-            DOMAINS[domain],
-        ]
-        for domain in recipe.weights
-    ]
-    sources = [[f"`{s.requirement}`", s.licence, f"`{s.sha256[:16]}…`"] for s in SOURCES.values()]
-    held_out = [
-        [domain, *(f"{row[way]:.2f}" for way in ("model", "5-gram", "xz"))]
-        for domain, row in report["held_out"].items()
-    ]
-    copying = []
-    for period, (news, copies) in report["copying"].items():
-        scores = {(i, j): score for i, heads in enumerate(report["induction"][period]) for j, score in enumerate(heads)}
-        best = sorted(scores, key=scores.get, reverse=True)[:3]
-        strongest = ", ".join(f"layer {layer} head {head}: {scores[layer, head]:.2f}" for layer, head in best)
-        copying.append([period, f"{news:.2f}", f"{copies:.2f}", strongest])
-    skills = []
-    for name, score in report["skills"].items():
-        groups = {group: pair for group, pair in score["groups"].items() if group}
-        parts = [f"{group} {right}/{count}" for group, (right, count) in groups.items() if len(groups) > 1]
-        if score["refused"] is not None:
-            parts.append(f"taught ones refused {score['refused']:.1%}")
-        skills.append([name, f"{score['right'] / score['count']:.1%}", str(score["count"]), ", ".join(parts)])
-    said = "\n\n".join(
-        f"{quoted(prompt)}\n\n" + "\n".join(f"- {way}: {quoted(text)}" for way, text in zip(WAYS, texts))
-        for prompt, texts in report["samples"].items()
-    )
     return CARD.format(
         steps=recipe.steps,
         tokens=report["tokens_seen"] / 1e6,
@@ -117,12 +84,65 @@ def render(report: Mapping, recipe: Recipe) -> str:
         recipe="\n".join(f"{name} = {value}" for name, value in asdict(recipe).items()),
         machine=report["machine"],
         date=report["date"],
-        data=table(["domain", "share of rows", "text", "what"], data),
-        sources=table(["package", "licence", "sha256"], sources),
-        held_out=table(["held out", "persimmon-mini", "5-gram", "xz -9e"], held_out),
-        skills=table(["skill", "right", "of", "by kind"], skills),
-        copying=table(["period", "first time", "second time", "heads that look after the earlier copy"], copying),
-        samples=said,
+        data=table(["domain", "share of rows", "text", "what"], _data(report["corpus"], recipe)),
+        sources=table(
+            ["package", "licence", "sha256"],
+            [[f"`{s.requirement}`", s.licence, f"`{s.sha256[:16]}…`"] for s in SOURCES.values()],
+        ),
+        held_out=table(["held out", "persimmon-mini", "5-gram", "xz -9e"], _held_out(report["held_out"])),
+        skills=table(["skill", "right", "of", "by kind"], _skills(report["skills"])),
+        copying=table(
+            ["period", "first time", "second time", "heads that look after the earlier copy"],
+            _copying(report["copying"], report["induction"]),
+        ),
+        samples=_samples(report["samples"]),
+    )
+
+
+def _data(corpus: Mapping[str, Mapping[str, int]], recipe: Recipe) -> list[list[str]]:
+    """A row for each domain: its share of the rows, how much text there is, and what it is."""
+    shares = sum(recipe.weights.values())
+    rows = []
+    for domain, share in recipe.weights.items():
+        text = corpus.get(f"train/{domain}")
+        size = "made on the fly" if text is None else f"{text['bytes'] / 1e6:.1f} MB"
+        rows.append([domain, f"{share / shares:.0%}", size, DOMAINS[domain]])
+    return rows
+
+
+def _held_out(losses: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    return [[domain, *(f"{row[way]:.2f}" for way in ("model", "5-gram", "xz"))] for domain, row in losses.items()]
+
+
+def _copying(
+    losses: Mapping[str, Sequence[float]], induction: Mapping[str, Sequence[Sequence[float]]]
+) -> list[list[str]]:
+    """A row for each period: the loss of what is new and of what is copied, and the heads that copy."""
+    rows = []
+    for period, (new, copied) in losses.items():
+        scores = {(i, j): score for i, heads in enumerate(induction[period]) for j, score in enumerate(heads)}
+        best = sorted(scores, key=scores.__getitem__, reverse=True)[:3]
+        strongest = ", ".join(f"layer {layer} head {head}: {scores[layer, head]:.2f}" for layer, head in best)
+        rows.append([period, f"{new:.2f}", f"{copied:.2f}", strongest])
+    return rows
+
+
+def _skills(scores: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A row for each skill: its share of right answers, and those of its groups where it has several."""
+    rows = []
+    for name, score in scores.items():
+        groups = {group: pair for group, pair in score["groups"].items() if group}
+        parts = [f"{group} {right}/{count}" for group, (right, count) in groups.items() if len(groups) > 1]
+        if score["refused"] is not None:
+            parts.append(f"taught ones refused {score['refused']:.1%}")
+        rows.append([name, f"{score['right'] / score['count']:.1%}", str(score["count"]), ", ".join(parts)])
+    return rows
+
+
+def _samples(continuations: Mapping[str, Sequence[str]]) -> str:
+    return "\n\n".join(
+        f"{quoted(prompt)}\n\n" + "\n".join(f"- {way}: {quoted(text)}" for way, text in zip(WAYS, texts))
+        for prompt, texts in continuations.items()
     )
 
 

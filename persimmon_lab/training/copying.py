@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from persimmon_lab.anatomy import layer_of, within_layer
 from persimmon_lab.losses import IGNORED, next_token_loss
 
 START = 0  # the id that every row begins with; the symbols follow it
@@ -52,7 +53,7 @@ class CopyTask:
     length: int = 24
     distinct: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1 <= self.shortest <= self.longest < self.length:
             raise ValueError(
                 f"periods of {self.shortest} … {self.longest} in rows of {self.length} symbols; "
@@ -95,10 +96,9 @@ class Lesson(NamedTuple):
 
 def part_of(name: str) -> str:
     """The part of a causal model that a parameter belongs to: a norm counts to what it feeds."""
-    pieces = name.split(".")
-    if "layers" not in pieces:
-        return {"embed_tokens": "embedding", "final_layernorm": "final norm", "lm_head": "head"}[pieces[-2]]
-    layer, module = pieces[pieces.index("layers") + 1 :][:2]
+    layer, module = layer_of(name), within_layer(name).partition(".")[0]
+    if layer is None:
+        return {"embed_tokens": "embedding", "final_layernorm": "final norm", "lm_head": "head"}[name.split(".")[-2]]
     return f"layer {layer} {'attention' if module in ('input_layernorm', 'self_attn') else 'MLP'}"
 
 
@@ -114,7 +114,7 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
 
 def loss_by_symbol(model: nn.Module, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position"]:
     """-log p of every id, in nats; 0 for the first of a row, which nothing predicts."""
-    losses = rearrange(next_token_loss(model, ids), "(batch target) -> batch target", batch=len(ids))
+    losses = next_token_loss(model, ids)
     return torch.cat((torch.zeros_like(losses[:, :1]), losses), dim=1)
 
 
@@ -154,4 +154,4 @@ def copying_accuracy(model: nn.Module, rows: Rows) -> float:
     """The share of the copied symbols that the model finds most likely."""
     guesses = model(rows.ids, use_cache=False).logits[:, :-1].argmax(dim=-1)
     copied = rows.copied[:, 1:]
-    return (guesses == rows.ids[:, 1:])[copied].float().mean().item()
+    return float((guesses == rows.ids[:, 1:])[copied].float().mean())

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from persimmon_lab.atomic import write_atomically
 from persimmon_lab.tokenizer.sentencepiece_model import round_scores
-from persimmon_lab.training.batches import UNTAUGHT, Stream
+from persimmon_lab.training.batches import UNTAUGHT
+from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.readers import READERS, Document, dialogue
 from persimmon_lab.training.skills import SKILLS
 from persimmon_lab.training.sources import SOURCES, fetch
@@ -94,19 +95,20 @@ def read_documents(downloads: Path) -> tuple[dict[str, list[Document]], dict[str
     The training side also gets "exchanges" and "openings", windows of its chats. A window whose text also stands in
     a held-out chat is dropped ("Hello! How are you?" is said more than once), and so is any duplicate.
     """
-    training, held_out = {}, {}
+    training: dict[str, list[Document]] = {}
+    held_out: dict[str, list[Document]] = {}
     for domain, readers in READERS.items():
-        found = [d for name, reader in readers for d in reader(fetch(SOURCES[name], downloads))]
-        training[domain], private = split(without_duplicates(found), HELD_OUT[domain])
+        documents = [d for name, reader in readers for d in reader(fetch(SOURCES[name], downloads))]
+        training[domain], private = split(without_duplicates(documents), HELD_OUT[domain])
         held_out[domain] = first_editions(private)
     generator = random.Random(SEED)
     pieces = {
         "exchanges": [window for chat in training["chat"] for window in windows(chat, generator)],
         "openings": [window for chat in training["chat"] for window in openings(chat)],
     }
-    private = "\n\n\n".join(d.text for d in held_out["chat"] + held_out["questions"])
+    never_read = "\n\n\n".join(d.text for d in held_out["chat"] + held_out["questions"])
     for domain, cut in pieces.items():
-        training[domain] = [w for w in without_duplicates(cut) if w.text not in private]
+        training[domain] = [w for w in without_duplicates(cut) if w.text not in never_read]
     return training, held_out
 
 

@@ -1,13 +1,14 @@
 """The loss plot of a run as SVG, drawn by hand: training needs no matplotlib, and the card can show it anywhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 760, 400, 50, 40, 110, 50
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, safe for all eyes
 
 
-def loss_svg(entries: Iterable[dict], tokens_per_step: int, title: str) -> str:
+def loss_svg(entries: Iterable[Mapping[str, Any]], tokens_per_step: int, title: str) -> str:
     """Loss of single training batches, and of each held-out domain, in nats per token over million tokens seen.
 
     `entries` are those of a metrics.jsonl: {"step", "loss"} or {"step", "held_out": {domain: loss}}.

@@ -4,10 +4,11 @@ import lzma
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.losses import next_token_loss
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.heads import stripe_scores
-from persimmon_lab.training.batches import Stream
+from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.ngram import NGram
 from persimmon_lab.training.trainer import held_out_loss
 
@@ -47,6 +48,8 @@ def held_out_table(
 
     The 5-gram counts the streams of `training`, the texts that the model was trained on.
     """
+    if not training:
+        raise ValueError("training is empty; give the streams that the model was trained on, for the 5-gram to count")
     baseline = NGram(np.concatenate(training))
     table = {}
     for path in sorted(folder.glob("*.bin")):
@@ -71,7 +74,7 @@ def repeated_rows(vocabulary: int, first: int, period: int, rows: int, seed: int
 @torch.no_grad()
 def copying_loss(model: nn.Module, rows: Tensor) -> tuple[float, float]:
     """Nats per token on the (first, second) half of rows whose halves are equal; only looking back helps the second."""
-    losses = rearrange(next_token_loss(model, rows), "(row target) -> row target", row=len(rows))
+    losses = next_token_loss(model, rows)
     period = rows.shape[1] // 2
     # Target t is token t + 1. The second half's first token comes as a surprise, so it counts with the first half.
     return losses[:, :period].mean().item(), losses[:, period:].mean().item()
@@ -94,9 +97,10 @@ def samples(
     """For each prompt the greedy continuation, then one sampled continuation for each seed; all of them, unpicked."""
     drawn: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.9} | settings
     result = {}
+    generate: Any = model.generate
     for prompt in prompts:
         ids = torch.tensor([tokenizer.encode(prompt)])
         ways = [{"do_sample": False}] + [{"do_sample": True, "seed": seed, **drawn} for seed in seeds]
-        outputs = [model.generate(ids, max_new_tokens=60, **way)[0, ids.shape[1] :] for way in ways]
+        outputs = [generate(ids, max_new_tokens=60, **way)[0, ids.shape[1] :] for way in ways]
         result[prompt] = [tokenizer.decode(output, skip_special_tokens=True) for output in outputs]
     return result

@@ -12,11 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.trace.layers import decoder_layers
 
 
 def orthogonal(width: int, generator: torch.Generator) -> Float[Tensor, "width width"]:
     """A random orthogonal matrix."""
-    return torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+    basis: Tensor = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+    return basis
 
 
 @torch.no_grad()
@@ -25,12 +27,12 @@ def start_copying(
 ) -> None:
     """Set the spread of the tables, turn one into the other, and give each layer's attention `copying` of that turn."""
     config = model.config
-    embedding = model.get_input_embeddings().weight
+    embedding = model.get_parameter("model.embed_tokens.weight")
     rotation = orthogonal(config.hidden_size, generator)
     unit = embedding / config.initializer_range
     embedding.copy_(unit * embedding_std)
-    model.lm_head.weight.copy_(unit @ rotation * head_std)
-    for layer in model.model.layers:
+    model.get_parameter("lm_head.weight").copy_(unit @ rotation * head_std)
+    for layer in decoder_layers(model):
         attention = layer.self_attn
         basis = orthogonal(config.hidden_size, generator)
         fused = rearrange(  # a view: writing to `value` writes to the weight

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 import torch
@@ -12,10 +13,11 @@ from persimmon_lab.atomic import write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.tokenizer import PersimmonTokenizer
-from persimmon_lab.training.batches import DRILLS, RowSource, Stream, drills, load_streams, stretches, whole_documents
+from persimmon_lab.training.batches import DRILLS, RowSource, drills, load_streams, stretches, whole_documents
 from persimmon_lab.training.card import measure, render
 from persimmon_lab.training.corpus import END, a_lesson, encode_one, prepare
 from persimmon_lab.training.curves import loss_svg
+from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.skills.scoring import score_all
 from persimmon_lab.training.templates import a_conversation, a_story
 from persimmon_lab.training.trainer import Recipe, read_metrics, restore, train
@@ -79,7 +81,7 @@ def train_mini(
     tokenizer = PersimmonTokenizer(corpus / "tokenizer.model")
     stages = workdir / "run" / "stages"
 
-    def on_evaluation(model: PersimmonForCausalLM, step: int) -> dict | None:
+    def on_evaluation(model: PersimmonForCausalLM, step: int) -> dict[str, Any] | None:
         if step in STAGES:
             model.save_pretrained(stages / f"step-{step:05d}")
         return {"skills": score_all(model, tokenizer, count=40)} if step % 1000 == 0 else None

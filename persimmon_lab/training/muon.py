@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # a closure would compute the loss again, for which none asks
         """One update of every matrix; each must have a gradient."""
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]

@@ -1,11 +1,13 @@
 """Float32 masters of a bfloat16 model, and the two optimisers that move them: Muon for matrices, AdamW for the rest."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from persimmon_lab.anatomy import layer_of
 from persimmon_lab.training.muon import Muon
 
 
@@ -31,8 +33,8 @@ class MasterWeights:
         self.names = [name for name, _ in model.named_parameters()]
         self.masters = [nn.Parameter(parameter.detach().float().clone()) for parameter in self.model]
         named = list(zip(self.names, self.masters, strict=True))
-        matrices = [master for name, master in named if ".layers." in name and master.ndim == 2]
-        tables = [master for name, master in named if ".layers." not in name and master.ndim == 2]
+        matrices = [master for name, master in named if layer_of(name) is not None and master.ndim == 2]
+        tables = [master for name, master in named if layer_of(name) is None and master.ndim == 2]
         vectors = [master for _, master in named if master.ndim != 2]
         self.optimisers = [
             # Each update is scaled to AdamW's usual size, so one rate fits matrices of every shape.
@@ -48,7 +50,9 @@ class MasterWeights:
 
     def step(self, scale: float, max_norm: float = 1.0) -> Float[Tensor, ""]:
         """One update at `scale` times the rates, the gradient clipped to `max_norm`; returns its norm before that."""
-        for master, parameter in zip(self.masters, self.model, strict=True):
+        for name, master, parameter in zip(self.names, self.masters, self.model, strict=True):
+            if parameter.grad is None:
+                raise ValueError(f"{name} has no gradient; call backward on a loss of the whole model before a step")
             master.grad = parameter.grad.float()
             parameter.grad = None
         norm = nn.utils.clip_grad_norm_(self.masters, max_norm)
@@ -65,7 +69,7 @@ class MasterWeights:
         for parameter, master in zip(self.model, self.masters, strict=True):
             parameter.copy_(master)
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
         return {
             "masters": {name: master.detach() for name, master in zip(self.names, self.masters, strict=True)},
@@ -80,7 +84,7 @@ class MasterWeights:
         self.round_into_model()
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`; the model gets its weights too."""
         self.load_weights(state["masters"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):

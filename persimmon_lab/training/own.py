@@ -8,11 +8,13 @@ import sentencepiece
 import torch
 
 from persimmon_lab.atomic import write_atomically
+from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.tokenizer import PersimmonTokenizer
-from persimmon_lab.training.batches import DRILLS, Stream, drills, stretches
+from persimmon_lab.training.batches import DRILLS, drills, stretches
 from persimmon_lab.training.corpus import END, encode, train_tokenizer
 from persimmon_lab.training.curves import loss_svg
+from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.readers import Document
 from persimmon_lab.training.trainer import Recipe, read_metrics, train
 
@@ -97,7 +99,7 @@ def train_on(
 
 def part(texts: Sequence[Path], seed: int) -> tuple[list[Document], list[Document]]:
     """(held out, training) paragraphs of the files, joined to documents of about 2,000 characters."""
-    documents = []
+    documents: list[Document] = []
     for path in texts:
         try:
             content = path.read_text(encoding="utf-8")
@@ -117,7 +119,7 @@ def part(texts: Sequence[Path], seed: int) -> tuple[list[Document], list[Documen
     return order[:count], order[count:]
 
 
-def sample(model: torch.nn.Module, tokenizer: PersimmonTokenizer, private: Stream, seed: int) -> str:
+def sample(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, private: Stream, seed: int) -> str:
     """What the model says after the first words of the held-out text."""
     prompt = torch.tensor([private[:6].tolist()], device=model.device)
     room = model.config.max_position_embeddings - prompt.shape[1]

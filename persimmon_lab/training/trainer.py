@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -15,9 +17,14 @@ from persimmon_lab.atomic import replacing, write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.losses import linear_cross_entropy, next_token_loss
-from persimmon_lab.training.batches import DRILLS, RowSource, Stream, batch_at, plain
+from persimmon_lab.training.batches import DRILLS, RowSource, batch_at, plain
+from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.initialisation import start_copying
 from persimmon_lab.training.optimiser import MasterWeights, fast_dtype
+
+# Given the model and the step, may return more entries for the log.
+OnEvaluation = Callable[[PersimmonForCausalLM, int], Mapping[str, Any] | None]
+EVALUATED = 256, 4  # the length of the rows of held-out text, and how many batches of them
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,24 @@ def training_loss(
 ) -> Float[Tensor, ""]:
     """Mean -log p of the token that follows each, where it is taught (not -100); never makes all logits."""
     hidden = model.model(tokens, use_cache=False).last_hidden_state
-    return linear_cross_entropy(hidden, model.lm_head.weight, following)
+    return linear_cross_entropy(hidden, model.get_parameter("lm_head.weight"), following)
 
 
 @torch.no_grad()
 def held_out_loss(model: nn.Module, stream: Stream, length: int, rows: int = 16, most: int | None = None) -> float:
-    """Nats per token over a held-out stream (or its first `most` batches), cut into rows of `length`."""
+    """Nats per token over a held-out stream (or its first `most` batches), cut into rows of `length`.
+
+    Raises TypeError for what is no numpy array of ids and ValueError where there is nothing to predict.
+    """
+    if not isinstance(stream, np.ndarray):
+        raise TypeError(
+            f"the stream is a {type(stream).__name__}; give a numpy array of ids: ids[0].numpy() of a tensor"
+        )
+    if stream.ndim != 1 or len(stream) < 2 or length < 1 or rows < 1:
+        raise ValueError(
+            f"a stream of shape {stream.shape} in {rows} rows of {length}: nothing to predict; give two or more ids in "
+            "one dimension, and sizes of 1 or more"
+        )
     tokens = torch.from_numpy(plain(stream).astype("int64")).to(next(model.parameters()).device)
     count = (len(tokens) - 1) // length
     inputs = [tokens[row * length : (row + 1) * length + 1] for row in range(count)]
@@ -121,7 +140,7 @@ def restore(checkpoint: Path, config: PersimmonConfig, recipe: Recipe) -> Persim
     return model.eval()
 
 
-def save(path: Path, content: dict) -> None:
+def save(path: Path, content: Mapping[str, Any]) -> None:
     """torch.save, whole or not at all."""
     with replacing(path) as temporary:
         torch.save(content, temporary)
@@ -142,7 +161,7 @@ def train(
     evaluate_every: int = 250,
     log_every: int = 25,
     progress: bool | None = None,
-    on_evaluation: Callable[[PersimmonForCausalLM, int], Mapping | None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> PersimmonForCausalLM:
     """Train from the last checkpoint in `folder`, or from nothing, to `recipe.steps`; returns the bfloat16 model.
 
@@ -151,10 +170,11 @@ def train(
     name) and `first_step` go on from what is left, with momentum that begins anew. `on_evaluation(model, step)` may
     return more entries for the log.
 
-    Writes `folder`/checkpoint.pt and metrics.jsonl. A run that was killed and started again gives the same bits as one
-    that was not, given as many threads and the same dtype and device: the batches depend on the step alone and the
-    checkpoint holds all the rest. It goes on on another device too, in other roundings. A checkpoint of another recipe
-    is refused, but for `steps`: while the rate is constant the total can be chosen.
+    Writes `folder`/checkpoint.pt and the log, metrics.jsonl; `progress` shows a bar or none, by default one on a
+    terminal. A run that was killed and started again gives the same bits as one that was not, given as many threads
+    and the same dtype and device: the batches depend on the step alone and the checkpoint holds all the rest. It goes
+    on on another device too, in other roundings. A checkpoint of another recipe is refused, but for `steps`: while the
+    rate is constant the total can be chosen.
 
     Raises ValueError for a checkpoint of another recipe or configuration, and for a recipe that asks for rows longer
     than the model's context or for domains without a source.
@@ -163,21 +183,16 @@ def train(
     device = torch.device(device)
     dtype = dtype or fast_dtype(device)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint, metrics = folder / "checkpoint.pt", folder / "metrics.jsonl"
     model, masters = build(config, recipe, dtype, device)
     identity = {"config": config.to_dict(), "recipe": {k: v for k, v in asdict(recipe).items() if k != "steps"}}
     first = 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location=device)
-        if saved["identity"] != identity:
-            raise ValueError(f"{checkpoint} was made by another recipe or config; use another folder or delete it")
-        masters.load_state_dict(saved["masters"])
-        first = saved["step"]
+        first = _resume(checkpoint, identity, masters, device)
     elif start is not None:
         masters.load_weights(start)
         first = first_step
 
-    metrics = folder / "metrics.jsonl"
     _forget_after(metrics, first)
     bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc="train", disable=_disable(progress))
     since, seen = time.monotonic(), 0
@@ -192,29 +207,55 @@ def train(
         norm = masters.step(recipe.rate_scale(step))
         seen += rows * length
         done = step + 1
-        if done % log_every == 0 or done == recipe.steps:
+        is_last = done == recipe.steps
+        if done % log_every == 0 or is_last:
             speed = seen / (time.monotonic() - since)
-            entry = {"step": done, "loss": loss.item(), "norm": norm.item(), "tokens_per_second": round(speed)}
-            _log(metrics, entry)
-            bar.set_postfix(loss=f"{entry['loss']:.3f}", tokens=f"{speed:,.0f}/s")
-            if bar.disable and progress is None:
-                print(json.dumps(entry), flush=True)
+            _log(metrics, {"step": done, "loss": loss.item(), "norm": norm.item(), "tokens_per_second": round(speed)})
+            bar.set_postfix(loss=f"{loss.item():.3f}", tokens=f"{speed:,.0f}/s")
             since, seen = time.monotonic(), 0
-        if done % evaluate_every == 0 or done == recipe.steps:
-            model.eval()
-            losses = {name: held_out_loss(model, stream, 256, most=4) for name, stream in held_out.items()}
-            _log(metrics, {"step": done, "held_out": losses})
-            if on_evaluation is not None and (more := on_evaluation(model, done)):
-                _log(metrics, {"step": done, **more})
-            model.train()
+        if done % evaluate_every == 0 or is_last:
+            _evaluate(model, held_out, done, metrics, on_evaluation)
             since, seen = time.monotonic(), 0
-        if done % checkpoint_every == 0 or done == recipe.steps:
+        if done % checkpoint_every == 0 or is_last:
             save(checkpoint, {"step": done, "identity": identity, "masters": masters.state_dict()})
     return model.to(torch.bfloat16).eval()
 
 
+def _resume(checkpoint: Path, identity: Mapping[str, Any], masters: MasterWeights, device: torch.device) -> int:
+    """Give the masters what the checkpoint has; returns its step. Raises ValueError for one of another recipe."""
+    saved = torch.load(checkpoint, weights_only=True, map_location=device)
+    if saved["identity"] != identity:
+        raise ValueError(f"{checkpoint} was made by another recipe or config; use another folder or delete it")
+    masters.load_state_dict(saved["masters"])
+    step: int = saved["step"]
+    return step
+
+
+def _evaluate(
+    model: PersimmonForCausalLM,
+    held_out: Mapping[str, Stream],
+    step: int,
+    metrics: Path,
+    on_evaluation: OnEvaluation | None,
+) -> None:
+    """Write down the loss of each held-out domain, and what `on_evaluation` adds."""
+    length, most = EVALUATED
+    model.eval()
+    losses = {name: held_out_loss(model, stream, length, most=most) for name, stream in held_out.items()}
+    _log(metrics, {"step": step, "held_out": losses})
+    if on_evaluation is not None and (more := on_evaluation(model, step)):
+        _log(metrics, {"step": step, **more})
+    model.train()
+
+
 def check_fit(recipe: Recipe, config: PersimmonConfig, sources: Mapping[str, RowSource]) -> None:
-    """Raises ValueError for rows longer than the context, and for domains that have a weight but no source."""
+    """Raises ValueError for rows longer than the context, and for domains that have a weight but no source; TypeError
+    for a source that gives no rows."""
+    for name, source in sources.items():
+        if not callable(source):
+            raise TypeError(
+                f"the source {name!r} is a {type(source).__name__}; give what draws rows: batches.stretches(stream)"
+            )
     longest = max(length for _, length in recipe.lengths)
     if longest > config.max_position_embeddings:
         raise ValueError(
@@ -224,7 +265,8 @@ def check_fit(recipe: Recipe, config: PersimmonConfig, sources: Mapping[str, Row
     missing = [name for name, weight in recipe.weights.items() if weight and name not in sources]
     if missing or not any(recipe.weights.values()):
         raise ValueError(
-            f"Recipe.weights asks for {missing or 'nothing'}, but there are rows of {sorted(sources)}; name those"
+            f"Recipe.weights asks for {missing or 'nothing'}, but there are rows of {sorted(sources)}; name those: "
+            f"Recipe(weights={dict.fromkeys(sorted(sources), 1.0)})"
         )
 
 
@@ -234,7 +276,7 @@ def faster_attention(dtype: torch.dtype, device: torch.device, length: int) -> s
     return "eager" if device.type == "cpu" and dtype == torch.bfloat16 and length <= 256 else "sdpa"
 
 
-def read_metrics(path: Path) -> Iterator[dict]:
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The entries of a metrics.jsonl; a last line cut short by a kill is left out."""
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -245,11 +287,11 @@ def read_metrics(path: Path) -> Iterator[dict]:
 
 def _forget_after(path: Path, step: int) -> None:
     """Drop the entries of steps that will be made again."""
-    kept = [entry for entry in read_metrics(path) if entry["step"] <= step]
-    write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+    entries = [entry for entry in read_metrics(path) if entry["step"] <= step]
+    write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
 
-def _log(path: Path, entry: dict) -> None:
+def _log(path: Path, entry: Mapping[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
 

@@ -1,6 +1,7 @@
 """Where attention looks: one head large, every head small, or arcs over the text."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -10,13 +11,26 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from persimmon_lab.viz.style import CATEGORICAL, INK, MUTED, SEQUENTIAL, figure_grid, new_figure
+from persimmon_lab.viz.agreement import check_labels, check_marks
+from persimmon_lab.viz.results import ManyPatterns, one_pattern, patterns_in
+from persimmon_lab.viz.signs import readable
+from persimmon_lab.viz.style import (
+    CATEGORICAL,
+    INK,
+    MUTED,
+    SEQUENTIAL,
+    ColourMap,
+    Size,
+    figure_grid,
+    new_figure,
+    numbers,
+)
 
 WIDEST = 9.0  # inches; a notebook's column
 PER_TOKEN = 0.24  # inches that a token's name takes
 ARC = np.linspace(0, np.pi, 48)
 # Token names may hold a dollar sign, which is no formula.
-NAMES = {"fontsize": 8.5, "family": "monospace", "parse_math": False}
+NAMES: dict[str, Any] = {"fontsize": 8.5, "family": "monospace", "parse_math": False}
 
 
 def names_apart(tokens: Sequence[str], inches: float) -> range:
@@ -27,17 +41,29 @@ def names_apart(tokens: Sequence[str], inches: float) -> range:
 
 
 def attention_head(
-    pattern: Float[Tensor, "query key"], tokens: Sequence[str], title: str = "", highlight: int | None = None
+    pattern: Float[Tensor, "*leading query key"],
+    tokens: Sequence[str],
+    title: str = "",
+    highlight: int | None = None,
+    *,
+    cmap: ColourMap = SEQUENTIAL,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """One head's pattern: row = the token that looks, column = where it looks, dark = strongly.
 
     `highlight` outlines one row. A long text keeps to the page: its cells become small and only some tokens are named.
+    ValueError where tokens and pattern differ in length, or `highlight` is no row.
     """
-    size = min(0.9 + PER_TOKEN * len(tokens), WIDEST - 0.9)
-    figure, axes = new_figure(size + 0.9, size)
-    image = axes.imshow(pattern.float().cpu().numpy(), cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest")
-    named = names_apart(tokens, size - 0.9)
-    names = [tokens[index] if len(named) == len(tokens) else f"{index} {tokens[index]}" for index in named]
+    pattern = one_pattern(pattern)
+    check_labels("token", tokens, query=pattern.shape[0], key=pattern.shape[1])
+    check_marks([] if highlight is None else [highlight], query=len(pattern))
+    side = min(0.9 + PER_TOKEN * len(tokens), WIDEST - 0.9)
+    figure, axes = new_figure(side + 0.9, side, size, ax)
+    image = axes.imshow(numbers(pattern), cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
+    named = names_apart(tokens, side - 0.9)
+    words = [readable(token) for token in tokens]
+    names = [words[index] if len(named) == len(tokens) else f"{index} {words[index]}" for index in named]
     axes.set_xticks(named, names, rotation=90, **NAMES)
     axes.set_yticks(named, names, **NAMES)
     axes.tick_params(length=0 if len(named) == len(tokens) else 2)
@@ -53,22 +79,29 @@ def attention_head(
 
 
 def attention_grid(
-    patterns: Float[Tensor, "layer head query key"],
+    patterns: ManyPatterns,
     title: str = "",
     marks: Mapping[tuple[int, int], str] | None = None,
+    *,
+    cmap: ColourMap = SEQUENTIAL,
+    size: Size | None = None,
 ) -> Figure:
     """Every head as a thumbnail, layers downwards, heads across; `marks` frames and names some of them.
 
-    More than nine heads, as the 8B model has, get smaller cells, so that the figure keeps to the page.
+    `patterns` are (layer, head, query, key), a model's `attentions`, or a trace that has captured "pattern". More than
+    nine heads, as the 8B model has, get smaller cells, so that the figure keeps to the page. ValueError for a mark on
+    a head that there is not.
     """
+    patterns = patterns_in(patterns)
     layers, heads = patterns.shape[:2]
-    size = min(0.95, WIDEST / heads)
-    figure, axes = figure_grid(layers, heads, cell_width=size, cell_height=size)
+    check_marks(marks or (), layer=layers, head=heads)
+    side = min(0.95, WIDEST / heads)
+    figure, axes = figure_grid(layers, heads, side, side, size)
     for layer in range(layers):
         for head in range(heads):
             cell = axes[layer][head]
             # A square root lifts faint patterns enough to be seen at this size.
-            cell.imshow(np.sqrt(patterns[layer, head].float().cpu().numpy()), cmap=SEQUENTIAL, vmin=0, vmax=1)
+            cell.imshow(np.sqrt(numbers(patterns[layer, head])), cmap=cmap, vmin=0, vmax=1)
             cell.set_xticks([])
             cell.set_yticks([])
             mark = (marks or {}).get((layer, head))
@@ -101,7 +134,9 @@ def draw_arcs(
     With `query` only the links from that token, with `key` only those to that one. An arc ends in a dot at the token
     looked at; a ring is a token that looks at itself. Thick and dark is much.
     """
-    weights = pattern.detach().double().cpu().numpy()
+    check_labels("token", tokens, query=pattern.shape[0], key=pattern.shape[1])
+    check_marks([token for token in (query, key) if token is not None], token=len(tokens))
+    weights = numbers(pattern)
     shown = np.tril(weights >= max(threshold, 1e-9))
     for axis, token in enumerate((query, key)):
         if token is not None:
@@ -113,15 +148,15 @@ def draw_arcs(
     heights = ((start - end) / max(len(tokens) - 1, 1)) ** 0.6
     x = np.outer((start + end) / 2, np.ones_like(ARC)) + np.outer((start - end) / 2, np.cos(ARC))
     colours = [to_rgba(CATEGORICAL[0], 0.15 + 0.75 * weight) for weight in strength]
-    axes.add_collection(LineCollection(np.stack([x, np.outer(heights, np.sin(ARC))], axis=-1), colors=colours,
+    axes.add_collection(LineCollection(list(np.stack([x, np.outer(heights, np.sin(ARC))], axis=-1)), colors=colours,
                                        linewidths=0.6 + 3.4 * strength, capstyle="round"))  # fmt: skip
     axes.scatter(end, np.zeros_like(end), s=6 + 40 * strength, color=colours, zorder=3)
     own = np.array([(weight, q) for weight, q, k in links if q == k] or np.empty((0, 2)))
     axes.scatter(own[:, 1], np.full(len(own), 0.035), s=10 + 50 * own[:, 0], facecolors="none",
                  edgecolors=[to_rgba(CATEGORICAL[0], 0.25 + 0.75 * weight) for weight in own[:, 0]],
-                 linewidths=0.6 + 1.6 * own[:, 0], zorder=3)  # fmt: skip
+                 linewidths=(0.6 + 1.6 * own[:, 0]).tolist(), zorder=3)  # fmt: skip
     named = names_apart(tokens, inches)
-    axes.set_xticks(named, [tokens[index] for index in named], rotation=90, **NAMES)
+    axes.set_xticks(named, [readable(tokens[index]) for index in named], rotation=90, **NAMES)
     one = query if query is not None else key
     if one is not None:
         axes.axvline(one, ymax=0.04, color=INK, linewidth=2)
@@ -141,19 +176,24 @@ def draw_arcs(
 
 
 def attention_arcs(
-    pattern: Float[Tensor, "query key"],
+    pattern: Float[Tensor, "*leading query key"],
     tokens: Sequence[str],
     title: str = "",
     query: int | None = None,
     threshold: float = 0.05,
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """One head's links as arcs over the text, from the token that looks back to what it looks at.
 
     Shows attention of at least `threshold`; thick and dark is much, a dot marks the token looked at, a ring one that
-    looks at itself. With `query`, the links of that token alone, the strongest with their percentages.
+    looks at itself. With `query`, the links of that token alone, the strongest with their percentages. ValueError where
+    tokens and pattern differ in length, or `query` is none of them.
     """
-    width = min(max(4.0, 0.5 + 0.32 * len(tokens)), WIDEST)
-    figure, axes = new_figure(width, 3.2)
+    pattern = one_pattern(pattern)
+    width = min(max(4.0, 0.5 + 0.32 * len(tokens)), WIDEST) if size is None else size[0]
+    figure, axes = new_figure(width, 3.2, size, ax)
     draw_arcs(axes, pattern, tokens, width - 0.4, query, threshold=threshold)
     axes.set_title(title, loc="left")
     return figure

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from persimmon_lab.viz.agreement import check_marks
 from persimmon_lab.viz.attention import draw_arcs
-from persimmon_lab.viz.style import CATEGORICAL, INK, RULES, SEQUENTIAL
+from persimmon_lab.viz.style import CATEGORICAL, INK, RULES, SEQUENTIAL, ColourMap, numbers
 
 GAP = 0.12  # between thumbnails, as a share of one
 
@@ -25,13 +26,17 @@ def explorer(
     threshold: float = 0.05,
     marks: Mapping[tuple[int, int], str] | None = None,
     title: str = "",
+    *,
+    cmap: ColourMap = SEQUENTIAL,
 ) -> Figure:
     """Thumbnails on the left, the chosen head's frame thick and those of the marked ones thin; arcs on the right.
 
-    The arcs are those "from" the token, or those "to" it.
+    The arcs are those "from" the token, or those "to" it. ValueError where tokens and pattern differ in length, or a
+    head or token is none of them.
     """
     marks = marks or {}
     layers, heads = thumbnails.shape[:2]
+    check_marks([chosen, *marks], layer=layers, head=heads)
     with rc_context(RULES):
         figure = Figure(figsize=(9, 4.2))
         left = figure.add_axes((0.04, 0.1, 0.36, 0.76))
@@ -42,8 +47,8 @@ def explorer(
     for layer, head in np.ndindex(layers, heads):
         extent = (head + GAP / 2, head + 1 - GAP / 2, layer + 1 - GAP / 2, layer + GAP / 2)
         # A square root lifts faint patterns enough to be seen at this size.
-        cell = np.sqrt(thumbnails[layer, head].float().cpu().numpy())
-        left.imshow(cell, cmap=SEQUENTIAL, vmin=0, vmax=1, extent=extent, aspect="auto", interpolation="nearest")
+        cell = np.sqrt(numbers(thumbnails[layer, head]))
+        left.imshow(cell, cmap=cmap, vmin=0, vmax=1, extent=extent, aspect="auto", interpolation="nearest")
         is_chosen, is_marked = (layer, head) == chosen, (layer, head) in marks
         corner = (extent[0], extent[3])
         left.add_patch(Rectangle(corner, 1 - GAP, 1 - GAP, fill=False, zorder=3,
@@ -51,8 +56,8 @@ def explorer(
                                  linewidth=2.6 if is_chosen else 1.4 if is_marked else 0.5))  # fmt: skip
     left.set_xlim(0, heads)
     left.set_ylim(layers, 0)
-    left.set_xticks(np.arange(heads) + 0.5, range(heads))
-    left.set_yticks(np.arange(layers) + 0.5, range(layers))
+    left.set_xticks(np.arange(heads) + 0.5, [str(head) for head in range(heads)])
+    left.set_yticks(np.arange(layers) + 0.5, [str(layer) for layer in range(layers)])
     left.tick_params(length=0)
     left.set_xlabel("head")
     left.set_ylabel("layer")

@@ -4,20 +4,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from persimmon_lab.viz.style import CATEGORICAL, LINE_STYLES, figure_grid, new_figure
+from persimmon_lab.viz.agreement import check_curves, check_names
+from persimmon_lab.viz.results import Planned
+from persimmon_lab.viz.style import Size, figure_grid, legend_outside, new_figure, numbers, series
 
 GB = 1e9
-HATCHES = (None, "//", "..", "xx")
-MARKERS = (".", "+", "x", "1")
+CLOUD_MARKERS = (".", "+", "x", "1")  # for thousands of points on each other
 
 
 def squarified(
     sizes: Sequence[int | float], x: float, y: float, width: float, height: float
-) -> list[tuple[float, ...]]:
+) -> list[tuple[float, float, float, float]]:
     """Rectangles (x, y, width, height) of areas in proportion to `sizes`, as near to squares as rows allow.
 
     `sizes` in decreasing order. Source: Bruls, Huizing and van Wijk 2000, Squarified treemaps.
@@ -48,21 +50,30 @@ def squarified(
     return rectangles
 
 
-def parameter_treemap(counts: Mapping[str, int], repeats: Mapping[str, int] | None = None, title: str = "") -> Figure:
+def parameter_treemap(
+    counts: Mapping[str, int],
+    repeats: Mapping[str, int] | None = None,
+    title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
+) -> Figure:
     """Parameters by part as areas; `repeats` draws a part as that many equal tiles (one a layer).
 
-    Parts below 1% of the total (the norms) are drawn to scale and not labelled.
+    Parts below 1% of the total (the norms) are drawn to scale and not labelled. ValueError where `repeats` has a part
+    that `counts` has not.
     """
     repeats = repeats or {}
+    check_names("repeated part", repeats, counts)
     total = sum(counts.values())
     parts = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])
-    figure, axes = new_figure(8.5, 4.2)
+    figure, axes = new_figure(8.5, 4.2, size, ax)
     axes.set_axis_off()
     axes.set_xlim(0, 2)
     axes.set_ylim(1, 0)
     rectangles = squarified([counts[part] for part in parts], 0.0, 0.0, 2.0, 1.0)
     for index, (part, (x, y, width, height)) in enumerate(zip(parts, rectangles, strict=True)):
-        colour = CATEGORICAL[index % len(CATEGORICAL)]
+        colour = series(index).colour
         axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor="white", linewidth=3))
         tiles = repeats.get(part, 1)
         columns = max(1, round((tiles * width / height) ** 0.5)) if height > 0.02 else 1
@@ -85,45 +96,69 @@ def parameter_treemap(counts: Mapping[str, int], repeats: Mapping[str, int] | No
 
 
 def memory_bars(
-    rows: Sequence[tuple[str, int | float, int | float]], capacities: Mapping[str, float] | None = None, title: str = ""
+    rows: Sequence[tuple[str, int | float, int | float] | tuple[str, Planned]],
+    capacities: Mapping[str, float] | None = None,
+    title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """Stacked bars of weights and cache in bytes, one per row (label, weights, cache), against what devices hold."""
-    parts = [(label, {"weights": weights, "key/value cache": cache}) for label, weights, cache in rows]
-    return stacked_bars(parts, capacities, title)
+    """Stacked bars of weights and cache in bytes, one per row (label, weights, cache), against what devices hold.
+
+    In place of the two numbers a row may have a memory plan.
+    """
+    parts: list[tuple[str, Mapping[str, int | float]]] = []
+    for label, *held in rows:
+        weights, cache = (held[0].weights, held[0].cache) if isinstance(held[0], Planned) else held
+        parts.append((label, {"weights": weights, "key/value cache": cache}))
+    return stacked_bars(parts, capacities, title, size=size, ax=ax)
 
 
 def stacked_bars(
-    rows: Sequence[tuple[str, Mapping[str, int | float]]],
+    rows: Sequence[tuple[str, Mapping[str, int | float] | Planned]],
     capacities: Mapping[str, float] | None = None,
     title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Bytes by part as stacked bars, one per row (label, parts), against what devices hold.
 
-    Every row has the same parts, in the same order; capacities far beyond the bars are left out.
+    Every row has the same parts, in the same order, or ValueError; a memory plan has weights, cache and activations.
+    Capacities far beyond the bars are left out.
     """
-    figure, axes = new_figure(8.5, 0.9 + 0.5 * len(rows))
+    stacks = [(label, _parts_of(parts)) for label, parts in rows]
+    for _, parts in stacks:
+        check_names("part", parts, stacks[0][1])
+        check_names("part", stacks[0][1], parts)
+    figure, axes = new_figure(8.5, 0.9 + 0.5 * len(rows), size, ax)
     ends = [0.0] * len(rows)
-    places = range(len(rows))
-    for index, part in enumerate(rows[0][1]):
-        sizes = [parts[part] / GB for _, parts in rows]
-        axes.barh(places, sizes, left=ends, color=CATEGORICAL[index], label=part, height=0.62, hatch=HATCHES[index],
-                  edgecolor="white", linewidth=0)  # fmt: skip
+    bars = range(len(rows))
+    for index, part in enumerate(stacks[0][1]):
+        sizes = [parts[part] / GB for _, parts in stacks]
+        axes.barh(bars, sizes, left=ends, label=part, height=0.62, **series(index).bars)
         ends = [end + size for end, size in zip(ends, sizes)]
     longest = max(ends)
-    for place, end in zip(places, ends):
-        axes.text(end + 0.012 * longest, place, f"{end:.1f} GB", va="center",
+    for bar, end in zip(bars, ends):
+        axes.text(end + 0.012 * longest, bar, f"{end:.1f} GB", va="center",
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5}, zorder=4)  # fmt: skip
     for name, capacity in (capacities or {}).items():
         if capacity / GB <= 1.15 * longest:
             axes.axvline(capacity / GB, color="0.25", linewidth=1.2, linestyle=(0, (4, 3)), zorder=3)
             axes.text(capacity / GB, -0.75, name, ha="center", va="bottom", fontsize=9, color="0.25")
-    axes.set_yticks(places, [label for label, _ in rows])
+    axes.set_yticks(bars, [label for label, _ in rows])
     axes.set_xlim(0, 1.15 * longest)
     axes.invert_yaxis()
     axes.set_xlabel("GB (10⁹ bytes)")
     axes.set_title(title, loc="left", pad=22 if capacities else 8)
-    figure.legend(loc="outside lower right", ncols=3, frameon=False)
+    legend_outside(axes, ax, "outside lower right", ncols=3)
     return figure
+
+
+def _parts_of(parts: Mapping[str, int | float] | Planned) -> Mapping[str, int | float]:
+    if isinstance(parts, Planned):
+        return {"weights": parts.weights, "key/value cache": parts.cache, "forward pass": parts.activations}
+    return parts
 
 
 def row_directions(
@@ -131,21 +166,25 @@ def row_directions(
     norms: Float[Tensor, "vocab"],
     groups: Mapping[str, Bool[Tensor, "vocab"]],
     title: str = "",
+    *,
+    size: Size | None = None,
 ) -> Figure:
     """Every row of a vocabulary table as a point: along which direction it points, and how long it is.
 
     `groups` are drawn over each other in their order, each with its count; above, how many rows point where.
+    ValueError where norms or a group are not as many as the cosines.
     """
-    figure, panels = figure_grid(2, 1, 8.6, 2.4, sharex=True, height_ratios=[1, 2.6])
+    check_curves("cosine", cosines, {"norms": norms, **groups})
+    figure, panels = figure_grid(2, 1, 8.6, 2.4, size, sharex=True, height_ratios=[1, 2.6])
     counts, points = panels[:, 0]
-    values, lengths = cosines.float().cpu().numpy(), norms.float().cpu().numpy()
+    values, lengths = numbers(cosines), numbers(norms)
     bins = np.linspace(-1, 1, 81)
     for index, (name, members) in enumerate(groups.items()):
-        mask, colour = members.cpu().numpy(), CATEGORICAL[index]
-        counts.hist(values[mask], bins, histtype="step", color=colour, linewidth=1.4, linestyle=LINE_STYLES[index])
-        points.plot(values[mask], lengths[mask], linestyle="none", marker=MARKERS[index], color=colour, alpha=0.6,
-                    markersize=4 if index else 2.5, markeredgewidth=0 if index == 0 else 0.8, rasterized=True,
-                    label=f"{name}: {int(mask.sum()):,}")  # fmt: skip
+        mask, look = members.cpu().numpy(), series(index)
+        counts.hist(values[mask], bins, histtype="step", linewidth=1.4, **look.line)
+        points.plot(values[mask], lengths[mask], linestyle="none", marker=CLOUD_MARKERS[index % len(CLOUD_MARKERS)],
+                    color=look.colour, alpha=0.6, markersize=4 if index else 2.5, rasterized=True,
+                    markeredgewidth=0 if index == 0 else 0.8, label=f"{name}: {int(mask.sum()):,}")  # fmt: skip
     counts.set_yscale("log")
     counts.set_ylabel("rows")
     counts.set_title(title, loc="left")

@@ -1,14 +1,28 @@
 """Number formats to look at: how far each reaches, and how far apart its numbers stand."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from persimmon_lab.viz.rotary import numbers
-from persimmon_lab.viz.style import CATEGORICAL, FAINT, INK, LINE_STYLES, MUTED, figure_grid, new_figure
+from persimmon_lab.viz.agreement import check_curves
+from persimmon_lab.viz.style import (
+    CATEGORICAL,
+    FAINT,
+    INK,
+    LINE_STYLES,
+    MUTED,
+    Size,
+    figure_grid,
+    legend_outside,
+    new_figure,
+    numbers,
+    series,
+    title_outside,
+)
 
 BLUE, ORANGE = CATEGORICAL[:2]
 WHOLE = (1e-48, 1e42)  # what the upper panel shows; float64 goes on to either side
@@ -24,13 +38,19 @@ def as_power(value: int | float) -> str:
     return f"{digits.removesuffix('.0')}e{int(exponent)}"
 
 
-def ranges(formats: Mapping[str, Range], marks: Mapping[str, int | float] | None = None, title: str = "") -> Figure:
+def ranges(
+    formats: Mapping[str, Range],
+    marks: Mapping[str, int | float] | None = None,
+    title: str = "",
+    *,
+    size: Size | None = None,
+) -> Figure:
     """What each format reaches, as (smallest subnormal, smallest normal, largest), and numbers that it should hold.
 
     Hatched: subnormal, where digits are lost one by one. Below, the part where a model's numbers are: a mark is a dot
     where the format holds such a number, and a cross where it becomes 0 or leaves the format.
     """
-    figure, axes = figure_grid(2, 1, 9.0, 1.0 + 0.22 * len(formats))
+    figure, axes = figure_grid(2, 1, 9.0, 1.0 + 0.22 * len(formats), size)
     above, below = axes[:, 0]
     for panel, limits in ((above, WHOLE), (below, CLOSE)):
         _draw_ranges(panel, formats, limits)
@@ -56,8 +76,11 @@ def ranges(formats: Mapping[str, Range], marks: Mapping[str, int | float] | None
 def _draw_ranges(axes: Axes, formats: Mapping[str, Range], limits: tuple[float, float]) -> None:
     low, high = limits
     for row, (subnormal, normal, largest) in enumerate(formats.values()):
-        for start, end, style in ((subnormal, normal, {"facecolor": "white", "hatch": "/////"}),
-                                  (normal, largest, {"facecolor": BLUE})):  # fmt: skip
+        parts: list[tuple[float, float, dict[str, Any]]] = [
+            (subnormal, normal, {"facecolor": "white", "hatch": "/////"}),
+            (normal, largest, {"facecolor": BLUE}),
+        ]
+        for start, end, style in parts:
             start, end = max(start, low), min(end, high)
             if start < end:
                 axes.barh(row, end - start, left=start, height=0.6, edgecolor=BLUE, linewidth=0.8, **style)
@@ -74,19 +97,23 @@ def spacings(
     steps: Mapping[str, Float[Tensor, "magnitude"]],
     marks: Mapping[str, int | float] | None = None,
     title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """The step between neighbouring numbers by magnitude, one staircase per format; NaN beyond its end.
 
     Above the horizontal line steps are longer than 1, and integers are lost. `marks` are magnitudes to point at.
     """
-    figure, axes = new_figure(9.0, 3.8)
+    check_curves("magnitude", magnitudes, steps)
+    figure, axes = new_figure(9.0, 3.8, size, ax)
     x = numbers(magnitudes)
     for index, (name, step) in enumerate(steps.items()):
-        y = numbers(step)
-        axes.step(x, y, where="post", color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=2, label=name)
+        y, look = numbers(step), series(index)
+        axes.step(x, y, where="post", linewidth=2, label=name, **look.line)
         last = (y == y).nonzero()[0][-1]
         if last < len(x) - 1:  # the format ends within the figure
-            axes.plot(x[last], y[last], marker="X", markersize=9, color=CATEGORICAL[index], markeredgecolor="white")
+            axes.plot(x[last], y[last], marker="X", markersize=9, color=look.colour, markeredgecolor="white")
     axes.axhline(1, color=INK, linewidth=0.9)
     axes.annotate("steps of 1: all integers up to here", (0, 1), (4, 3), xycoords=("axes fraction", "data"),
                   textcoords="offset points", fontsize=8.5)  # fmt: skip
@@ -100,6 +127,6 @@ def spacings(
     axes.set_xlabel("magnitude")
     axes.set_ylabel("step to the next number")
     axes.grid(color=FAINT, linewidth=0.6)
-    figure.legend(frameon=False, loc="outside lower center", ncols=len(steps))
-    figure.suptitle(title or "How far apart the numbers of each format stand", x=0.01, ha="left", fontsize=11)
+    legend_outside(axes, ax, ncols=len(steps))
+    title_outside(axes, ax, title or "How far apart the numbers of each format stand", fontsize=11)
     return figure

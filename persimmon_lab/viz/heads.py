@@ -6,21 +6,33 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from persimmon_lab.viz.style import CATEGORICAL, DIVERGING, FAINT, INK, MUTED, SEQUENTIAL, figure_grid, new_figure
+from persimmon_lab.viz.agreement import check_marks, check_names, check_shapes
+from persimmon_lab.viz.results import Detected, Effects, HeadMap, Summed, effects_in, scores_in
+from persimmon_lab.viz.signs import counted
+from persimmon_lab.viz.style import (
+    CATEGORICAL,
+    DIVERGING,
+    FAINT,
+    INK,
+    MUTED,
+    SEQUENTIAL,
+    ColourMap,
+    Size,
+    figure_grid,
+    ink_on,
+    legend_outside,
+    new_figure,
+    numbers,
+    series,
+)
 
 Head = tuple[int, int]
-HeadMap = Float[Tensor, "layer head"]
 LARGEST = 16  # heads or layers to a side at which a cell still has room for its number
-HATCHES = ("", "////", "....", "xxxx")
-MARKERS = ("o", "s", "D", "^")
 DARK = 0.6  # of the colour scale, from where on a number is white
-
-
-def numbers(values: Tensor) -> np.ndarray:
-    return values.detach().double().cpu().numpy()
 
 
 def short(value: float, signed: bool) -> str:
@@ -31,18 +43,28 @@ def short(value: float, signed: bool) -> str:
 
 
 def draw_head_map(
-    axes: Axes, values: HeadMap, limit: float, signed: bool, marks: Sequence[Head] = (), numbered: bool = True
-):
-    """Cells of layers (downwards) and heads, with their numbers; `marks` are framed. Returns the image."""
+    axes: Axes,
+    values: HeadMap,
+    limit: float,
+    signed: bool,
+    marks: Sequence[Head] = (),
+    flipped: bool = False,
+    cmap: ColourMap | None = None,
+) -> AxesImage:
+    """Cells of layers (downwards) and heads, with their numbers; `marks` are framed. Returns the image.
+
+    `flipped` colours a number as if it had the other sign. ValueError for a mark on a head that there is not.
+    """
     grid = numbers(values)
     layers, heads = grid.shape
-    low, colours = (-limit, DIVERGING) if signed else (0, SEQUENTIAL)
-    image = axes.imshow(grid, cmap=colours, vmin=low, vmax=limit, aspect="auto", interpolation="nearest")
-    if numbered and max(layers, heads) <= LARGEST:
+    check_marks(marks, layer=layers, head=heads)
+    cmap = cmap or (DIVERGING if signed else SEQUENTIAL)
+    low, sign = (-limit if signed else 0.0), (-1 if flipped else 1)
+    image = axes.imshow(sign * grid, cmap=cmap, vmin=low, vmax=limit, aspect="auto", interpolation="nearest")
+    if max(layers, heads) <= LARGEST:
         for (layer, head), value in np.ndenumerate(grid):
-            dark = abs(value) > DARK * limit
-            axes.text(head, layer, short(value, signed), ha="center", va="center", fontsize=7.5,
-                      color="white" if dark else INK)  # fmt: skip
+            ink = ink_on(cmap, (sign * value - low) / (limit - low), abs(value) > DARK * limit)
+            axes.text(head, layer, short(value, signed), ha="center", va="center", fontsize=7.5, color=ink)
     for layer, head in marks:
         axes.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.8))
     axes.set_xticks(range(0, heads, 1 if heads <= LARGEST else 8))
@@ -55,12 +77,24 @@ def draw_head_map(
 
 
 def score_maps(
-    scores: Mapping[str, HeadMap], marks: Mapping[str, Sequence[Head]] | None = None, title: str = ""
+    scores: Mapping[str, HeadMap | Detected],
+    marks: Mapping[str, Sequence[Head]] | None = None,
+    title: str = "",
+    *,
+    cmap: ColourMap = SEQUENTIAL,
+    size: Size | None = None,
 ) -> Figure:
-    """One map for each kind of score, between 0 and 1; `marks` frames some heads of a kind."""
-    figure, axes = figure_grid(1, len(scores), 9 / max(len(scores), 2), 3.3)
+    """One map for each kind of score, between 0 and 1; `marks` frames some heads of a kind.
+
+    What `detect` gave will do, and frames the heads that stand out unless `marks` says otherwise. ValueError for a
+    marked kind, or a head, that there is not.
+    """
+    if marks is None:
+        marks = {kind: found.standing_out() for kind, found in scores.items() if isinstance(found, Detected)}
+    check_names("marked kind", marks, scores)
+    figure, axes = figure_grid(1, len(scores), 9 / max(len(scores), 2), 3.3, size)
     for panel, (kind, values) in zip(axes[0], scores.items()):
-        image = draw_head_map(panel, values, 1.0, False, (marks or {}).get(kind, ()))
+        image = draw_head_map(panel, scores_in(values), 1.0, False, marks.get(kind, ()), cmap=cmap)
         panel.set_title(kind, loc="left")
     axes[0, 0].set_ylabel("layer")
     figure.colorbar(image, ax=axes[0].tolist(), shrink=0.8, pad=0.01, label="score")
@@ -68,15 +102,24 @@ def score_maps(
     return figure
 
 
-def effect_map(effects: HeadMap, title: str = "", marks: Sequence[Head] = (), label: str = "nats per token") -> Figure:
-    """What taking each head away does, on a scale centred on zero: red is worse where `label` counts losses."""
-    figure, axes = new_figure(5.6, 3.9)
-    limit = max(float(effects.abs().max()), 1e-9)
-    image = draw_head_map(axes, -effects, limit, True, marks, numbered=False)
-    for (layer, head), value in np.ndenumerate(numbers(effects)):
-        if max(effects.shape) <= LARGEST:
-            axes.text(head, layer, short(value, True), ha="center", va="center", fontsize=7.5,
-                      color="white" if abs(value) > DARK * limit else INK)  # fmt: skip
+def effect_map(
+    effects: HeadMap | Effects | Summed,
+    title: str = "",
+    marks: Sequence[Head] = (),
+    label: str = "nats per token",
+    *,
+    cmap: ColourMap = DIVERGING,
+    size: Size | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """What taking each head away does, on a scale centred on zero: red is worse where `label` counts losses.
+
+    What `patch_heads` or `attribute` gave will do. ValueError for a mark on a head that there is not.
+    """
+    values = effects_in(effects)
+    figure, axes = new_figure(5.6, 3.9, size, ax)
+    limit = max(float(values.abs().max()), 1e-9)
+    image = draw_head_map(axes, values, limit, True, marks, flipped=True, cmap=cmap)
     axes.set_ylabel("layer")
     axes.set_title(title, loc="left")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02, label=label)
@@ -86,15 +129,24 @@ def effect_map(effects: HeadMap, title: str = "", marks: Sequence[Head] = (), la
 
 
 def null_strips(
-    scores: Mapping[str, HeadMap],
-    nulls: Mapping[str, Float[Tensor, "draw layer head"]],
+    scores: Mapping[str, HeadMap | Detected],
+    nulls: Mapping[str, Float[Tensor, "draw layer head"]] | None = None,
     most_named: int = 6,
     title: str = "",
+    *,
+    size: Size | None = None,
 ) -> Figure:
     """Each kind's scores on a line, over the histogram of its null; those above the highest null are filled, and the
-    highest named as layer.head."""
-    figure, axes = figure_grid(len(scores), 1, 9.0, 1.35, sharex=True)
-    for panel, (kind, values) in zip(axes[:, 0], scores.items()):
+    highest named as layer.head.
+
+    What `detect` gave will do, and has its null with it. ValueError for a kind that has none.
+    """
+    if nulls is None:
+        nulls = {kind: found.null for kind, found in scores.items() if isinstance(found, Detected)}
+    check_names("kind", scores, nulls)
+    figure, axes = figure_grid(len(scores), 1, 9.0, 1.35, size, sharex=True)
+    for panel, (kind, found) in zip(axes[:, 0], scores.items()):
+        values = scores_in(found)
         null, bar = numbers(nulls[kind]).ravel(), float(nulls[kind].max())
         counts, edges = np.histogram(null, bins=np.linspace(0, 1, 101))
         panel.bar(edges[:-1], counts / counts.max(), np.diff(edges), align="edge", color="0.72", linewidth=0)
@@ -108,7 +160,9 @@ def null_strips(
         panel.scatter(flat[above], np.full(above.sum(), 0.32), facecolors=CATEGORICAL[0], **style)
         order = [index for index in np.argsort(-flat, kind="stable")[:most_named] if above[index]]
         _names_in_a_row(panel, [(flat[index], "{}.{}".format(*divmod(index, values.shape[1]))) for index in order])
-        panel.set_title(f"{kind}: {above.sum()} of {len(flat)} heads above the null", loc="left", fontsize=10)
+        panel.set_title(
+            f"{kind}: {above.sum()} of {counted(len(flat), 'head')} above the null", loc="left", fontsize=10
+        )
         panel.set_xlim(-0.01, 1.0)
         panel.set_ylim(0, 1.08)
         panel.set_yticks([])
@@ -126,16 +180,17 @@ def _start(group: Sequence[tuple[float, str]], gap: float) -> float:
 def _names_in_a_row(axes: Axes, named: Sequence[tuple[float, str]], gap: float = 0.032) -> None:
     """Names above their points, moved aside where they would touch, each with a thin line to its point."""
     groups: list[list[tuple[float, str]]] = []
-    for each in sorted(named):
-        groups.append([each])
+    for name in sorted(named):
+        groups.append([name])
         # A group that reaches into the one before joins it, so that a crowd stays centred on its points.
         while len(groups) > 1 and _start(groups[-1], gap) - _start(groups[-2], gap) < gap * len(groups[-2]):
             groups[-2:] = [groups[-2] + groups[-1]]
-    for value, name, x in (
-        (*each, _start(group, gap) + gap * index) for group in groups for index, each in enumerate(group)
-    ):
-        axes.annotate(name, (value, 0.32), (x, 0.86), textcoords="data", ha="center", va="center", fontsize=8.5,
-                      color=INK, arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.9})  # fmt: skip
+    lead = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.9}
+    for group in groups:
+        for index, (value, text) in enumerate(group):
+            x = _start(group, gap) + gap * index
+            axes.annotate(text, (value, 0.32), (x, 0.86), textcoords="data", ha="center", va="center", fontsize=8.5,
+                          color=INK, arrowprops=lead)  # fmt: skip
 
 
 def ablation_scatter(
@@ -144,23 +199,28 @@ def ablation_scatter(
     groups: Mapping[str, Sequence[Head]],
     named: Mapping[Head, tuple[float | int, float | int]],
     title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """What taking each head away costs: on text that repeats itself (up) and on other text (right).
 
     `groups` get a colour and a marker, all other heads are grey; `named` are named as layer.head, each so many points
-    away from its mark.
+    away from its mark. ValueError for a head that there is not, and where the two are not of the same heads.
     """
-    figure, axes = new_figure(7.5, 4.4)
     x, y = numbers(elsewhere), numbers(repeated)
+    check_shapes(elsewhere=elsewhere, repeated=repeated)
+    for heads in (*groups.values(), named):
+        check_marks(heads, layer=x.shape[0], head=x.shape[1])
+    figure, axes = new_figure(7.5, 4.4, size, ax)
     grouped = {head for heads in groups.values() for head in heads}
     rest = [head for head in np.ndindex(x.shape) if head not in grouped]
     axes.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
     axes.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
     axes.scatter([x[h] for h in rest], [y[h] for h in rest], s=26, facecolors="none", edgecolors="0.6", label="others")
     for index, (name, heads) in enumerate(groups.items()):
-        axes.scatter([x[h] for h in heads], [y[h] for h in heads], s=48, color=CATEGORICAL[index],
-                     marker=MARKERS[index % len(MARKERS)], label=name, zorder=3, edgecolors="white",
-                     linewidths=0.6)  # fmt: skip
+        axes.scatter([x[h] for h in heads], [y[h] for h in heads], s=48, label=name, zorder=3, edgecolors="white",
+                     linewidths=0.6, **series(index).points)  # fmt: skip
     for head, (right, up) in named.items():
         axes.annotate("{}.{}".format(*head), (x[head], y[head]), (right, up), textcoords="offset points", fontsize=9,
                       color=INK, ha="center", va="center")  # fmt: skip
@@ -172,22 +232,34 @@ def ablation_scatter(
     return figure
 
 
-def path_bars(stripes: Mapping[str, Mapping[str, float]], title: str = "", label: str = "score") -> Figure:
-    """For each reader, its score by the path that is left or cut: one group of bars each, one hatch a path."""
-    figure, axes = new_figure(8.0, 3.3)
+def path_bars(
+    stripes: Mapping[str, Mapping[str, float]],
+    title: str = "",
+    label: str = "score",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """For each reader, its score by the path that is left or cut: one group of bars each, one hatch a path.
+
+    ValueError where readers have not the same paths.
+    """
     paths = list(next(iter(stripes.values())))
+    for by_path in stripes.values():
+        check_names("path", by_path, paths)
+        check_names("path", paths, by_path)
+    figure, axes = new_figure(8.0, 3.3, size, ax)
     width = 0.8 / len(paths)
     for index, path in enumerate(paths):
         heights = [by_path[path] for by_path in stripes.values()]
-        places = np.arange(len(stripes)) + (index - (len(paths) - 1) / 2) * width
-        axes.bar(places, heights, width, label=path, color=CATEGORICAL[index], hatch=HATCHES[index % len(HATCHES)],
-                 edgecolor="white", linewidth=0)  # fmt: skip
-        for place, height in zip(places, heights):
-            axes.text(place, height, short(height, False), ha="center", va="bottom", fontsize=8.5, color=INK)
+        centres = np.arange(len(stripes)) + (index - (len(paths) - 1) / 2) * width
+        axes.bar(centres, heights, width, label=path, **series(index).bars)
+        for centre, height in zip(centres, heights):
+            axes.text(centre, height, short(height, False), ha="center", va="bottom", fontsize=8.5, color=INK)
     axes.set_xticks(range(len(stripes)), list(stripes))
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1)
     axes.set_ylabel(label)
-    figure.legend(frameon=False, loc="outside lower center", ncols=len(paths))
+    legend_outside(axes, ax, ncols=len(paths))
     axes.set_title(title, loc="left")
     return figure

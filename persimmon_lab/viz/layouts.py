@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from persimmon_lab.viz.style import CATEGORICAL, INK, MUTED, new_figure
+from persimmon_lab.viz.agreement import check_names
+from persimmon_lab.viz.style import CATEGORICAL, INK, MUTED, Size, new_figure
 
 KINDS = ("query", "key", "value")
 COLOURS = dict(zip(KINDS, CATEGORICAL))
-HATCHES = {"query": "", "key": "//////", "value": "......"}
+HATCHES = {"query": "", "key": "//////", "value": "......"}  # closer than those of bars: a stripe may be narrow
 PLAIN = "0.9"
 THREE = "three"  # the axis of query, key and value
 
@@ -27,10 +28,10 @@ def stripes(lengths: Mapping[str, int]) -> list[dict[str, int]]:
     {"head": 2, "three": 3, "channel": 32} makes six: head 0 three 0, head 0 three 1, ...
     """
     *outer, _ = lengths
-    made: list[dict[str, int]] = [{}]
+    stretches: list[dict[str, int]] = [{}]
     for name in outer:
-        made = [stretch | {name: index} for stretch in made for index in range(lengths[name])]
-    return made
+        stretches = [stretch | {name: index} for stretch in stretches for index in range(lengths[name])]
+    return stretches
 
 
 def draw_block(
@@ -43,34 +44,43 @@ def draw_block(
 
 def draw_fused(axes: Axes, left: float, top: float, width: float, height: float, lengths: Mapping[str, int]) -> None:
     """A fused axis in its stripes, with a dark line where its first name goes on to the next index."""
-    found = stripes(lengths)
-    step, in_first = width / len(found), len(found) // next(iter(lengths.values()))
-    for place, stripe in enumerate(found):
-        x = left + place * step
+    along = stripes(lengths)
+    step, in_first = width / len(along), len(along) // next(iter(lengths.values()))
+    for index, stripe in enumerate(along):
+        x = left + index * step
         draw_block(axes, x, top, step, height, KINDS[stripe[THREE]] if THREE in stripe else "")
-        if place and place % in_first == 0:
+        if index and index % in_first == 0:
             axes.plot([x, x], [top, top + height], color=INK, linewidth=1.2, zorder=4)
     axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=INK, linewidth=0.8, zorder=4))
 
 
-def fused_layouts(layouts: Sequence[str], lengths: Mapping[str, int], title: str = "") -> Figure:
+def fused_layouts(
+    layouts: Sequence[str],
+    lengths: Mapping[str, int],
+    title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
+) -> Figure:
     """One fused axis read in several ways, such as "(head three channel)": under each stripe, whose channels it holds.
 
-    q3 is the query of head 3. Raises ValueError for a layout without `head`, `three` and a last name to run along.
+    q3 is the query of head 3. Raises ValueError for a layout without `head`, `three` and a last name to run along, and
+    for a name that has no length.
     """
     for layout in layouts:
         if sorted(parts(layout)[:-1]) != ["head", THREE]:
             raise ValueError(f"the layout {layout!r} should name head and three, in either order, and then channel")
-    figure, axes = new_figure(9.0, 0.6 + 1.1 * len(layouts))
+        check_names("axis", parts(layout), lengths)
+    figure, axes = new_figure(9.0, 0.6 + 1.1 * len(layouts), size, ax)
     total = prod(lengths.values())
     for row, layout in enumerate(layouts):
         named = {name: lengths[name] for name in parts(layout)}
         draw_fused(axes, 0.0, float(row), float(total), 0.4, named)
         axes.text(0, row - 0.07, layout, fontsize=10, family="monospace", va="bottom", color=INK)
         step = total / len(stripes(named))
-        for place, stripe in enumerate(stripes(named)):
+        for index, stripe in enumerate(stripes(named)):
             whose = f"{KINDS[stripe[THREE]][0]}{stripe['head']}"
-            axes.text((place + 0.5) * step, row + 0.47, whose, fontsize=8, ha="center", va="top", color=INK)
+            axes.text((index + 0.5) * step, row + 0.47, whose, fontsize=8, ha="center", va="top", color=INK)
     for kind in KINDS:
         draw_block(axes, 0.0, -9.0, 1.0, 1.0, kind)  # outside, for the legend
     axes.legend(axes.patches[-3:], KINDS, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))

@@ -1,15 +1,19 @@
 """What each state of the residual stream would say next: layers by positions, and one cell close up."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from persimmon_lab.viz.style import CATEGORICAL, INK, SEQUENTIAL, new_figure
+from persimmon_lab.viz.agreement import check_labels, check_marks
+from persimmon_lab.viz.signs import stream_names, visible
+from persimmon_lab.viz.style import CATEGORICAL, SEQUENTIAL, ColourMap, Size, ink_on, new_figure, numbers
 
 WIDTH = 9.0  # inches; a notebook's column
 COLUMNS = 16  # so many positions keep their text readable on it
@@ -17,21 +21,7 @@ LABELS = 1.7  # inches beside the cells: names of layers, colour bar
 CHARACTERS_PER_INCH = 14.5  # of monospace at the size of the cells
 ROW = 0.27  # inches
 DARK = 0.55  # probability from which on text is white
-NAMES = {"fontsize": 7.5, "family": "monospace", "parse_math": False}  # a dollar sign is no formula
-SIGNS = {"▁": "␣", " ": "␣", "\n": "↵", "<0x0A>": "↵", "\t": "⇥", "<0x09>": "⇥"}
-
-
-def visible(piece: str, most: int | None = None) -> str:
-    """A piece of the vocabulary with signs for its spaces, line breaks and tabs, cut to at most so many characters."""
-    for hidden, sign in SIGNS.items():
-        piece = piece.replace(hidden, sign)
-    piece = "".join(character if character.isprintable() else "·" for character in piece)
-    return piece if most is None or len(piece) <= most else f"{piece[: most - 1]}…"
-
-
-def stream_names(count: int) -> list[str]:
-    """The embedding, then every layer."""
-    return ["embedding", *(f"layer {layer}" for layer in range(count - 1))]
+NAMES: dict[str, Any] = {"fontsize": 7.5, "family": "monospace", "parse_math": False}  # a dollar sign is no formula
 
 
 def cells_for(columns: int) -> tuple[float, int]:
@@ -48,15 +38,19 @@ def draw_lens_grid(
     following: Sequence[str | None],
     characters: int,
     chosen: tuple[int, int] | None = None,
-):
+    cmap: ColourMap = SEQUENTIAL,
+) -> AxesImage:
     """The cells of `lens_grid`; `chosen` (stream, position) has a ring around it. Returns the image."""
-    grid = probabilities.detach().double().cpu().numpy()
-    image = axes.imshow(grid, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest")
+    grid = numbers(probabilities)
+    check_grid(best, probabilities, read, following)
+    check_marks([] if chosen is None else [chosen], state=len(grid), position=len(read))
+    image = axes.imshow(grid, cmap=cmap, vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="nearest")
     for (stream, position), probability in np.ndenumerate(grid):
         piece = best[stream][position]
         hit = piece == following[position]
         axes.text(position, stream, visible(piece, characters), ha="center", va="center",
-                  color="white" if probability > DARK else INK, weight="bold" if hit else None, **NAMES)  # fmt: skip
+                  color=ink_on(cmap, probability, probability > DARK), weight="bold" if hit else None,
+                  **NAMES)  # fmt: skip
         if hit:
             axes.add_patch(Rectangle((position - 0.44, stream - 0.4), 0.88, 0.8, fill=False, linewidth=1.7,
                                      edgecolor=CATEGORICAL[1]))  # fmt: skip
@@ -71,10 +65,25 @@ def draw_lens_grid(
     names = ["?" if piece is None else visible(piece, characters) for piece in following]
     above.set_xticks(columns, names, weight="bold", **NAMES)
     above.set_xlabel("next token in the text", fontsize=9)
-    for each in (axes, above):
-        each.tick_params(length=0)
-        each.spines[:].set_visible(False)
+    for frame in (axes, above):
+        frame.tick_params(length=0)
+        frame.spines[:].set_visible(False)
     return image
+
+
+def check_grid(
+    best: Sequence[Sequence[str]],
+    probabilities: Float[Tensor, "stream position"],
+    read: Sequence[str],
+    following: Sequence[str | None],
+) -> None:
+    """ValueError unless all are of the same states and positions."""
+    rows, columns = probabilities.shape
+    check_labels("row of best tokens", best, state_of_the_stream=rows)
+    for row in best:
+        check_labels("best token", row, position=columns)
+    check_labels("read token", read, position=columns)
+    check_labels("following token", following, position=columns)
 
 
 def lens_grid(
@@ -84,6 +93,10 @@ def lens_grid(
     following: Sequence[str | None],
     title: str = "",
     first: int | None = None,
+    *,
+    cmap: ColourMap = SEQUENTIAL,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """The likeliest next token in every state of the residual stream, dark where it is likely.
 
@@ -94,21 +107,16 @@ def lens_grid(
     At most 16 positions keep their text readable: of more, those from `first` on are shown, or the last 16.
     ValueError where the sizes do not fit together or `first` leaves nothing to show.
     """
+    check_grid(best, probabilities, read, following)
     rows, columns = probabilities.shape
-    if len(best) != rows or {len(row) for row in best} | {len(read), len(following)} != {columns}:
-        raise ValueError(
-            f"probabilities are {rows} x {columns}, but best is {len(best)} rows of "
-            f"{sorted({len(row) for row in best})} tokens, read {len(read)} and following {len(following)} tokens"
-        )
     start = max(0, columns - COLUMNS) if first is None else first
     if not 0 <= start < columns:
         raise ValueError(f"first is {first}; there are positions 0 … {columns - 1}")
     shown = slice(start, start + COLUMNS)
     inches, characters = cells_for(len(read[shown]))
-    figure, axes = new_figure(max(LABELS + inches * len(read[shown]), 4.0), 1.5 + ROW * rows)
-    image = draw_lens_grid(
-        axes, [row[shown] for row in best], probabilities[:, shown], read[shown], following[shown], characters
-    )
+    figure, axes = new_figure(max(LABELS + inches * len(read[shown]), 4.0), 1.5 + ROW * rows, size, ax)
+    cells = [row[shown] for row in best], probabilities[:, shown], read[shown], following[shown]
+    image = draw_lens_grid(axes, *cells, characters, cmap=cmap)
     if len(read[shown]) < columns:
         axes.set_xlabel(f"token read: positions {start} … {start + len(read[shown]) - 1} of {columns}")
     axes.set_title(title, loc="left", parse_math=False)

@@ -7,9 +7,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from persimmon_lab.viz.agreement import check_labels, check_marks
 from persimmon_lab.viz.html.lens_cell import Cell, short_rank
-from persimmon_lab.viz.lens import NAMES, ROW, cells_for, draw_lens_grid, stream_names, visible
-from persimmon_lab.viz.style import CATEGORICAL, INK, RULES
+from persimmon_lab.viz.lens import NAMES, ROW, cells_for, draw_lens_grid
+from persimmon_lab.viz.signs import stream_names, visible
+from persimmon_lab.viz.style import CATEGORICAL, INK, RULES, SEQUENTIAL, ColourMap
 
 CHARACTERS = 16  # of a token beside its bar
 BELOW = 2.4  # inches for what stands below the grid
@@ -23,28 +25,37 @@ def explorer(
     chosen: tuple[int, int],
     cell: Cell,
     title: str = "",
+    *,
+    cmap: ColourMap = SEQUENTIAL,
 ) -> Figure:
     """`lens_grid` with a ring around the `chosen` (stream, position), and that cell's numbers below it.
 
     Left the best tokens, the following one with a sign; right the following token's probability in every state of the
-    stream, with its ranks below.
+    stream, with its ranks below. ValueError where the numbers are not of the same states and positions.
     """
+    if cell.following is not None:
+        check_labels("probability", cell.probabilities, state=len(best), rank=len(cell.ranks))
+        check_marks([cell.stream], state=len(best))
     with rc_context(RULES):
         figure = Figure(figsize=(9, 1.5 + ROW * len(best) + BELOW), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1.3 + ROW * len(best), BELOW))
+        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.3 + ROW * len(best), BELOW))
+        above, below = parts[:, 0]
         grid = above.subplots()
         left, right = below.subplots(1, 2, width_ratios=(1, 1.4))
-    image = draw_lens_grid(grid, best, probabilities, read, following, cells_for(len(read))[1], chosen)
+    image = draw_lens_grid(grid, best, probabilities, read, following, cells_for(len(read))[1], chosen, cmap)
     above.colorbar(image, ax=grid, label="probability of the best token", shrink=0.9, pad=0.015, aspect=24)
 
-    places = range(len(cell.likeliest))
-    right_one = [piece == cell.following for piece, _ in cell.likeliest]
-    left.barh(places, [share for _, share in cell.likeliest], height=0.7,
-              color=[CATEGORICAL[1] if each else CATEGORICAL[0] for each in right_one])  # fmt: skip
-    names = [visible(piece, CHARACTERS) + (" ◂" if each else "") for (piece, _), each in zip(cell.likeliest, right_one)]
-    left.set_yticks(places, names, **NAMES | {"fontsize": 8})
-    for place, (_, share) in zip(places, cell.likeliest):
-        left.annotate(f"{100 * share:.1f} %", (share, place), (3, 0), textcoords="offset points", va="center",
+    rows = range(len(cell.likeliest))
+    is_right = [piece == cell.following for piece, _ in cell.likeliest]
+    left.barh(rows, [share for _, share in cell.likeliest], height=0.7,
+              color=[CATEGORICAL[1] if right_one else CATEGORICAL[0] for right_one in is_right])  # fmt: skip
+    names = [
+        visible(piece, CHARACTERS) + (" ◂" if right_one else "")
+        for (piece, _), right_one in zip(cell.likeliest, is_right)
+    ]
+    left.set_yticks(rows, names, **NAMES | {"fontsize": 8})
+    for row, (_, share) in zip(rows, cell.likeliest):
+        left.annotate(f"{100 * share:.1f} %", (share, row), (3, 0), textcoords="offset points", va="center",
                       fontsize=8, color=INK)  # fmt: skip
     left.invert_yaxis()
     left.set_xlim(0, 1.28 * max(share for _, share in cell.likeliest))
@@ -63,7 +74,7 @@ def explorer(
                markeredgecolor="black", linestyle="none")  # fmt: skip
     every = -(-len(states) // 12)
     short = [name.replace("embedding", "emb.").replace("layer ", "") for name in stream_names(len(states))]
-    right.set_xticks(states[::every], [f"{short[each]}\n{short_rank(cell.ranks[each])}" for each in states[::every]])
+    right.set_xticks(states[::every], [f"{short[i]}\n{short_rank(cell.ranks[i])}" for i in states[::every]])
     right.set_ylim(-0.04, 1.06)
     right.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
     right.set_xlabel("layer, and the token's rank there", fontsize=9)

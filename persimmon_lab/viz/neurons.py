@@ -4,31 +4,39 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from persimmon_lab.viz.style import CATEGORICAL, FAINT, INK, LINE_STYLES, MUTED, figure_grid, new_figure
+from persimmon_lab.viz.agreement import check_curves, check_labels, check_names
+from persimmon_lab.viz.signs import readable
+from persimmon_lab.viz.style import (
+    CATEGORICAL,
+    FAINT,
+    INK,
+    MUTED,
+    Size,
+    figure_grid,
+    legend_outside,
+    new_figure,
+    numbers,
+    series,
+)
 
 BLUE, ORANGE = CATEGORICAL[:2]
-MARKERS = ("o", "s", "D", "^", "v", "P")
-HATCHES = ("", "////", "....")
-
-
-def numbers(values: Tensor) -> np.ndarray:
-    """As matplotlib wants them: float64 on the CPU, whatever they were."""
-    return values.detach().double().cpu().numpy()
-
-
-def line_style(index: int) -> dict:
-    return {"color": CATEGORICAL[index], "linestyle": LINE_STYLES[index], "linewidth": 2}
 
 
 def activation_functions(
-    x: Float[Tensor, "x"], curves: Mapping[str, tuple[Float[Tensor, "x"], Float[Tensor, "x"]]]
+    x: Float[Tensor, "x"],
+    curves: Mapping[str, tuple[Float[Tensor, "x"], Float[Tensor, "x"]]],
+    *,
+    size: Size | None = None,
 ) -> Figure:
     """Functions on the left, their derivatives on the right; a jump in a curve is not drawn as a line."""
-    figure, axes = figure_grid(1, 2, 4.5, 3.4)
+    for name, (function, derivative) in curves.items():
+        check_curves("x", x, {name: function, f"the derivative of {name}": derivative})
+    figure, axes = figure_grid(1, 2, 4.5, 3.4, size)
     for column, (panel, title) in enumerate(zip(axes[0], ("The function", "Its derivative"))):
         panel.axhline(0, color=MUTED, linewidth=0.8)
         panel.axvline(0, color=MUTED, linewidth=0.8)
@@ -36,7 +44,7 @@ def activation_functions(
             values = numbers(pair[column])
             jumps = np.flatnonzero(np.abs(np.diff(values)) > 0.5)
             panel.plot(np.insert(numbers(x), jumps + 1, np.nan), np.insert(values, jumps + 1, np.nan), label=name,
-                       zorder=3 + index, **line_style(index))  # fmt: skip
+                       zorder=3 + index, linewidth=2, **series(index).line)  # fmt: skip
         panel.set_xlabel("pre-activation x")
         panel.set_title(title, loc="left")
         panel.grid(color=FAINT, linewidth=0.6)
@@ -51,14 +59,23 @@ def first_awake(awake: np.ndarray) -> np.ndarray:
     return np.lexsort((-awake.sum(axis=0), np.where(never, len(awake), awake.argmax(axis=0))))
 
 
-def raster(activations: Float[Tensor, "token mlp"], tokens: Sequence[str], title: str = "") -> Figure:
+def raster(
+    activations: Float[Tensor, "token mlp"],
+    tokens: Sequence[str],
+    title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
+) -> Figure:
     """A row for each token, a mark in it for every neuron that is awake there, a column for each neuron.
 
     The columns stand in the order in which the neurons first woke: a token's newcomers lie to the right of all others.
+    ValueError where there are not as many tokens as rows.
     """
+    check_labels("token", tokens, row_of_activations=len(activations))
     awake = numbers(activations) != 0
     order = first_awake(awake)[: awake.any(axis=0).sum()]
-    figure, axes = new_figure(9.0, 4.4)
+    figure, axes = new_figure(9.0, 4.4, size, ax)
     token, neuron = np.nonzero(awake[:, order])
     newcomers = awake[:, order].argmax(axis=0)[neuron] == token
     for new, colour, label in ((False, BLUE, "woke before"), (True, ORANGE, "wakes for the first time")):
@@ -66,14 +83,16 @@ def raster(activations: Float[Tensor, "token mlp"], tokens: Sequence[str], title
         axes.vlines(neuron[chosen], token[chosen] - (0.46 if new else 0.3), token[chosen] + (0.46 if new else 0.3),
                     color=colour, linewidth=0.7, label=f"{label} ({chosen.sum():,})")  # fmt: skip
     axes.set_ylim(len(tokens) - 0.4, -0.6)
-    axes.set_yticks(range(len(tokens)), tokens, fontsize=8, family="monospace", parse_math=False)
+    axes.set_yticks(
+        range(len(tokens)), [readable(token) for token in tokens], fontsize=8, family="monospace", parse_math=False
+    )
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(-1, len(order))
     axes.set_xlabel(
         f"the {len(order):,} of {awake.shape[1]:,} neurons that wake at all, by the token that woke them first"
     )
     axes.set_title(title, loc="left")
-    figure.legend(frameon=False, loc="outside lower right", ncols=2)
+    legend_outside(axes, ax, "outside lower right", ncols=2)
     return figure
 
 
@@ -82,20 +101,27 @@ def sparsity_by_layer(
     mass: Float[Tensor, "layer share"],
     shares: Sequence[float],
     title: str = "",
+    *,
+    size: Size | None = None,
 ) -> Figure:
-    """Left, the share of zeros after squared ReLU in each text; right, what the strongest `shares` of neurons carry."""
-    figure, axes = figure_grid(1, 2, 4.5, 3.5)
+    """Left, the share of zeros after squared ReLU in each text; right, what the strongest `shares` of neurons carry.
+
+    ValueError where a text has not a number for each layer, or `mass` no column for a share.
+    """
+    check_curves("layer", mass, silent)
+    check_labels("share", shares, column_of_mass=mass.shape[1])
+    figure, axes = figure_grid(1, 2, 4.5, 3.5, size)
     left, right = axes[0]
     layers = np.arange(len(mass))
     for index, (name, share) in enumerate(silent.items()):
-        left.plot(layers, numbers(share), marker=MARKERS[index], markersize=6, label=name, **line_style(index))
+        look = series(index)
+        left.plot(layers, numbers(share), marker=look.marker, markersize=6, label=name, linewidth=2, **look.line)
     left.set_title("Share of neurons that are silent", loc="left")
     left.legend(frameon=False, loc="lower center", ncols=2)
     parts = np.diff(numbers(mass), axis=1, prepend=0)
-    for index, (share, part) in enumerate(zip(shares, parts.T)):
-        named = f"strongest {share:.0%}" if index == 0 else f"next, to {share:.0%}"
-        bars = right.bar(layers, part, 0.8, bottom=numbers(mass)[:, index] - part, label=named,
-                         color=CATEGORICAL[index], hatch=HATCHES[index], edgecolor="white", linewidth=0)  # fmt: skip
+    for index, (strongest, part) in enumerate(zip(shares, parts.T)):
+        named = f"strongest {strongest:.0%}" if index == 0 else f"next, to {strongest:.0%}"
+        bars = right.bar(layers, part, 0.8, bottom=numbers(mass)[:, index] - part, label=named, **series(index).bars)
         if index == 0:
             right.bar_label(bars, [f"{value:.0%}" for value in part], label_type="center", color="white", fontsize=8)
     right.set_title("Activation that the strongest carry", loc="left")
@@ -115,15 +141,19 @@ def against_the_ceiling(
     highest_possible: Float[Tensor, "layer"],
     ceiling: float,
     title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Each layer's positive pre-activations as a histogram on a logarithmic axis that reaches past the ceiling.
 
-    With it, the share that is not positive, the largest seen, and the largest that any input could make.
+    With it, the share that is not positive, the largest seen, and the largest that any input could make. ValueError
+    where that is not known of each layer.
     """
-    figure, axes = new_figure(9.0, 0.8 + 0.5 * len(before))
+    check_labels("highest possible number", highest_possible, layer=len(before))
+    figure, axes = new_figure(9.0, 0.8 + 0.5 * len(before), size, ax)
     edges, names = np.geomspace(2.0**-7, ceiling, 91), []
-    for layer, values in enumerate(before):
-        values = numbers(values)
+    for layer, values in enumerate(numbers(before)):
         counts, _ = np.histogram(values[values > 0], bins=edges)
         axes.stairs(
             layer - 0.85 * counts / max(counts.max(), 1), edges, baseline=layer, fill=True, color=BLUE, alpha=0.75
@@ -147,7 +177,7 @@ def against_the_ceiling(
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("pre-activation, where positive (logarithmic)")
     axes.set_title(title, loc="left")
-    figure.legend(frameon=False, loc="outside lower right", ncols=2, fontsize=9)
+    legend_outside(axes, ax, "outside lower right", ncols=2, fontsize=9)
     return figure
 
 
@@ -156,16 +186,24 @@ def rows_needed(
     needed: Mapping[str, Float[Tensor, "batch"]],
     guessed: Mapping[str, Float[Tensor, "batch"]] | None = None,
     title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """Share of a layer's neurons awake at one token or more of a batch; dashed: if each were awake equally often."""
-    figure, axes = new_figure(9.0, 3.6)
+    """Share of a layer's neurons awake at one token or more of a batch; dashed: if each were awake equally often.
+
+    ValueError where there is not a share for each batch, or not a guess for each that is needed.
+    """
+    check_curves("batch", batches, needed)
+    if guessed is not None:
+        check_curves("batch", batches, guessed)
+        check_names("line", needed, guessed)
+    figure, axes = new_figure(9.0, 3.6, size, ax)
     for index, (name, share) in enumerate(needed.items()):
-        values = numbers(share)
-        axes.plot(
-            batches, values, marker=MARKERS[index], markersize=6, color=CATEGORICAL[index], linewidth=2, label=name
-        )
+        look = series(index)
+        axes.plot(batches, numbers(share), markersize=6, linewidth=2, label=name, **look.points)
         if guessed is not None:
-            axes.plot(batches, numbers(guessed[name]), color=CATEGORICAL[index], linewidth=1.4, linestyle=(0, (4, 2)))
+            axes.plot(batches, numbers(guessed[name]), color=look.colour, linewidth=1.4, linestyle=(0, (4, 2)))
     if guessed is not None:
         axes.plot([], [], color=MUTED, linewidth=1.4, linestyle=(0, (4, 2)), label="if all were awake equally often")
     axes.set_xscale("log", base=2)

@@ -4,41 +4,52 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from persimmon_lab.viz.style import CATEGORICAL, FAINT, LINE_STYLES, MUTED, new_figure
+from persimmon_lab.viz.agreement import check_names
+from persimmon_lab.viz.results import Framed
+from persimmon_lab.viz.style import FAINT, MUTED, Size, legend_outside, new_figure, series
 
-MARKERS = ("o", "s", "^", "D", "v", "P")
 HIGHEST = 10.0  # what is larger, or infinite, is drawn here
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?:$|\.)")
 
 
 def parity_ladder(
-    errors: Mapping[str, Mapping[str, float]], levels: Mapping[str, float] | None = None, title: str = ""
+    errors: Mapping[str, Mapping[str, float] | Framed],
+    levels: Mapping[str, float] | None = None,
+    title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Relative errors of several runs against one reference, from the first module (above) to the last (below).
 
-    `errors` goes from a run's name to its errors by module path, in the order in which the modules ran; `levels` names
-    errors to compare with. An error of 0 has no place on a logarithmic axis and stands in a lane of its own, errors
-    above 10 stand at 10.
+    `errors` goes from a run's name to its errors by module path, in the order in which the modules ran, or to what
+    `parity` gave; `levels` names errors to compare with. An error of 0 has no place on a logarithmic axis and stands in
+    a lane of its own, errors above 10 stand at 10. ValueError for a module that the run of the most modules has not.
     """
-    paths = list(max(errors.values(), key=len))
+    runs = {name: _by_path(run) for name, run in errors.items()}
+    longest = max(runs.values(), key=len)
+    paths = list(longest)
+    for run in runs.values():
+        check_names("module", run, paths)
     rows = {path: row for row, path in enumerate(paths)}
-    drawn = [min(error, HIGHEST) for run in errors.values() for error in run.values() if error > 0]
+    drawn = [min(error, HIGHEST) for run in runs.values() for error in run.values() if error > 0]
     lowest = math.floor(math.log10(min([1e-8, *drawn]))) - 0.5
     zero = 10.0 ** (lowest - 0.8)
     parts = by_part(paths)
-    figure, axes = new_figure(8.6, max(5.6, 1.5 + 0.17 * len(parts)))
+    figure, axes = new_figure(8.6, max(5.6, 1.5 + 0.17 * len(parts)), size, ax)
     for members in list(parts.values())[1::2]:
         axes.axhspan(members[0] - 0.5, members[-1] + 0.5, color=FAINT, alpha=0.45, linewidth=0)
     for name, level in (levels or {}).items():
         axes.axvline(level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
         axes.text(level, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=8.5,
                   color=MUTED)  # fmt: skip
-    for index, (name, run) in enumerate(errors.items()):
-        places = [(min(error, HIGHEST) or zero, rows[path]) for path, error in run.items()]
-        axes.plot(*zip(*places), color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=1,
-                  marker=MARKERS[index], markersize=3.5, label=name)  # fmt: skip
+    for index, (name, run) in enumerate(runs.items()):
+        look, heights = series(index), [rows[path] for path in run]
+        axes.plot([min(error, HIGHEST) or zero for error in run.values()], heights, linewidth=1, marker=look.marker,
+                  markersize=3.5, label=name, **look.line)  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(zero / 4, 3 * HIGHEST)
     decades = [power for power in range(math.ceil(lowest), 2) if power % 2 == 0]
@@ -52,16 +63,23 @@ def parity_ladder(
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("relative error of what a module makes, ‖difference‖ / ‖reference‖")
     axes.set_title(title, loc="left", pad=22 if levels else 8)
-    figure.legend(loc="outside lower center", ncols=min(4, len(errors)), frameon=False)
+    legend_outside(axes, ax, ncols=min(4, len(runs)))
     return figure
+
+
+def _by_path(run: Mapping[str, float] | Framed) -> Mapping[str, float]:
+    if not isinstance(run, Framed):
+        return run
+    table = run.frame()
+    return {str(path): float(error) for path, error in zip(table["path"], table["relative error"])}
 
 
 def by_part(paths: Sequence[str]) -> dict[str, list[int]]:
     """The rows of each layer, of what runs before the layers and of what runs after them."""
     parts: dict[str, list[int]] = {}
     for row, path in enumerate(paths):
-        if found := LAYER.search(path):
-            name = f"layer {found[1]}"
+        if layer := LAYER.search(path):
+            name = f"layer {layer[1]}"
         else:
             name = "embedding" if not any(part.startswith("layer") for part in parts) else "norm, head"
         parts.setdefault(name, []).append(row)

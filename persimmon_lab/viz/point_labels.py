@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Annotation
 
-from persimmon_lab.viz.style import INK, MUTED
+from persimmon_lab.viz.style import INK, MUTED, figure_of
 
 EDGE = 3.0  # pixels between a label and another text or the edge of the axes
 REACH = 8  # how far a label may go from its point: so many steps of half its height
@@ -54,47 +55,59 @@ def label_points(
     Places are found in pixels of the figure as it is laid out now, so nothing may move afterwards. They are kept in
     points, so that a picture of any resolution has them.
     """
-    canvas = FigureCanvasAgg(axes.figure)
+    figure = figure_of(axes)
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    scale = axes.figure.dpi / 72
+    scale = figure.dpi / 72
     half = 0.5 * marker * scale + 1
-    inside = grown(Box(*axes.bbox.extents.tolist()), -EDGE)
-    texts = [grown(Box(*text.get_window_extent().extents.tolist()), EDGE) for text in axes.texts]
-    lines, walls = ([tuple(map(tuple, axes.transData.transform(line).tolist())) for line in each]
-                    for each in (lines, walls))  # fmt: skip
-    centres = {name: tuple(axes.transData.transform(point).tolist()) for name, point in points.items()}
+    inside = grown(Box(*map(float, axes.bbox.extents)), -EDGE)
+    texts = [grown(Box(*map(float, text.get_window_extent().extents)), EDGE) for text in axes.texts]
+    lines = [_in_pixels(axes, line) for line in lines]
+    walls = [_in_pixels(axes, wall) for wall in walls]
+    centres = {name: _pixel(axes, point) for name, point in points.items()}
     marks = {name: grown(Box(*centre, *centre), half) for name, centre in centres.items()}
-    written, spots = {}, {}
+    written: dict[str, Annotation] = {}
+    spots: dict[str, list[Spot]] = {}
     for name, centre in centres.items():
         label = axes.annotate(labels[name], points[name], (0, 0), fontsize=9, textcoords="offset points", va="bottom",
                               linespacing=1.25, parse_math=False, color=INK, zorder=5)  # fmt: skip
         written[name] = label
         size = label.get_window_extent(canvas.get_renderer())
         # Clear of its own point, and clearly away from the others, or it would seem to be theirs.
-        others = [*texts, *(grown(mark, half) for other, mark in marks.items() if other != name)]
+        obstacles = [*texts, *(grown(mark, half) for other, mark in marks.items() if other != name)]
         spots[name] = [
             spot
             for spot in spots_around(centre, float(size.width), float(size.height), half + 5 * scale, half + 7 * scale)
             if spot.box.left >= inside.left and spot.box.right <= inside.right
             and spot.box.bottom >= inside.bottom and spot.box.top <= inside.top
-            and not any(overlap(spot.box, other) for other in [*others, marks[name]])
+            and not any(overlap(spot.box, obstacle) for obstacle in [*obstacles, marks[name]])
             and not any(crosses(grown(spot.box, 2.0), *line) for line in [*lines, *walls])
-            and not (spot.lead and any(crosses(other, *spot.lead) for other in others))
+            and not (spot.lead and any(crosses(obstacle, *spot.lead) for obstacle in obstacles))
             and not (spot.lead and any(meet(*spot.lead, *wall) for wall in walls))
         ]  # fmt: skip
     # From the top down, so that of points above each other the upper keep the upper places.
-    found = arranged(spots, sorted(points, key=lambda name: -points[name][1]))
-    if found is None:
+    places = arranged(spots, sorted(points, key=lambda name: -points[name][1]))
+    if places is None:
         for label in written.values():
             label.remove()
         return False
-    for name, spot in found.items():
+    for name, spot in places.items():
         offset = [(corner - centre) / scale for corner, centre in zip(spot.box, centres[name])]
         written[name].set(position=offset, multialignment=spot.alignment)
         if spot.lead:
             across, up = zip(*axes.transData.inverted().transform(spot.lead).tolist())
             axes.plot(across, up, color=MUTED, linewidth=0.7, zorder=2)
     return True
+
+
+def _pixel(axes: Axes, point: Place) -> Place:
+    x, y = axes.transData.transform(point).tolist()
+    return x, y
+
+
+def _in_pixels(axes: Axes, line: Line) -> Line:
+    start, end = line
+    return _pixel(axes, start), _pixel(axes, end)
 
 
 def spots_around(point: Place, width: float, height: float, gap: float, near: float) -> Iterator[Spot]:
@@ -124,16 +137,16 @@ def arranged(spots: Mapping[str, Sequence[Spot]], order: Sequence[str]) -> dict[
     Not the best arrangement, which takes a search, but one that can be read.
     """
     for _ in range(2 * len(order) + 1):
-        found: dict[str, Spot] = {}
+        taken: dict[str, Spot] = {}
         for name in order:
-            free = (spot for spot in spots[name] if not any(disturb(spot, other) for other in found.values()))
+            free = (spot for spot in spots[name] if not any(disturb(spot, other) for other in taken.values()))
             spot = next(free, None)
             if spot is None:
-                order = [name, *(each for each in order if each != name)]
+                order = [name, *(other for other in order if other != name)]
                 break
-            found[name] = spot
+            taken[name] = spot
         else:
-            return found
+            return taken
     return None
 
 
@@ -141,7 +154,8 @@ def disturb(one: Spot, other: Spot) -> bool:
     """Whether two labels, with what leads to them, stand on or cross each other."""
     if overlap(grown(one.box, EDGE), other.box):
         return True
-    if any(each.lead and crosses(grown(box, EDGE), *each.lead) for each, box in ((one, other.box), (other, one.box))):
+    pairs = ((one, other.box), (other, one.box))
+    if any(spot.lead and crosses(grown(box, EDGE), *spot.lead) for spot, box in pairs):
         return True
     return bool(one.lead and other.lead and meet(*one.lead, *other.lead))
 

@@ -4,7 +4,8 @@ Every figure takes its title from the caller, who knows which model made the num
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,13 +14,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from persimmon_lab.viz.agreement import check_curves, check_labels, check_marks, check_names
 from persimmon_lab.viz.formats import as_power
-from persimmon_lab.viz.rotary import MARKERS, numbers
-from persimmon_lab.viz.style import CATEGORICAL, FAINT, INK, LINE_STYLES, MUTED, RULES, new_figure
+from persimmon_lab.viz.results import Grown, Predicted, columns_in, rows_in
+from persimmon_lab.viz.signs import readable
+from persimmon_lab.viz.style import (
+    CATEGORICAL,
+    FAINT,
+    INK,
+    LINE_STYLES,
+    MUTED,
+    RULES,
+    Size,
+    legend_outside,
+    new_figure,
+    numbers,
+    series,
+)
 
 BLUE, ORANGE = CATEGORICAL[:2]
 HEIGHT = 4.0  # inches, of the figure of tokens
 Span = tuple[float, float]  # of a logarithmic axis
+Lines = Mapping[str, Iterable[float]] | Any  # numbers by name: a pandas table is one, by its columns
 NEGLIGIBLE = 1e-12  # nats, below which a KL is drawn as this
 
 
@@ -32,16 +48,16 @@ def draw_ladder(
 ) -> None:
     """Relative errors by row, logarithmic, from where to where `span` says or as far as they reach; a candidate that
     is not finite has a cross at the top."""
-    finite = [each for line in errors.values() for each in line if 0 < each < math.inf] + [*half_steps.values()]
+    check_curves("row", rows, errors)
+    finite = [error for line in errors.values() for error in line if 0 < error < math.inf] + [*half_steps.values()]
     low, high = span or (min(finite, default=1e-8) / 3, max(finite, default=1.0) * 8)
     for index, (name, line) in enumerate(errors.items()):
-        values = np.array(line, dtype=float)
-        style = {"color": CATEGORICAL[index], "marker": MARKERS[index], "markersize": 6}
+        values, look = numbers(line), series(index)
         axes.plot(np.where(np.isfinite(values) & (values > 0), values, np.nan), label=name, linewidth=2,
-                  linestyle=LINE_STYLES[index], **style)  # fmt: skip
+                  marker=look.marker, markersize=6, **look.line)  # fmt: skip
         lost = np.flatnonzero(~np.isfinite(values))
         if len(lost):
-            axes.plot(lost, np.full(len(lost), high / 2), linestyle="none", color=CATEGORICAL[index], marker="X",
+            axes.plot(lost, np.full(len(lost), high / 2), linestyle="none", color=look.colour, marker="X",
                       markersize=9, markeredgecolor="white", label=f"{name}: not finite")  # fmt: skip
     for name, step in half_steps.items():
         axes.axhline(step, color=MUTED, linewidth=0.9, linestyle=LINE_STYLES[2], zorder=1)
@@ -67,23 +83,34 @@ def _label_rows(axes: Axes, rows: Sequence[str]) -> None:
 
 
 def error_ladder(
-    errors: Mapping[str, Sequence[float]],
+    errors: Lines | Grown,
     half_steps: Mapping[str, float] | None = None,
     rows: Sequence[str] | None = None,
     title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """How the error of each candidate grows along the depth, one row of the ladder per layer.
 
-    `half_steps` are relative errors to compare with, by format: half its epsilon is the most that one rounding costs.
-    `rows` names the layers where they are not 0, 1, 2, …
+    `errors` are numbers by name, a table with a column for each, or what `compare` gave. `half_steps` are relative
+    errors to compare with, by format: half its epsilon is the most that one rounding costs. `rows` names the layers
+    where they are not 0, 1, 2, … ValueError where there are not as many rows as errors.
     """
-    figure, axes = new_figure(9.0, 3.8)
-    depth = len(next(iter(errors.values())))
-    draw_ladder(axes, errors, half_steps or {}, rows or [str(layer) for layer in range(depth)])
+    lines = columns_in(errors)
+    figure, axes = new_figure(9.0, 3.8, size, ax)
+    draw_ladder(axes, lines, half_steps or {}, _rows_of(errors, lines, rows))
     axes.set_xlabel("layer")
-    figure.legend(frameon=False, loc="outside lower center", ncols=4)
+    legend_outside(axes, ax, ncols=4)
     axes.set_title(title, loc="left")
     return figure
+
+
+def _rows_of(source: Any, lines: Mapping[str, Sequence[float]], rows: Sequence[str] | None) -> Sequence[str]:
+    """The names of the rows as they are given, or as the table has them, or 0, 1, 2, …"""
+    if rows is not None:
+        return rows
+    return rows_in(source) or [str(layer) for layer in range(len(next(iter(lines.values()))))]
 
 
 def draw_margin(
@@ -98,19 +125,22 @@ def draw_margin(
 
     `lost` are the rows of each operation to cross out, by default those beyond the lowest end.
     """
-    values = [each for line in largest.values() for each in line if 0 < each < math.inf]
-    low, high = span or (min(values) / 3, max(values) * 10)
+    check_curves("row", rows, largest)
+    check_names("operation", lost or (), largest)
+    for crossed in (lost or {}).values():
+        check_marks(crossed, row=len(rows))
+    values = [value for line in largest.values() for value in line if 0 < value < math.inf]
+    low, high = span or (min(values, default=1.0) / 3, max(values, default=1.0) * 10)
     near = {name: limit for name, limit in limits.items() if limit < high * 1e6}
     high = max([high, *(limit * 100 for limit in near.values())])
     lowest = min([*near.values(), math.inf])
     if lost is None:
-        lost = {name: [row for row, each in enumerate(line) if each > lowest] for name, line in largest.items()}
+        lost = {name: [row for row, value in enumerate(line) if value > lowest] for name, line in largest.items()}
     for index, (name, line) in enumerate(largest.items()):
-        colour, heights = CATEGORICAL[index], np.array(line, dtype=float)
-        axes.plot(heights, color=colour, linestyle=LINE_STYLES[index], marker=MARKERS[index], markersize=6, linewidth=2,
-                  label=name)  # fmt: skip
+        look, heights = series(index), numbers(line)
+        axes.plot(heights, marker=look.marker, markersize=6, linewidth=2, label=name, **look.line)
         crossed = list(lost.get(name, ()))
-        axes.plot(crossed, heights[crossed], linestyle="none", marker="X", markersize=11, color=colour,
+        axes.plot(crossed, heights[crossed], linestyle="none", marker="X", markersize=11, color=look.colour,
                   markeredgecolor="black")  # fmt: skip
     for name, limit in near.items():
         axes.axhline(limit, color=INK, linewidth=1.2)
@@ -127,33 +157,47 @@ def draw_margin(
 
 
 def overflow_margin(
-    largest: Mapping[str, Sequence[float]],
+    largest: Lines,
     limits: Mapping[str, float],
     rows: Sequence[str] | None = None,
     title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """The largest number that each operation makes in each layer, and where formats end; beyond an end, a cross."""
-    figure, axes = new_figure(9.0, 3.8)
-    depth = len(next(iter(largest.values())))
-    draw_margin(axes, largest, limits, rows or [str(layer) for layer in range(depth)])
+    """The largest number that each operation makes in each layer, and where formats end; beyond an end, a cross.
+
+    `largest` are numbers by name, or a table with a column for each: `comparison.by_layer("float16", "largest")`.
+    ValueError where there are not as many rows as numbers.
+    """
+    lines = columns_in(largest)
+    figure, axes = new_figure(9.0, 3.8, size, ax)
+    draw_margin(axes, lines, limits, _rows_of(largest, lines, rows))
     axes.set_xlabel("layer")
-    figure.legend(frameon=False, loc="outside lower center", ncols=4)
+    legend_outside(axes, ax, ncols=4)
     axes.set_title(title, loc="left")
     return figure
 
 
-def kl_by_position(kl: Mapping[str, Float[Tensor, "position"]], title: str = "") -> Figure:
+def kl_by_position(
+    kl: Mapping[str, Float[Tensor, "position"] | Predicted] | Grown,
+    title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
+) -> Figure:
     """How far each candidate's predictions lie from the reference's, position by position, and their mean, dashed.
 
-    Positions where the logits are not finite have a cross at the top.
+    Positions where the logits are not finite have a cross at the top. What `compare` gave for one text will do.
     """
-    figure, axes = new_figure(9.0, 3.4)
-    finite = [each for line in kl.values() for each in line.tolist() if each < math.inf]
+    lines = {name: numbers(_kl_of(line)) for name, line in (kl.predictions if isinstance(kl, Grown) else kl).items()}
+    figure, axes = new_figure(9.0, 3.4, size, ax)
+    finite = [value for line in lines.values() for value in line.tolist() if value < math.inf]
     high = max([*finite, 10 * NEGLIGIBLE]) * 5
-    for index, (name, line) in enumerate(kl.items()):
-        values, colour = numbers(line), CATEGORICAL[index]
+    for index, (name, values) in enumerate(lines.items()):
+        look, colour = series(index), series(index).colour
         drawn = np.where(np.isfinite(values), np.maximum(values, NEGLIGIBLE), np.nan)
-        axes.plot(drawn, color=colour, linestyle="none", marker=MARKERS[index], markersize=5, alpha=0.8, label=name)
+        axes.plot(drawn, linestyle="none", markersize=5, alpha=0.8, label=name, **look.points)
         lost = np.flatnonzero(~np.isfinite(values))
         if len(lost):
             axes.plot(lost, np.full(len(lost), high / 2), linestyle="none", color=colour, marker="X", markersize=7,
@@ -161,13 +205,21 @@ def kl_by_position(kl: Mapping[str, Float[Tensor, "position"]], title: str = "")
         else:
             axes.axhline(max(values.mean(), NEGLIGIBLE), color=colour, linewidth=1.4, linestyle=LINE_STYLES[1])
     axes.set_yscale("log")
-    axes.set_ylim(min([*(max(each, NEGLIGIBLE) for each in finite), high / 10]) / 2, high)
+    axes.set_ylim(min([*(max(value, NEGLIGIBLE) for value in finite), high / 10]) / 2, high)
     axes.set_xlabel("position")
     axes.set_ylabel("KL(reference || candidate), nats")
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
-    figure.legend(frameon=False, loc="outside lower center", ncols=4)
+    legend_outside(axes, ax, ncols=4)
     axes.set_title(title, loc="left")
     return figure
+
+
+def _kl_of(line: Float[Tensor, "position"] | Predicted) -> Float[Tensor, "position"]:
+    if isinstance(line, Tensor):
+        return line
+    if len(line.kl) != 1:
+        raise ValueError(f"there are predictions for {len(line.kl)} texts; draw one of them: predictions.kl[0]")
+    return line.kl[0]
 
 
 def flipped_tokens(
@@ -175,28 +227,36 @@ def flipped_tokens(
     kl: Float[Tensor, "position"],
     flips: Mapping[int, tuple[str, str]],
     title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """The text as it was read, the KL after each token as a bar, and where another token became the likeliest.
 
     `flips` has, by position, the likeliest token of the reference and of the candidate; their bars are hatched.
+    ValueError where there are not as many tokens as numbers, or a flip at no position.
     """
+    check_labels("token", tokens, position=len(kl))
+    check_marks(flips, position=len(kl))
     values = np.maximum(np.nan_to_num(numbers(kl), posinf=np.nan), NEGLIGIBLE)
-    figure, axes = new_figure(max(4.0, 0.9 + 0.19 * len(tokens)), HEIGHT)
+    figure, axes = new_figure(max(4.0, 0.9 + 0.19 * len(tokens)), HEIGHT, size, ax)
     flipped = np.isin(np.arange(len(tokens)), list(flips))
     low, high = np.nanmin(values) / 2, np.nanmax(values)
-    for chosen, style in ((~flipped, {"color": "0.72"}), (flipped, {"color": ORANGE, "hatch": "////"})):
-        places = np.flatnonzero(chosen)
-        axes.bar(places, values[places] - low, bottom=low, width=0.8, edgecolor="white", linewidth=0, **style)
-    for position, (reference, candidate) in flips.items():
-        axes.annotate(f"{reference} → {candidate}", (position, values[position]), (0, 4), textcoords="offset points",
-                      rotation=90, ha="center", va="bottom", fontsize=8.5, family="monospace",
-                      parse_math=False)  # fmt: skip
+    for chosen, colour, hatch in ((~flipped, "0.72", ""), (flipped, ORANGE, "////")):
+        bars = np.flatnonzero(chosen)
+        axes.bar(bars, values[bars] - low, bottom=low, width=0.8, edgecolor="white", linewidth=0, color=colour,
+                 hatch=hatch)  # fmt: skip
+    named = {position: " → ".join(map(readable, pair)) for position, pair in flips.items()}
+    for position, name in named.items():
+        axes.annotate(name, (position, values[position]), (0, 4), textcoords="offset points", rotation=90, ha="center",
+                      va="bottom", fontsize=8.5, family="monospace", parse_math=False)  # fmt: skip
     axes.set_yscale("log")
     # Room above the bars for what stands there, in the share of the axes that it will take.
-    letters = max((len(f"{one} → {other}") for one, other in flips.values()), default=0)
+    letters = max(map(len, named.values()), default=0)
     axes.set_ylim(low, low * (high / low) ** (1 / (1 - min(0.7, 0.05 + 0.08 * letters / (HEIGHT - 1.4)))))
     axes.set_xlim(-0.6, len(tokens) - 0.4)
-    axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8, family="monospace", parse_math=False)
+    words = [readable(token) for token in tokens]
+    axes.set_xticks(range(len(tokens)), words, rotation=90, fontsize=8, family="monospace", parse_math=False)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("KL after this token, nats")
     axes.set_title(title, loc="left")
@@ -204,14 +264,22 @@ def flipped_tokens(
 
 
 def island_search(
-    modules: Sequence[str], steps: Sequence[tuple[str, Collection[str], float, bool]], title: str = ""
+    modules: Sequence[str],
+    steps: Sequence[tuple[str, Collection[str], float, bool]],
+    title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Every model that was tried, top to bottom: what was done, which modules were float32, and the mean KL it left.
 
-    A step is (what was done, the modules kept in float32, KL in nats, whether that is good enough).
+    A step is (what was done, the modules kept in float32, KL in nats, whether that is good enough). ValueError for a
+    step with a module that is none of them.
     """
+    for _, islands, _, _ in steps:
+        check_names("island", islands, modules)
     wide = max(5.0, 2.6 + 0.24 * len(modules))
-    figure, axes = new_figure(min(wide, 12.0), 1.9 + 0.23 * len(steps))
+    figure, axes = new_figure(min(wide, 12.0), 1.9 + 0.23 * len(steps), size, ax)
     for row, (_, islands, _, good) in enumerate(steps):
         colours = [BLUE if module in islands else "white" for module in modules]
         axes.scatter(range(len(modules)), [row] * len(modules), s=52, marker="s", color=colours, edgecolor="0.7",
@@ -226,9 +294,9 @@ def island_search(
     right.set_ylim(axes.get_ylim())
     kls = [("✓ " if good else "") + ("not finite" if kl == math.inf else f"KL {kl:.1g}") for *_, kl, good in steps]
     right.set_yticks(range(len(steps)), kls, fontsize=9)
-    for each in (axes, right):
-        each.tick_params(length=0)
-        for spine in each.spines.values():
+    for frame in (axes, right):
+        frame.tick_params(length=0)
+        for spine in frame.spines.values():
             spine.set_visible(False)
     axes.set_title(title, loc="left")
     return figure

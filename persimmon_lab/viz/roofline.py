@@ -7,14 +7,14 @@ Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performan
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
 
 from persimmon_lab.viz.point_labels import label_points
-from persimmon_lab.viz.style import CATEGORICAL, FAINT, INK, MUTED, new_figure
+from persimmon_lab.viz.style import FAINT, INK, MUTED, Size, new_figure, series
 
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
 MARKER_SIZE = 9.0  # points
 PREFIXES = ("", "k", "M", "G", "T", "P")
 
@@ -43,7 +43,12 @@ def described(name: str, point: tuple[float, float], bandwidth: float, peak: flo
 
 
 def plot_roofline(
-    points: Mapping[str, tuple[float, float]], bandwidth: float, peak: float, *, title: str = ""
+    points: Mapping[str, tuple[float, float]],
+    bandwidth: float,
+    peak: float,
+    *,
+    title: str = "",
+    size: Size | None = None,
 ) -> Figure:
     """Measured work under a machine's roof: operations per byte (across) against operations per second (up), both log.
 
@@ -59,8 +64,8 @@ def plot_roofline(
 
     A point may stand above the roof: its data came from a nearer cache than the one that `bandwidth` was measured on.
     """
-    numbers = {"bandwidth": (bandwidth,), "peak": (peak,), **points}
-    for name, values in numbers.items():
+    given: dict[str, tuple[float, ...]] = {"bandwidth": (bandwidth,), "peak": (peak,), **points}
+    for name, values in given.items():
         if not all(math.isfinite(value) and value > 0 for value in values):
             raise ValueError(f"{name} is {values}; a roofline has logarithmic axes, so give positive, finite numbers")
     ridge = peak / bandwidth
@@ -72,18 +77,17 @@ def plot_roofline(
     right = max(right, ridge * (ridge / left) ** 0.4)
     bottom, top = min(up) / 2.5, max(peak, *up) * 2.5
 
-    figure, axes = new_figure(9.0, 4.8)
+    figure, axes = new_figure(9.0, 4.8, size)
     axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
     axes.axvspan(left, ridge, color=FAINT, alpha=0.45, linewidth=0, zorder=0)
     axes.plot([left, ridge, right], [bandwidth * left, peak, peak], color=INK, linewidth=2.2, zorder=3, label="_roof",
               solid_joinstyle="miter")  # fmt: skip
     axes.plot([ridge, ridge], [bottom, peak], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1, label="_ridge")
     for index, (name, (intensity, rate)) in enumerate(points.items()):
-        colour = CATEGORICAL[index % len(CATEGORICAL)]
-        limit = roof(intensity, bandwidth, peak)
-        axes.plot([intensity] * 2, [rate, limit], color=colour, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
-        axes.plot(intensity, rate, marker=MARKERS[index % len(MARKERS)], markersize=MARKER_SIZE, color=colour,
-                  markeredgecolor="white", markeredgewidth=0.8, linestyle="none", label=name, zorder=4)  # fmt: skip
+        look, limit = series(index), roof(intensity, bandwidth, peak)
+        axes.plot([intensity] * 2, [rate, limit], color=look.colour, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+        axes.plot(intensity, rate, markersize=MARKER_SIZE, markeredgecolor="white", markeredgewidth=0.8,
+                  linestyle="none", label=name, zorder=4, **look.points)  # fmt: skip
 
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.5g}"))
     axes.yaxis.set_major_formatter(EngFormatter(unit="FLOP/s"))
@@ -93,15 +97,15 @@ def plot_roofline(
     axes.set_xlabel("operations for each byte read (FLOP per byte)")
     axes.set_ylabel("operations per second")
     axes.set_title(title, loc="left")
-    note = {"fontsize": 9, "color": MUTED, "textcoords": "offset points"}
+    note: dict[str, Any] = {"fontsize": 9, "color": MUTED, "textcoords": "offset points"}
     axes.annotate(f"arithmetic: {as_rate(peak, 'FLOP/s')}", (right, peak), (-4, 4), ha="right", va="bottom", **note)
     # In the region that nothing can reach, beside the slope at three quarters of its visible height.
     middle = math.exp(0.25 * math.log(bottom) + 0.75 * math.log(peak)) / bandwidth
+    memory = f"memory: {as_rate(bandwidth, 'B/s')}"
     if middle > left * (right / left) ** 0.2:
-        slope, shift, side = (middle, bandwidth * middle), (-10, 0), {"ha": "right", "va": "center"}
+        axes.annotate(memory, (middle, bandwidth * middle), (-10, 0), ha="right", va="center", **note)
     else:
-        slope, shift, side = (left, peak), (6, 6), {"ha": "left", "va": "bottom"}
-    axes.annotate(f"memory: {as_rate(bandwidth, 'B/s')}", slope, shift, **side, **note)
+        axes.annotate(memory, (left, peak), (6, 6), ha="left", va="bottom", **note)
     axes.annotate(
         f"waits for the memory  ◂  {two_digits(ridge)}", (ridge, bottom), (-5, 5), ha="right", va="bottom", **note
     )
@@ -112,9 +116,9 @@ def plot_roofline(
     lines = [*gaps, ((ridge, bottom), (ridge, peak))]
     if not label_points(axes, points, labels, lines, walls, MARKER_SIZE):
         handles = [line for line in axes.get_lines() if line.get_label() in points]
-        labels = [described(name, point, bandwidth, peak, ": ") for name, point in points.items()]
-        key = figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
+        names = [described(name, point, bandwidth, peak, ": ") for name, point in points.items()]
+        key = figure.legend(handles, names, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
         for text in key.get_texts():
             text.set_parse_math(False)
-        figure.set_figheight(4.8 + 0.22 * -(-len(points) // 2))
+        figure.set_figheight(figure.get_figheight() + 0.22 * -(-len(points) // 2))
     return figure

@@ -1,6 +1,7 @@
 """Attention scores before and after the norm: how large, how far from the bound, and what a gain does to a softmax."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -9,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from persimmon_lab.viz.agreement import check_curves, check_labels
+from persimmon_lab.viz.signs import readable
 from persimmon_lab.viz.style import (
     CATEGORICAL,
     FAINT,
@@ -17,19 +20,20 @@ from persimmon_lab.viz.style import (
     MUTED,
     RULES,
     SEQUENTIAL,
+    ColourMap,
+    Size,
     figure_grid,
+    ink_on,
+    legend_outside,
     new_figure,
+    numbers,
+    series,
 )
 
 BLUE, ORANGE, GREEN = CATEGORICAL[:3]
 BINS = 48
 STRAIGHT = 10.0  # the explorer's axis of scores is linear below about this, logarithmic beyond
-LABELS = {"fontsize": 8, "family": "monospace", "parse_math": False}  # a token may hold a dollar sign, no formula
-
-
-def numbers(values: Tensor) -> np.ndarray:
-    """As matplotlib wants them: float64 on the CPU, whatever they were."""
-    return values.detach().double().cpu().numpy()
+LABELS: dict[str, Any] = {"fontsize": 8, "family": "monospace", "parse_math": False}  # a dollar sign is no formula
 
 
 def draw_bound(axes: Axes, bound: float) -> None:
@@ -42,15 +46,19 @@ def score_histograms(
     after: Float[Tensor, "layer score"],
     bounds: Float[Tensor, "layer"],
     title: str = "",
+    *,
+    size: Size | None = None,
 ) -> Figure:
     """Each layer's scores without the norm (outline) and with it (filled), and the bound on both sides (dashed).
 
     Counts are logarithmic, so that a single large score is seen. A panel names the largest magnitude of each kind.
+    ValueError where the three are not of the same layers.
     """
+    check_curves("layer", before, {"after": after, "bounds": bounds})
     columns = min(4, len(before))
     rows = -(-len(before) // columns)
-    figure, axes = figure_grid(rows, columns, 9 / columns, 2.1, sharex=True, sharey=True)
-    widest = 1.05 * max(float(each.abs().max()) for each in (before, after, bounds))
+    figure, axes = figure_grid(rows, columns, 9 / columns, 2.1, size, sharex=True, sharey=True)
+    widest = 1.05 * max(float(values.abs().max()) for values in (before, after, bounds))
     edges = np.linspace(-widest, widest, 2 * BINS + 1)
     for layer, panel in enumerate(axes.flat):
         if layer >= len(before):
@@ -79,12 +87,17 @@ def bound_by_layer(
     seen: Float[Tensor, "layer"],
     plain: float,
     title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """The bound of each layer, the largest score that some head vectors reach, and the largest that a text gave.
 
     `plain` is the bound for weight 1 and bias 0, drawn across. The number on a bar is the share of the bound seen.
+    ValueError where the three are not of the same layers.
     """
-    figure, axes = new_figure(9.0, 3.4)
+    check_curves("layer", bounds, {"reachable": reachable, "seen": seen})
+    figure, axes = new_figure(9.0, 3.4, size, ax)
     layers = np.arange(len(bounds))
     axes.bar(layers, numbers(seen), 0.56, color=BLUE, label="seen in a text", zorder=2)
     axes.hlines(numbers(bounds), layers - 0.38, layers + 0.38, color=INK, linewidth=2.4, label="bound", zorder=3)
@@ -99,15 +112,15 @@ def bound_by_layer(
     axes.set_xlabel("layer")
     axes.set_ylabel("score")
     axes.set_title(title, loc="left")
-    figure.legend(frameon=False, loc="outside lower center", ncols=4)
+    legend_outside(axes, ax, ncols=4)
     return figure
 
 
 def draw_entropies(axes: Axes, gains: Sequence[float], curves: Mapping[str, Float[Tensor, "gain"]]) -> None:
     """One line per named curve over a logarithmic gain, told apart by colour and dashes."""
+    check_curves("gain", gains, curves)
     for index, (name, entropies) in enumerate(curves.items()):
-        axes.plot(gains, numbers(entropies), color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=2,
-                  label=name)  # fmt: skip
+        axes.plot(gains, numbers(entropies), linewidth=2, label=name, **series(index).line)
     axes.set_xscale("log", base=2)
     axes.set_xlim(gains[0], gains[-1])
     shown = [gain for gain in gains if np.log2(gain) % 1 == 0]
@@ -120,35 +133,53 @@ def draw_entropies(axes: Axes, gains: Sequence[float], curves: Mapping[str, Floa
 
 
 def entropy_under_gain(
-    gains: Sequence[float], curves: Mapping[str, Float[Tensor, "gain"]], ceiling: float, title: str = ""
+    gains: Sequence[float],
+    curves: Mapping[str, Float[Tensor, "gain"]],
+    ceiling: float,
+    title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Mean entropy of attention as queries and keys grow; `ceiling` is that of looking everywhere equally."""
-    figure, axes = new_figure(9.0, 3.2)
+    figure, axes = new_figure(9.0, 3.2, size, ax)
     draw_entropies(axes, gains, curves)
     axes.axhline(ceiling, color=MUTED, linewidth=1, zorder=1)
     axes.text(gains[-1], ceiling, "everywhere equally ", ha="right", va="bottom", fontsize=9, color=INK)
     axes.set_ylim(0, ceiling * 1.15)
     axes.set_title(title, loc="left")
-    figure.legend(frameon=False, loc="outside lower center", ncols=len(curves))
+    legend_outside(axes, ax, ncols=len(curves))
     return figure
 
 
 def collapse(
-    rows: Mapping[str, Float[Tensor, "gain key"]], gains: Sequence[float], tokens: Sequence[str], title: str = ""
+    rows: Mapping[str, Float[Tensor, "gain key"]],
+    gains: Sequence[float],
+    tokens: Sequence[str],
+    title: str = "",
+    *,
+    cmap: ColourMap = SEQUENTIAL,
+    size: Size | None = None,
 ) -> Figure:
     """One query's attention at every gain, a row each, in panels by name: the collapse to a single key, or none.
 
-    A number stands where a key has more than half of the attention.
+    A number stands where a key has more than half of the attention. ValueError where there are not as many gains as
+    rows, or tokens as keys.
     """
-    figure, axes = figure_grid(1, len(rows), 9 / len(rows), 0.9 + 0.24 * len(gains) + 0.07 * max(map(len, tokens)))
+    for patterns in rows.values():
+        check_labels("gain", gains, row=patterns.shape[0])
+        check_labels("token", tokens, key=patterns.shape[1])
+    words = [readable(token) for token in tokens]
+    height = 0.9 + 0.24 * len(gains) + 0.07 * max(map(len, words))
+    figure, axes = figure_grid(1, len(rows), 9 / len(rows), height, size)
     for panel, (name, patterns) in zip(axes[0], rows.items()):
         shown = numbers(patterns)
-        image = panel.imshow(shown, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
+        image = panel.imshow(shown, cmap=cmap, vmin=0, vmax=1, aspect="auto")
         for row, column in zip(*np.nonzero(shown > 0.5)):
-            panel.text(
-                column, row, f"{100 * shown[row, column]:.0f}", ha="center", va="center", fontsize=7, color="white"
-            )
-        panel.set_xticks(range(len(tokens)), tokens, rotation=90, **LABELS)
+            share = shown[row, column]
+            panel.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7,
+                       color=ink_on(cmap, share, dark=True))  # fmt: skip
+        panel.set_xticks(range(len(words)), words, rotation=90, **LABELS)
         panel.set_yticks(range(len(gains)), [f"× {gain:g}" for gain in gains])
         panel.tick_params(length=0)
         panel.set_title(name, loc="left")
@@ -175,15 +206,16 @@ def explorer(
 
     `curves` are the entropies with and without the norm, in this order; `widest` is the largest score of any gain, so
     that the axis stays where it is while a slider moves. Axes stand at fixed places, which draws several times faster
-    than a layout that has to be found.
+    than a layout that has to be found. ValueError where tokens and pattern differ in length.
     """
+    check_labels("token", tokens, query=pattern.shape[0], key=pattern.shape[1])
     with rc_context(RULES):
         figure = Figure(figsize=(9, 4.9))
         above = figure.add_axes((0.075, 0.59, 0.40, 0.29))
         below = figure.add_axes((0.075, 0.115, 0.40, 0.29))
         right = figure.add_axes((0.585, 0.17, 0.405, 0.71))
     limit = np.arcsinh(widest / STRAIGHT)
-    edges = STRAIGHT * np.sinh(np.linspace(-limit, limit, 2 * BINS + 1))
+    edges = (STRAIGHT * np.sinh(np.linspace(-limit, limit, 2 * BINS + 1))).tolist()
     colour = BLUE if normed else ORANGE
     above.hist(numbers(scores), edges, color=colour, hatch="" if normed else "////", edgecolor="white", linewidth=0)
     draw_bound(above, bound)
@@ -206,8 +238,9 @@ def explorer(
 
     right.imshow(numbers(pattern), cmap=SEQUENTIAL, vmin=0, vmax=1)
     if len(tokens) <= 40:
-        right.set_xticks(range(len(tokens)), tokens, rotation=90, **LABELS | {"fontsize": 7})
-        right.set_yticks(range(len(tokens)), tokens, **LABELS | {"fontsize": 7})
+        words = [readable(token) for token in tokens]
+        right.set_xticks(range(len(words)), words, rotation=90, **LABELS | {"fontsize": 7})
+        right.set_yticks(range(len(words)), words, **LABELS | {"fontsize": 7})
     right.tick_params(length=0)
     right.set_title("where it looks (row: query)", loc="left", fontsize=10)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)

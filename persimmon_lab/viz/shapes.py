@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
+from persimmon_lab.viz.agreement import check_names
 from persimmon_lab.viz.layouts import COLOURS, PLAIN, draw_block, draw_fused, parts
 from persimmon_lab.viz.style import INK, MUTED, RULES
 
@@ -37,7 +39,7 @@ class Stop:
     kind: str = ""
     on_stream: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.axes) != len(self.sizes):
             raise ValueError(f"{self.name} has the axes {self.axes} but the sizes {self.sizes}; name every axis once")
 
@@ -48,7 +50,7 @@ def axis_lengths(stops: Sequence[Stop]) -> dict[str, int]:
     What no stop has for an axis of its own is worked out by division. Raises ValueError where two stops disagree.
     """
     lengths: dict[str, int] = {}
-    known = [(each, parts(axis), size) for each in stops for axis, size in zip(each.axes, each.sizes)]
+    known = [(stop, parts(axis), size) for stop in stops for axis, size in zip(stop.axes, stop.sizes)]
     for stop, names, size in sorted(known, key=lambda entry: len(entry[1])):
         missing = [name for name in names if name not in lengths]
         if len(missing) > 1:
@@ -57,8 +59,8 @@ def axis_lengths(stops: Sequence[Stop]) -> dict[str, int]:
         if missing:
             lengths[missing[0]] = size // rest
         if prod(lengths[name] for name in names) != size:
-            given = " × ".join(f"{name} {lengths[name]}" for name in names)
-            raise ValueError(f"{stop.name} has {size} where the other stops make it {given}")
+            product = " × ".join(f"{name} {lengths[name]}" for name in names)
+            raise ValueError(f"{stop.name} has {size} where the other stops make it {product}")
     return lengths
 
 
@@ -106,9 +108,11 @@ def shape_flow(rows: Sequence[Sequence[Stop]], title: str = "") -> Figure:
 
     Widths are to scale along the last axis and heights along the one before; heads stand next to each other. The
     stripes of a fused axis show whose channels lie where. Of many heads the first few are drawn, and the text says how
-    many there are.
+    many there are. ValueError for a stop that is made from none of them.
     """
     stops = [stop for row in rows for stop in row]
+    for stop in stops:
+        check_names("source", stop.sources, [other.name for other in stops])
     lengths = axis_lengths(stops)
     height = TOP + PITCH * len(rows) + BOTTOM
     with rc_context(RULES):
@@ -141,12 +145,12 @@ def _places(rows: Sequence[Sequence[Stop]]) -> dict[str, _Place]:
     down = TALLEST / max(stop.sizes[-2] for stop in stops)
     places = {}
     for index, row in enumerate(rows):
-        y, made = TOP + PITCH * (index + 0.5), []
+        y, side_by_side = TOP + PITCH * (index + 0.5), []
         for stop in row:
             width, height = max(stop.sizes[-1] * across, NARROWEST), max(stop.sizes[-2] * down, NARROWEST)
-            made.append(_Place(index, STREAM_X, y, width, height, _tiles(stop)))
-        left = BRANCH_X - (sum(place.width for place in made) + GAP * (len(row) - 1)) / 2
-        for stop, place in zip(row, made):
+            side_by_side.append(_Place(index, STREAM_X, y, width, height, _tiles(stop)))
+        left = BRANCH_X - (sum(place.width for place in side_by_side) + GAP * (len(row) - 1)) / 2
+        for stop, place in zip(row, side_by_side):
             places[stop.name] = place if stop.on_stream else replace(place, x=left + place.width / 2)
             left += place.width + GAP
     return places
@@ -198,7 +202,7 @@ def _draw_text(axes: Axes, row: Sequence[Stop], y: float, lengths: Mapping[str, 
     first, *others = (stop.name for stop in row)
     names = ", ".join([first, *(name.rpartition(".")[2] for name in others)])
     shapes = ", ".join(dict.fromkeys(in_full_words(stop, lengths) for stop in row))
-    style = {"fontsize": 8.5, "va": "center", "parse_math": False}
+    style: dict[str, Any] = {"fontsize": 8.5, "va": "center", "parse_math": False}
     axes.text(TEXT_X, y - 0.19, names, family="monospace", weight="bold", color=INK, **style)
     axes.text(TEXT_X, y, shapes, color=INK, **style)
     axes.text(TEXT_X, y + 0.19, row[0].how, color=MUTED, fontstyle="italic", **style)

@@ -10,9 +10,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from torch import Tensor
 
-from persimmon_lab.viz.style import CATEGORICAL, FAINT, INK, LINE_STYLES, MUTED, SEQUENTIAL, figure_grid, new_figure
+from persimmon_lab.viz.agreement import check_curves, check_labels, check_marks, check_names
+from persimmon_lab.viz.style import (
+    CATEGORICAL,
+    FAINT,
+    INK,
+    MUTED,
+    SEQUENTIAL,
+    ColourMap,
+    Size,
+    figure_grid,
+    ink_on,
+    new_figure,
+    numbers,
+    series,
+)
 
-MARKERS = ("o", "s", "^", "D", "v", "P")
 TEXT_ON_DARK = 0.62  # of the colour scale: above it, white is easier to read than ink
 
 
@@ -24,18 +37,26 @@ def plain(value: float) -> str:
     return f"{round(value, digits):,.{max(digits, 0)}f}"
 
 
-def loss_curves(losses: Mapping[str, Sequence[float]], floors: Mapping[str, float], title: str = "") -> Figure:
-    """Nats by step, a line for each name, written at its end; `floors` are dotted lines with their name."""
-    figure, axes = new_figure(9.0, 3.6)
+def loss_curves(
+    losses: Mapping[str, Sequence[float]],
+    floors: Mapping[str, float] | None = None,
+    title: str = "",
+    *,
+    size: Size | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Nats by step, a line for each name; `floors` are dotted lines with their name."""
+    floors = floors or {}
+    figure, axes = new_figure(9.0, 3.6, size, ax)
     for index, (name, curve) in enumerate(losses.items()):
-        axes.plot(curve, color=CATEGORICAL[index], linestyle=LINE_STYLES[index], linewidth=2, label=name)
+        axes.plot(curve, linewidth=2, label=name, **series(index).line)
     steps = max(map(len, losses.values()))
     for name, floor in floors.items():
         axes.axhline(floor, color=MUTED, linestyle=":", linewidth=1.2, zorder=0)
         # Beside the axes: within them it would stand on a curve that keeps to its floor.
         said = f" {name}\n {floor:.2f}"
         axes.text(1, floor, said, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=MUTED)
-    top = max(*(value for curve in losses.values() for value in curve), *floors.values())
+    top = max([value for curve in losses.values() for value in curve] + [*floors.values()])
     axes.set_ylim(-0.04 * top, 1.18 * top)
     axes.set_xlim(0, steps - 1)
     axes.set_xlabel("step")
@@ -45,21 +66,25 @@ def loss_curves(losses: Mapping[str, Sequence[float]], floors: Mapping[str, floa
     return figure
 
 
-def residual_norms(models: Mapping[str, Mapping[str, Float[Tensor, "place"]]], title: str = "") -> Figure:
+def residual_norms(
+    models: Mapping[str, Mapping[str, Float[Tensor, "state"]]], title: str = "", *, size: Size | None = None
+) -> Figure:
     """Length of the residual stream at the embedding and after each layer, on a logarithmic axis.
 
-    A panel for each model; in it a line for each state, with its last value written beside it.
+    A panel for each model; in it a line for each of its conditions, with its first and last value beside it.
+    ValueError where conditions of one model have not as many states.
     """
-    figure, panels = figure_grid(1, len(models), 9 / len(models), 3.5, sharey=True)
-    for panel, (model, states) in zip(panels[0], models.items()):
-        for index, (name, norms) in enumerate(states.items()):
-            values = norms.double().cpu().numpy()
-            style = {"color": CATEGORICAL[index], "linestyle": LINE_STYLES[index], "marker": MARKERS[index]}
-            panel.plot(values, linewidth=2, markersize=5, label=name, **style)
-            for place, align in ((0, "right"), (len(values) - 1, "left")):
+    for lines in models.values():
+        check_curves("state", next(iter(lines.values())), lines)
+    figure, panels = figure_grid(1, len(models), 9 / len(models), 3.5, size, sharey=True)
+    for panel, (model, lines) in zip(panels[0], models.items()):
+        for index, (name, norms) in enumerate(lines.items()):
+            values, look = numbers(norms), series(index)
+            panel.plot(values, linewidth=2, markersize=5, label=name, marker=look.marker, **look.line)
+            for state, align in ((0, "right"), (len(values) - 1, "left")):
                 space = -5 if align == "right" else 5
                 panel.annotate(
-                    plain(values[place]), (place, values[place]), xytext=(space, 3), textcoords="offset points",
+                    plain(values[state]), (state, values[state]), xytext=(space, 3), textcoords="offset points",
                     ha=align, fontsize=8.5, color=INK,
                 )  # fmt: skip
         panel.set_yscale("log")
@@ -77,22 +102,32 @@ def residual_norms(models: Mapping[str, Mapping[str, Float[Tensor, "place"]]], t
     return figure
 
 
-def gradient_flow(norms: Mapping[str, Sequence[float]], title: str = "", every: int = 10) -> Figure:
+def gradient_flow(
+    norms: Mapping[str, Sequence[float]],
+    title: str = "",
+    every: int = 10,
+    *,
+    cmap: ColourMap = SEQUENTIAL,
+    size: Size | None = None,
+    ax: Axes | None = None,
+) -> Figure:
     """The gradient of each part by step: dark = long, logarithmic; a cell is the median of `every` steps.
 
     `norms` goes from the input to the output, drawn upwards, as gradients come down. The first, the darkest and the
-    last cell of a row show their numbers.
+    last cell of a row show their numbers. ValueError where parts have not as many steps.
     """
-    table = np.array([list(series) for series in norms.values()])
+    check_curves("step", next(iter(norms.values())), norms)
+    table = np.array([list(lengths) for lengths in norms.values()])
     windows = range(0, table.shape[1], every)
     cells = np.stack([np.median(table[:, start : start + every], axis=1) for start in windows], axis=1)
-    figure, axes = new_figure(9.0, 1.5 + 0.36 * len(cells))
+    figure, axes = new_figure(9.0, 1.5 + 0.36 * len(cells), size, ax)
     scale = LogNorm(max(cells.min(), cells.max() * 1e-6), cells.max())
     edges = [*windows, table.shape[1]]
-    mesh = axes.pcolormesh(edges, np.arange(len(cells) + 1) - 0.5, cells, cmap=SEQUENTIAL, norm=scale)
+    mesh = axes.pcolormesh(edges, np.arange(len(cells) + 1) - 0.5, cells, cmap=cmap, norm=scale)
     for row, values in enumerate(cells):
         for column in {0, int(values.argmax()), len(values) - 1}:
-            colour = "white" if scale(values[column]) > TEXT_ON_DARK else INK
+            share = float(scale(values[column]))
+            colour = ink_on(cmap, share, share > TEXT_ON_DARK)
             middle = (edges[column] + edges[column + 1]) / 2
             axes.text(middle, row, plain(values[column]), ha="center", va="center", fontsize=8, color=colour)
     axes.set_yticks(range(len(cells)), list(norms))
@@ -108,27 +143,37 @@ def gradient_flow(norms: Mapping[str, Sequence[float]], title: str = "", every: 
     return figure
 
 
-def stripes(patterns: Mapping[str, Sequence[tuple[str, Float[Tensor, "query key"], int]]], title: str = "") -> Figure:
+def stripes(
+    patterns: Mapping[str, Sequence[tuple[str, Float[Tensor, "query key"], int]]],
+    title: str = "",
+    *,
+    cmap: ColourMap = SEQUENTIAL,
+    size: Size | None = None,
+) -> Figure:
     """Attention patterns in rows, one row for each name: (what is read, the pattern, its period).
 
     Who wants to say what comes next in a row that repeats looks one less than a period back, or a period more, and so
-    on. Dashed lines run on both sides of these places, so that one sees whether the pattern follows them.
+    on. Dashed lines run on both sides of these places, so that one sees whether the pattern follows them. ValueError
+    for a period that is no length within the pattern.
     """
+    for row in patterns.values():
+        for _, pattern, period in row:
+            check_marks([period - 1], query=len(pattern))
     columns = max(map(len, patterns.values()))
-    figure, panels = figure_grid(len(patterns), columns, 9 / max(columns, 3), 2.9)
-    for row, (name, read) in zip(panels, patterns.items()):
-        for panel, (what, pattern, period) in zip(row, read):
-            size = len(pattern)
-            panel.imshow(pattern.detach().float().cpu().numpy(), cmap=SEQUENTIAL, vmin=0, vmax=1)
-            for back in range(period - 1, size, period):
-                queries = np.array([back - 0.5, size - 0.5])
+    figure, panels = figure_grid(len(patterns), columns, 9 / max(columns, 3), 2.9, size)
+    for row_of_panels, (name, row) in zip(panels, patterns.items()):
+        for panel, (what, pattern, period) in zip(row_of_panels, row):
+            length = len(pattern)
+            panel.imshow(numbers(pattern), cmap=cmap, vmin=0, vmax=1)
+            for back in range(period - 1, length, period):
+                queries = np.array([back - 0.5, length - 0.5])
                 for side in (-0.9, 0.9):
                     panel.plot(queries - back + side, queries, color=CATEGORICAL[1], linewidth=1, linestyle=(0, (5, 2)))
-            panel.set_xlim(-0.5, size - 0.5)
-            panel.set_ylim(size - 0.5, -0.5)
+            panel.set_xlim(-0.5, length - 0.5)
+            panel.set_ylim(length - 0.5, -0.5)
             panel.set_title(what, loc="left", fontsize=10)
             panel.set_xlabel("looked at")
-        row[0].set_ylabel(f"{name}\nlooking")
+        row_of_panels[0].set_ylabel(f"{name}\nlooking")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
@@ -138,18 +183,25 @@ def stability(
     scores: Mapping[str, tuple[Sequence[int], Sequence[float]]],
     chance: float,
     title: str = "",
+    *,
+    size: Size | None = None,
 ) -> Figure:
     """Runs side by side: on the left nats per copied symbol by step, on the right the largest score of attention.
 
-    `scores` gives steps and values, drawn on a logarithmic axis.
+    `scores` gives steps and values, drawn on a logarithmic axis. ValueError for a run with losses and no scores, or
+    where its steps are not as many as its values.
     """
-    figure, panels = figure_grid(1, 2, 4.5, 3.6)
+    check_names("run", losses, scores)
+    for steps, values in scores.values():
+        check_labels("step", steps, score=len(values))
+    figure, panels = figure_grid(1, 2, 4.5, 3.6, size)
     left, right = panels[0]
     for index, (name, curve) in enumerate(losses.items()):
-        style = {"color": CATEGORICAL[index], "linestyle": LINE_STYLES[index], "linewidth": 2, "label": name}
+        look = series(index)
+        style = look.line | {"linewidth": 2, "label": name}
         left.plot(smoothed(curve), **style)
         steps, values = scores[name]
-        right.plot(steps, values, marker=MARKERS[index], markersize=4, **style)
+        right.plot(steps, values, marker=look.marker, markersize=4, **style)
         right.annotate(
             plain(values[-1]), (steps[-1], values[-1]), xytext=(5, 0), textcoords="offset points",
             va="center", fontsize=8.5, color=INK,

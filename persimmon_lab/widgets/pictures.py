@@ -2,11 +2,14 @@
 
 import base64
 import io
+from typing import Any
 
 from matplotlib.figure import Figure
 
 WIDTH = 900  # of the picture on the page, in pixels
 DOTS_PER_INCH = 130
+
+Bundle = dict[str, Any]
 
 
 def as_png(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
@@ -15,15 +18,12 @@ def as_png(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     return file.getvalue()
 
 
-def png_data(png: bytes | memoryview) -> dict[str, str]:
-    """A picture as an entry of a mime bundle."""
-    return {"image/png": base64.b64encode(png).decode()}
-
-
-def with_picture(bundle: dict | tuple[dict, dict], png: bytes | memoryview) -> tuple[dict, dict]:
+def with_picture(bundle: Bundle | tuple[Bundle, Bundle] | None, png: bytes | memoryview) -> tuple[Bundle, Bundle]:
     """A widget's own mime bundle and a picture for pages that cannot run it, WIDTH wide.
 
-    The bundle is what `_repr_mimebundle_` gives: of ipywidgets the data, of anywidget the data and the metadata.
+    The bundle is what `_repr_mimebundle_` gives: of ipywidgets the data, of anywidget the data and the metadata, or
+    nothing where there is no front end.
     """
-    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-    return data | png_data(png), metadata | {"image/png": {"width": WIDTH}}
+    data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+    picture = base64.b64encode(png).decode()
+    return data | {"image/png": picture}, metadata | {"image/png": {"width": WIDTH}}

@@ -4,7 +4,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
-from persimmon_lab.generation.prompts import context_limit
 from persimmon_lab.mini import load_mini
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
@@ -17,17 +16,19 @@ def given_or_shipped(
     model: PersimmonForCausalLM | None, tokenizer: PersimmonTokenizer | None
 ) -> tuple[PersimmonForCausalLM, PersimmonTokenizer]:
     """A model with its tokenizer: these, or the shipped ones. ValueError for one without the other."""
-    if (model is None) != (tokenizer is None):
+    if model is not None and tokenizer is not None:
+        return model, tokenizer
+    if model is not None or tokenizer is not None:
         raise ValueError("give a model together with its tokenizer, or neither for the shipped ones")
-    return load_mini() if model is None else (model, tokenizer)
+    return load_mini()
 
 
 def ids_to_read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> Int[Tensor, "1 position"]:
     """A text's tokens. ValueError for one that is empty, or longer than the model or the page can take."""
     if not text.strip():
         raise ValueError("there is nothing to read: the text is empty; write a few words")
-    ids = tokenizer(text, return_tensors="pt").input_ids
-    longest = min(context_limit(model.config), LONGEST)
+    ids: Int[Tensor, "1 position"] = tokenizer(text, return_tensors="pt").input_ids
+    longest = min(model.config.context_limit, LONGEST)
     if ids.shape[1] > longest:
         raise ValueError(
             f"the text has {ids.shape[1]:,} tokens, but at most {longest:,} can be read here; shorten it by "

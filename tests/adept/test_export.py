@@ -13,6 +13,7 @@ from persimmon_lab.adept.archive import read_archive
 from persimmon_lab.adept.convert import convert
 from persimmon_lab.adept.export import export_checkpoint, export_release
 from persimmon_lab.adept.release import find_release
+from persimmon_lab.adept.verify import verify
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.adept.conversions import TOKENIZER, WITH_TOKENIZER, release, same_tensors, snapshot, stored
 from tests.checkpoints.conftest import build
@@ -160,6 +161,17 @@ def test_exports_that_fail_leave_no_trace(tmp_path, monkeypatch, export):
     assert snapshot(tmp_path) == before
     export(tmp_path / "saved", tmp_path / "out")
     assert snapshot(tmp_path / "out")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    release(tmp_path / "home" / "release")
+    verify(convert("~/release", "~/converted"), "~/converted")
+    export_checkpoint("~/converted", "~/again")
+    export_release("~/converted", "~/released")
+    assert {path.name for path in (tmp_path / "home").iterdir()} == {"release", "converted", "again", "released"}
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_a_release_goes_to_a_new_folder(tmp_path):

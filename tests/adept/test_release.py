@@ -433,6 +433,8 @@ def test_recognise(tmp_path, monkeypatch):
     assert recognise(file("own.tar", b"own")) is None
     assert recognise(file("base.pt", b"base")) is None
     assert recognise(tmp_path) is None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert recognise(Path("~/base.tar")) == "base.tar"
     for content in (b"chat", b"bas"):
         with pytest.raises(CheckpointError, match=r"base\.tar is called like the release .* its md5 is .* damaged"):
             recognise(file("base.tar", content))

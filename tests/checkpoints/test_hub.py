@@ -39,6 +39,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
                 self.answer(json.dumps(files).encode())
             case ["api", "models", "owner", "name", "revision", _]:
                 self.answer(b"{}", 404, {"X-Error-Code": "RevisionNotFound"})
+            case ["api", "models", "owner", "other-token", *_]:
+                self.answer(b"{}", 401, {"X-Error-Message": "Invalid credentials in Authorization header"})
             case ["api", "models", "owner", "gated", *_]:
                 self.answer(b"{}", 403, {"X-Error-Code": "GatedRepo"})
             case ["owner", "name", "resolve", _, name]:
@@ -129,6 +131,7 @@ def test_a_folder_wins_over_a_hub_id(served, tmp_path):
     [
         ("owner/other", {}, ["neither a folder nor on the hub", "owner/other"]),
         ("owner/gated", {}, ["accepted its terms", "owner/gated"]),
+        ("owner/other-token", {}, ["owner/other-token", "and the hub did not give it", "Invalid credentials"]),
         ("owner/name", {"revision": "v2"}, ["no revision 'v2'"]),
         (
             "owner/name",
@@ -154,6 +157,21 @@ def test_offline(served):
 def test_neither_a_folder_nor_an_id(served, name):
     with pytest.raises(CheckpointNotFoundError, match="neither a folder nor a hub id.*no folder /.*'owner/name'"):
         PersimmonForCausalLM.from_pretrained(name)
+
+
+def test_a_file_is_no_folder(served, tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointNotFoundError, match=r"is a file; give the folder that holds config.json and the wei"):
+        PersimmonForCausalLM.from_pretrained(tmp_path / "model.safetensors")
+
+
+def test_a_tilde_is_the_home_folder(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    model = build()
+    model.save_pretrained("~/owner/name")
+    assert (tmp_path / "home" / "owner" / "name" / "model.safetensors").exists()
+    assert torch.equal(PersimmonForCausalLM.from_pretrained("~/owner/name").lm_head.weight, model.lm_head.weight)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_a_path_is_never_a_hub_id(served):

@@ -36,7 +36,7 @@ def test_a_right_answer_found_another_way_is_right(check, answer):
         (lambda **case: 9.66, "the numbers are not"),
         (lambda **case: "9.7 GB", "returned a str"),
         (lambda **case: ..., "not answered yet"),
-        (lambda layers: 0, "TypeError"),
+        (lambda layers: 0, "it takes (layers), and is given (layers, hidden, positions, bytes_per_number)"),
     ],
 )
 def test_wrong_cache_sizes_are_told_why(answer, says):

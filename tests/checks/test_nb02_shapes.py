@@ -80,6 +80,14 @@ def over_positions(x, weight, bias, eps):
     return (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + eps).sqrt() * weight + bias
 
 
+def over_everything(x, weight, bias, eps):
+    return (x - x.mean()) / (x.var(correction=0) + eps).sqrt() * weight + bias
+
+
+def mask_of(query):
+    return torch.full(query.shape[2:3] * 2, -math.inf).triu(1)
+
+
 def the_way_back(weight, head):
     channel = len(weight) // (3 * head)
     blocks = [weight[i * channel : (i + 1) * channel] for i in range(3 * head)]
@@ -106,13 +114,19 @@ def channels_apart(weight, head):
         (checks.layer_norm, lambda x, weight, bias, eps: norm(x, weight, None, eps), "bias is missing"),
         (checks.layer_norm, lambda x, weight, bias, eps: norm(x, None, bias, eps), "weight is missing"),
         (checks.layer_norm, lambda x, weight, bias, eps: norm(x, None, None, eps), "weight and bias are missing"),
-        (checks.layer_norm, lambda x, weight, bias, eps: norm(x, weight, bias, 1e-6), "the numbers are not, in 1 of 3"),
+        (checks.layer_norm, lambda x, weight, bias, eps: norm(x, weight, bias, 0.0), "eps is forgotten"),
+        (checks.layer_norm, lambda x, weight, bias, eps: (norm(x, None, None, eps) + bias) * weight, "bias is added"),
+        (checks.layer_norm, over_everything, "are taken over everything"),
+        (checks.layer_norm, lambda x, weight, bias, eps: norm(x, weight, bias, 1e-6), "the numbers are not, in 2 of 3"),
         (checks.scores, lambda query, key: query @ key.mT, "not divided by the root"),
         (checks.scores, lambda query, key: query @ key.mT / query.shape[-1], "divides by the channels"),
         (checks.scores, lambda query, key: scores(key, query), "rows and columns are exchanged"),
         (checks.scores, lambda query, key: scores(query, key) / math.sqrt(query.shape[1]), "all heads' channels"),
         (checks.scores, lambda query, key: query @ key.mT / math.sqrt(query.shape[2]), "root of the positions"),
-        (checks.scores, lambda query, key: scores(query, key).softmax(-1), "the numbers are not, in 3 of 3"),
+        (checks.scores, lambda query, key: scores(query, key).softmax(-1), "this is the softmax of the scores"),
+        (checks.scores, lambda query, key: scores(query, key) + mask_of(query), "the future is masked; here"),
+        (checks.scores, lambda query, key: (scores(query, key) + mask_of(query)).softmax(-1), "and the softmax taken"),
+        (checks.scores, lambda query, key: scores(query, key).square(), "the numbers are not, in 3 of 3"),
         (checks.reorder_rows, the_way_back, "this is the way back"),
         (checks.reorder_rows, lambda weight, head: weight, "where they were"),
         (checks.reorder_rows, channels_apart, "channels of a head came apart"),

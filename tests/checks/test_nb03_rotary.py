@@ -104,6 +104,14 @@ def mirrored(x, rotary_dim):
     return torch.cat((x[..., :rotary_dim].flip(-1), x[..., rotary_dim:]), dim=-1)
 
 
+def counting_from_zero(rotated, positions, theta, rotary_dim):
+    return by_halves(rotated, torch.arange(len(positions)), theta, rotary_dim)
+
+
+def without_the_two(rotated, positions, theta, rotary_dim):
+    return by_halves(rotated, positions, theta**0.5, rotary_dim)
+
+
 @pytest.mark.parametrize(
     ("check", "answer"),
     [
@@ -123,6 +131,8 @@ def test_a_right_answer_found_another_way_is_right(check, answer):
         (checks.undo_rotation, forwards, "opposite angle"),
         (checks.undo_rotation, all_channels, "were passed, not rotated"),
         (checks.undo_rotation, with_the_base_of_the_8b_model, "the shape is right, the numbers are not"),
+        (checks.undo_rotation, counting_from_zero, "turns by 0, 1, 2, … in place of the positions"),
+        (checks.undo_rotation, without_the_two, "the exponent lacks its 2"),
         (checks.undo_rotation, lambda rotated, **_: rotated, "returns what it was given"),
         (checks.score_by_offset, cosine_formula_of_neighbours, "adjacent-pair rotation; Persimmon rotates halves"),
         (checks.score_by_offset, backwards, "sign of the offset is flipped"),

@@ -58,6 +58,7 @@ def test_norms_that_commute_are_right(answer):
     ("answer", "told"),
     [
         (lambda **case: norm(**case, divide=False), checks.UNNORMALISED),
+        (lambda **case: norm(**case).flip(0), checks.MIXED),
         (lambda x, **_: x, checks.UNNORMALISED),
         (lambda **case: norm(**case, mean=True), checks.MEAN),
         (lambda x, weight, bias, eps, **_: torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps),

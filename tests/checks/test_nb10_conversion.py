@@ -47,7 +47,7 @@ def of(start, step=1):
         (lambda fused, num_heads, head: rows_of_a_query(fused, num_heads, head).flip(0), "numbers are not"),
         (lambda fused, num_heads, head: fused, "returned the shape (24, 8); expected (2, 8)"),
         (lambda fused, num_heads, head: ..., "not answered yet"),
-        (lambda fused: fused, "TypeError"),
+        (lambda fused: fused, "it takes (fused), and is given (fused, num_heads, head)"),
     ],
 )
 def test_wrong_queries_are_told_why(answer, says):

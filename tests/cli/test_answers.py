@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from persimmon_lab import load_mini
-from persimmon_lab.cli import app, generate
-from persimmon_lab.cli.answers import text_after, until_end
-from persimmon_lab.cli.options import search_settings
+from persimmon_lab.cli import answers, app, chat, generate
+from persimmon_lab.cli.answers import text_after
+from persimmon_lab.cli.options import Engine, search_settings
 from persimmon_lab.generation import GenerationConfig
 from persimmon_lab.generation.engines.choosing import ENGINES
 
@@ -129,16 +129,52 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(monkeypatch, options
     assert re.search(message, re.sub(r"[\s│]+", " ", result.stderr)), result.stderr
 
 
+def test_engines_are_those_of_generate():
+    assert tuple(engine.value for engine in Engine) == ENGINES
+
+
 def test_the_engine_and_the_chunks_reach_the_model(run, monkeypatch, loaded):
     asked = []
     monkeypatch.setattr(generate, "stream", lambda *given, **settings: asked.append(settings) or iter(()))
-    monkeypatch.setattr(type(loaded[0]), "generate", lambda self, ids, **given: asked.append(given) or 1 / 0)
+    monkeypatch.setattr(answers, "decode_steps", lambda model, ids, **given: asked.append(given) or 1 / 0)
     run(PROMPT, "--engine", "int8-weight-only", "--prefill-chunk-size", 5)
     assert (asked[0]["engine"], asked[0]["prefill_chunk_size"]) == ("int8-weight-only", 5)
     run(PROMPT, "--engine", "plain", "--prefill-chunk-size", 5, "--num-beams", 2)
     assert (asked[1]["engine"], asked[1]["generation_config"].prefill_chunk_size) == ("plain", 5)
     run(PROMPT)
     assert asked[2]["engine"] is None and "prefill_chunk_size" not in asked[2]
+
+
+def test_a_text_ends_at_the_eos_of_the_generation_config(run, loaded, monkeypatch):
+    """One answer, several, and one in a chat end where `generate` ends, whatever config.json names as the end."""
+    model, tokenizer = loaded
+    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    several = {"max_new_tokens": 12, "num_return_sequences": 5, **SAMPLED}
+
+    def ends_at(end: int) -> None:
+        assert end != model.config.eos_token_id
+        monkeypatch.setattr(model, "generation_config", GenerationConfig(eos_token_id=end, pad_token_id=0))
+
+    ends_at(int(model.generate(ids, max_new_tokens=4)[0, -1]))
+    [text], _ = generated(loaded, max_new_tokens=12)
+    assert run(PROMPT, "--max-new-tokens", 12).stdout == text + "\n"
+
+    end = int(model.generate(ids, **several)[0, ids.shape[1] + 4])
+    ends_at(end)
+    rows = model.generate(ids, **several)[:, ids.shape[1] :].tolist()
+    assert end in rows[0][:-1]
+    shown = []
+    monkeypatch.setattr(answers, "text_after", lambda _tokenizer, _prompt, answer, _stops: shown.append(answer) or "")
+    run(PROMPT, "--max-new-tokens", 12, "--num-return-sequences", 5, *DRAWING)
+    assert shown == [row[: row.index(end) + 1] if end in row else row for row in rows]
+
+    monkeypatch.setattr(chat, "load", lambda *given: loaded)
+    question = tokenizer("human: Hey?\n\nadept:", return_tensors="pt").input_ids
+    ends_at(int(model.generate(question, max_new_tokens=3)[0, -1]))
+    answer = model.generate(question, max_new_tokens=12)[0, question.shape[1] :]
+    assert 0 < len(answer) <= 3
+    asked = CliRunner().invoke(app, ["chat", "--max-new-tokens", "12", "--temperature", "0"], input="Hey?\n")
+    assert asked.stdout == tokenizer.decode(answer, skip_special_tokens=True).lstrip() + "\n"
 
 
 def test_options_to_settings():
@@ -150,8 +186,6 @@ def test_options_to_settings():
 
 def test_what_an_answer_is(loaded):
     tokenizer = loaded[1]
-    assert list(until_end([5, 6, 3, 0, 0], [9, 3])) == [5, 6, 3]
-    assert list(until_end([5, 6], [3])) == [5, 6]
     prompt, new = tokenizer("a golden").input_ids, tokenizer("rings to Hannah").input_ids
     new = [token_id for token_id in new if token_id != tokenizer.bos_token_id]
     assert text_after(tokenizer, prompt, new, []).strip() == "rings to Hannah"

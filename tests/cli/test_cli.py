@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonTokenizer, load_mini
 from persimmon_lab.checkpoints import shards
-from persimmon_lab.cli import app, chat, doctor, generate, train
+from persimmon_lab.cli import app, chat, doctor, generate, inspect, train
 from persimmon_lab.cli.options import choose_device, decoding_settings
 
 VOCABULARY = Path(__file__).parents[1] / "fixtures" / "tokenizer" / "tokenizer.model"
@@ -456,3 +456,108 @@ def test_texts_that_will_not_do_are_told_in_a_line(run, tmp_path, content, optio
     result = run("train", tmp_path / "notes.txt", "--vocabulary", 400, *options, "--out", tmp_path / "own")
     assert result.exit_code == 1 and re.search(message, result.stderr), result.stderr
     assert result.stderr.count("\n") == 1
+
+
+# errors
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """broken(error): a command line on which `inspect` raises it."""
+
+    def breaks(error: Exception) -> list[str]:
+        def read(_folder):
+            raise error
+
+        monkeypatch.setattr(inspect, "read_config", read)
+        return ["inspect", "mini"]
+
+    return breaks
+
+
+def test_our_own_faults_are_told_too_with_the_way_to_the_traceback(run, broken):
+    command = broken(KeyError("layers"))
+    result = run(*command)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    first, second = result.stderr.splitlines()
+    assert first == "persimmon-lab: KeyError: 'layers'"
+    assert "persimmon-lab --traceback COMMAND" in second
+    with pytest.raises(KeyError):
+        run("--traceback", *command, catch_exceptions=False)
+
+
+def test_a_mistake_is_traced_where_that_is_asked_for():
+    program = "from persimmon_lab.cli import app\napp(['--traceback', 'generate', 'x', '-m', 'there/is/none'])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback") and "neither a folder nor a hub id" in result.stderr
+
+
+def test_an_error_of_many_lines_is_told_in_three(run, broken):
+    result = run(*broken(RuntimeError("one\n\n" + "\n".join(f"line {index}" for index in range(50)))))
+    assert result.stderr.splitlines() == [
+        "persimmon-lab: one",
+        "line 0",
+        "… and 49 lines more; to see them all: persimmon-lab --traceback COMMAND …",
+    ]
+    assert run(*broken(ValueError("one\ntwo\nthree"))).stderr == "persimmon-lab: one\ntwo\nthree\n"
+    assert run(*broken(MemoryError())).stderr == "persimmon-lab: MemoryError\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "help"),
+    [
+        (["generate"], "Missing argument", "generate --help"),
+        (["generate", "x", "--top-p", 3], "Invalid value for '--top-p'", "generate --help"),
+        (["--traceback", "generate", "x", "--engine", "warp"], "'warp'", "generate --help"),
+        (["generate", "x", "--length-penalty", 2], "Invalid value for --length-penalty", "generate --help"),
+        (["generat", "x"], "Did you mean 'generate'", "--help"),
+        (["--colour", "generate"], "No such option: --colour", "--help"),
+        (["train", "mini", "--steps", "many"], "Invalid value for '--steps'", "train mini --help"),
+    ],
+    ids=str,
+)
+def test_a_command_line_without_sense_is_told_in_two_lines(run, arguments, message, help):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    first, second = result.stderr.splitlines()
+    assert first.startswith("persimmon-lab: ") and message in first
+    assert second.startswith("Try '") and second.endswith(f"{help}'.")
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"]])
+def test_without_a_command_there_is_help(run, arguments):
+    result = run(*arguments)
+    assert "Usage:" in result.output
+    assert "persimmon-lab: " not in result.output
+
+
+@pytest.mark.parametrize(
+    ("closed", "command", "message"),
+    [
+        ("<&-", ["generate", "-"], "the standard input is closed"),
+        ("<&-", ["chat"], "the standard input is closed"),
+        (">&-", ["inspect", "mini"], "the standard output is closed"),
+    ],
+)
+def test_a_stream_that_a_shell_has_closed_is_told_in_a_line(closed, command, message):
+    program = f"from persimmon_lab.cli import app; app({command})"
+    line = f'"{sys.executable}" -c "{program}" {closed}'
+    result = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"persimmon-lab: {message}") and result.stderr.count("\n") == 1
+
+
+def test_nobody_needs_the_standard_error():
+    program = "from persimmon_lab.cli import app; app(['inspect', 'mini', '--json'])"
+    result = subprocess.run(f'"{sys.executable}" -c "{program}" 2>&-', shell=True, stdout=subprocess.PIPE, text=True)
+    assert result.returncode == 0 and json.loads(result.stdout)["parameters"]
+
+
+def test_a_device_that_is_not_there_is_told_in_a_line(run, checkpoint, monkeypatch):
+    def refuse(*_sizes, **_options):
+        raise NotImplementedError("Could not run it\n" + "a backend\n" * 55)
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    result = run("generate", "x", "-m", checkpoint, "--device", "mps")
+    assert (result.exit_code, result.stderr) == (1, "persimmon-lab: --device mps: Could not run it\n")

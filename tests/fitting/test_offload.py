@@ -146,7 +146,7 @@ def test_the_folder_may_be_named_from_anywhere(tmp_path, monkeypatch):
         ({"device_map": {"": "cpu", "model.layers.0.mlp": "disk"}}, "names model.layers.0.mlp; it may name"),
         ({"device_map": {"": "gpu"}}, "device 'gpu' is no \"disk\", and none that torch knows"),
         ({"device_map": {"": 97}}, "device 'cuda:97' is not there: torch sees"),
-        ({"max_memory": {"cpu": 100_000}}, "find no place on cpu 0.0 GB"),
+        ({"max_memory": {"cpu": 100_000}}, "find no place on cpu 100 kB;"),
         ({"torch_dtype": "int8"}, "dtype is 'int8'"),
     ],
 )

@@ -143,6 +143,12 @@ def test_alignment_follows_from_training():
     assert against.min() > 0.5
 
 
+def test_what_was_dropped_cannot_be_resized():
+    model = drop_rows(tiny(PersimmonForCausalLM), torch.tensor([5]))
+    with pytest.raises(ValueError, match="the embedding is a KeptEmbedding, .* load the model again to resize it"):
+        model.resize_token_embeddings(100)
+
+
 @pytest.mark.gpu
 def test_memory_of_dropped_rows_is_given_back_on_the_gpu():
     model = tiny(PersimmonForCausalLM, vocab_size=100_000).cuda()

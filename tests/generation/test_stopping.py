@@ -3,8 +3,10 @@
 import itertools
 
 import pytest
+import torch
 
-from persimmon_lab.generation.stopping import ends_with_stop_string, split_at_stop_string
+from persimmon_lab.generation import GenerationConfig
+from persimmon_lab.generation.stopping import Ending, ends_with_stop_string, split_at_stop_string
 
 
 class Pieces:
@@ -58,6 +60,23 @@ def test_characters_that_come_byte_by_byte():
 def test_several_stop_strings_and_none():
     assert stops_after(["a", "bc", "zz"], ["zz", "ab"]) == [2, 3]
     assert stops_after(["a", "bc"], []) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "row", "answer"),
+    [
+        ({"eos_token_id": [9, 3]}, [1, 3, 5, 6, 3, 0, 0], [5, 6, 3]),  # the prompt may hold an end
+        ({"eos_token_id": 3}, [1, 2, 5, 6], [5, 6]),
+        ({}, [1, 2, 3, 3], [3, 3]),
+        ({"stop_strings": "de"}, [1, 2, 3, 4, 0, 0], [3, 4]),
+        ({"stop_strings": ["bcd"], "eos_token_id": 0}, [1, 2, 3, 0, 0], [3]),  # it begins in the prompt
+        ({"eos_token_id": 3}, [1, 2], []),
+    ],
+)
+def test_an_answer_is_what_comes_up_to_its_end(settings, row, answer):
+    """Which is where `generate` would have ended it: what follows only fills the row."""
+    ending = Ending(GenerationConfig(**settings), Pieces(["a", "b", "c", "d", "e", "f", "g"]), torch.device("cpu"))
+    assert ending.until_end(row, 2) == answer
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from persimmon_lab.generation import GenerationConfig, stream
+from persimmon_lab.generation.streaming import decoder_after
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 PROMPT = "human: Hey, what should I eat for dinner?"
@@ -97,6 +98,26 @@ def test_what_waits_for_a_stop_string_is_shown_when_none_comes(model, tokenizer)
     script(model, tokenizer, " Fish.\n\nhum")
     events = list(stream(model, tokenizer, PROMPT, stop_strings="\n\nhuman:", eos_token_id=tokenizer.eos_token_id))
     assert "".join(event.text for event in events) == " Fish.\n\nhum"
+
+
+def test_a_text_ends_at_the_eos_of_the_generation_config(model, tokenizer):
+    """Its file may name another end than config.json; `generate` and a stream know one end."""
+    colon = tokenizer.encode("a:", add_special_tokens=False)[-1]
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=colon)
+    script(model, tokenizer, " Fish: and more")
+    assert "".join(event.text for event in stream(model, tokenizer, PROMPT, max_new_tokens=60)) == " Fish:"
+    prompt_ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    script(model, tokenizer, " Fish: and more")
+    assert tokenizer.decode(model.generate(prompt_ids, max_new_tokens=60)[0], True) == PROMPT + " Fish:"
+
+
+def test_a_decoder_that_has_read_a_prompt_knows_that_no_text_begins(tokenizer):
+    [first, *_] = tokenizer.encode("Fish", add_special_tokens=False)
+    alone = decoder_after(tokenizer, []).push(first)
+    after = decoder_after(tokenizer, tokenizer.encode(PROMPT)).push(first)
+    assert after == " " + alone
+    assert decoder_after(tokenizer, [first]).push(tokenizer.eos_token_id) == ""
 
 
 def test_cancel_and_leaving_the_loop_end_the_generation(model, tokenizer):

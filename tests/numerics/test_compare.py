@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from persimmon_lab.numerics.compare import compare, in_dtype
-from persimmon_lab.numerics.comparison import layer_of, operation_of
 from persimmon_lab.numerics.measures import distance, predictions
 from persimmon_lab.numerics.stress import scale_mlp
 from tests.models import ids, tiny
@@ -237,10 +236,57 @@ def test_a_converted_copy_is_tied_where_the_original_is():
                for one, other in zip(half.parameters(), tied.parameters()))  # fmt: skip
 
 
-def test_modules_in_words():
-    assert layer_of("model.layers.12.mlp.act") == 12
-    assert layer_of("lm_head") is None
-    assert operation_of("model.layers.3") == "residual stream"
-    assert operation_of("model.layers.3.self_attn.k_layernorm") == "LayerNorm"
-    assert operation_of("model.layers.3.mlp.activations", "relu2") == "squared ReLU"
-    assert operation_of("model.layers.3.mlp.activations", "gelu") == "activation gelu"
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        (["mlp.activation"], "no module of all models matches 'mlp.activation'; did you mean 'mlp.activations'"),
+        (["layers.99"], "no module of all models matches 'layers.99'; did you mean 'layers."),
+        (["*.mlp", "zzz"], "no module of all models matches 'zzz'"),
+        (["mlp:input"], "no module of all models matches 'mlp:input'"),
+        (["model"], "what matches 'model' made no tensor"),
+    ],
+)
+def test_a_pattern_for_nothing_is_refused(reference, only, said):
+    with pytest.raises(ValueError, match=said):
+        compare(reference, {"half": in_dtype(tiny(), torch.bfloat16)}, ids(), only=only)
+
+
+def test_one_pattern_may_come_without_a_list(reference):
+    candidate = {"half": in_dtype(tiny(), torch.bfloat16)}
+    alone, listed = (compare(reference, candidate, ids(), only=only) for only in ("mlp", ["mlp"]))
+    assert alone.taps == listed.taps and len(alone.taps) == 2
+
+
+def test_candidates_have_names(reference, unchecked_annotations):
+    for candidates in (tiny(), [tiny()]):
+        with pytest.raises(TypeError, match=f"candidates is a {type(candidates).__name__}; give the models by name"):
+            compare(reference, candidates, ids())
+    with pytest.raises(ValueError, match="candidates is empty"):
+        compare(reference, {}, ids())
+
+
+def test_a_comparison_shows_itself_in_a_few_lines():
+    stressed = scale_mlp(tiny(), 2.0**9)
+    halves = {f"half {number}": in_dtype(stressed, torch.float16) for number in range(5)}
+    lines = repr(compare(in_dtype(stressed, torch.float64), halves, ids())).split("\n")
+    assert lines[0].startswith("Comparison with float64, ")
+    assert lines[1].startswith("  half 0: mean KL ") and "first not finite: model.layers.0.mlp" in lines[2]
+    assert lines[-1] == "  and 2 more" and len(lines) <= 8
+    assert max(map(len, lines)) < 160
+    body = in_dtype(tiny(), torch.float64).model
+    assert repr(compare(body, {"half": in_dtype(tiny(), torch.bfloat16).model}, ids())).endswith("half: no predictions")
+
+
+def test_what_was_not_compared_is_said(reference):
+    candidate = {"half": in_dtype(tiny(), torch.bfloat16)}
+    head = compare(reference, candidate, ids(), only=["lm_head"])
+    with pytest.raises(ValueError, match="no module of a layer was compared"):
+        head.growth()
+    with pytest.raises(ValueError, match="the residual stream was not compared"):
+        compare(reference, candidate, ids(), only=["mlp"]).growth()
+    with pytest.raises(ValueError, match="no candidate is called 'full'; there are half"):
+        head.by_layer("full")
+    with pytest.raises(ValueError, match="no column is called 'error'; there are candidate, path"):
+        compare(reference, candidate, ids(), only=["mlp"]).by_layer("half", "error")
+    with pytest.raises(ValueError, match="no lm_head"):
+        compare(reference.model, {"half": candidate["half"].model}, ids()).summary()

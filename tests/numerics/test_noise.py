@@ -9,7 +9,7 @@ from einops import rearrange
 
 from persimmon_lab.numerics.compare import in_dtype
 from persimmon_lab.numerics.formats import FORMATS, spacing
-from persimmon_lab.numerics.noise import NoiseLevel, neighbour, noise
+from persimmon_lab.numerics.noise import Noise, NoiseLevel, neighbour, noise
 from tests.models import ids, tiny
 
 BFLOAT16 = FORMATS["bfloat16"]
@@ -113,3 +113,15 @@ def test_a_neighbour_is_whole_steps_away(reference):
         assert torch.equal(other, other.bfloat16().double())
     again = neighbour(stored, BFLOAT16, torch.Generator().manual_seed(0))
     assert all(torch.equal(one, other) for one, other in zip(moved.parameters(), again.parameters()))
+
+
+def test_one_repeat_has_no_spread(reference):
+    with pytest.raises(ValueError, match="repeats is 1; .* takes 2 or more"):
+        noise(reference, half(reference), TEXT, repeats=1)
+
+
+def test_noise_shows_its_first_suspect():
+    level = NoiseLevel("a", 1.0, (1e-3, 2e-3))
+    assert repr(Noise([level, NoiseLevel("b", 1e-3, (1e-3, 2e-3))])) == (
+        "<Noise of 2 modules: 1 suspects, first a; .frame() has all>"
+    )

@@ -7,7 +7,8 @@ import transformers
 from persimmon_lab import load_mini
 from persimmon_lab.mini import MINI
 from persimmon_lab.numerics.compare import in_dtype
-from persimmon_lab.numerics.parity import TOLERANCE, parity
+from persimmon_lab.numerics.parity import parity
+from persimmon_lab.numerics.tolerances import NORMS
 from tests.models import ids, tiny
 from tests.parity.cases import fill
 
@@ -27,7 +28,7 @@ def test_tiny_models_agree_with_transformers(overrides, implementation):
     theirs, ours = their_tiny(**overrides), tiny(**overrides, attn_implementation=implementation)
     for text in (TEXT, ids(2, 11)):
         found = parity(theirs, ours, text)
-        assert found.tolerance == TOLERANCE[torch.float32]
+        assert found.tolerance == NORMS[torch.float32]
         assert found.holds, str(found)
         assert len(found.comparison.taps) == (23 if "qk_layernorm" in overrides else 27)
         assert str(found).startswith("agree (tolerance 1e-05 of the norm")
@@ -50,7 +51,7 @@ def test_another_dtype_has_the_tolerance_of_the_coarser():
     for dtype in (torch.float16, torch.bfloat16):
         found = parity(tiny(), in_dtype(tiny(), dtype), TEXT)
         assert found.holds
-        assert found.tolerance == TOLERANCE[dtype] == parity(in_dtype(tiny(), dtype), tiny(), TEXT).tolerance
+        assert found.tolerance == NORMS[dtype] == parity(in_dtype(tiny(), dtype), tiny(), TEXT).tolerance
         assert not parity(tiny(), in_dtype(tiny(), dtype), TEXT, tolerance=1e-5).holds
 
 
@@ -104,3 +105,9 @@ def test_only_some_modules():
     found = parity(tiny(), tiny(), TEXT, only=["*.mlp"])
     assert list(found.frame()["path"]) == ["model.layers.0.mlp", "model.layers.1.mlp"]
     assert str(found).startswith("agree")
+
+
+def test_a_parity_shows_itself_in_a_line():
+    found = parity(tiny(), tiny(), TEXT)
+    assert repr(found).startswith("<Parity: agree (tolerance 1e-05 of the norm, ")
+    assert "\n" not in repr(found) and str(found).count("\n") > 3

@@ -426,3 +426,15 @@ def test_dynamic_scaling_needs_masters():
     with pytest.raises(ValueError, match="masters=True"):
         Recipe("wishful", torch.float16, dynamic=True)
     assert recipes.RECIPES[0] is FLOAT32
+
+
+def test_nothing_to_do_is_refused_and_a_run_shows_itself_in_a_line():
+    with pytest.raises(ValueError, match="steps is 0"):
+        dataclasses.replace(FLOAT32, steps=0)
+    with pytest.raises(ValueError, match="batches is empty"):
+        fine_tune(tiny(), [], FLOAT32)
+    with pytest.raises(ValueError, match="runs is empty"):
+        ladder([])
+    run = fine_tune(tiny(), BATCHES, dataclasses.replace(FLOAT32, steps=1))
+    assert repr(run).startswith("<Run of 'float32': 1 steps, loss ") and repr(run).endswith("; no failure>")
+    assert "\n" not in repr(observation())

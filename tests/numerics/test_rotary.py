@@ -171,3 +171,9 @@ def test_scaled_positions_are_refused():
     scaled = dataclasses.replace(CONFIGS["mini"], rope_scaling={"type": "linear", "factor": 2.0})
     with pytest.raises(ValueError, match="rope_scaling is .*linear.* positions as they are"):
         phases(torch.arange(3), scaled)
+
+
+def test_no_positions_are_refused_and_collisions_show_themselves_in_a_line():
+    with pytest.raises(ValueError, match="length is 0"):
+        collisions(FORMATS["bfloat16"], 0)
+    assert repr(collisions(FORMATS["bfloat16"], 300)) == "<Collisions of 300 positions in bfloat16: 279 distinct>"

@@ -158,3 +158,11 @@ def test_past_384_the_effect_stands_far_above_the_noise():
     found = effect(model, ids, {"adept": tables(STEPS, 512)}, noise=copy.deepcopy(model).bfloat16())
     adept, noise = (float(found.curves("kl")[run][384:].mean()) for run in ("adept", "noise"))
     assert adept > 10 * noise
+
+
+def test_bands_and_columns_that_are_not_there(measured):
+    with pytest.raises(ValueError, match="width is 0"):
+        measured.by_band(0)
+    with pytest.raises(ValueError, match="no column is called 'losses'; there are kl, loss, flipped, perplexity"):
+        measured.curves("losses")
+    assert repr(measured).startswith("<RotaryEffect over ")

@@ -115,7 +115,7 @@ MUTANTS = [
     Mutant(
         "sdpa without a mask for a chunk after a past",
         "model.py",
-        (("plain = query_length == 1 or query_length == key_length", "plain = True"),),
+        (("(query_length == 1 or query_length == key_length)", "True"),),
     ),
     Mutant(
         "attention dropout while evaluating",
@@ -161,15 +161,15 @@ MUTANTS = [
     Mutant(
         "dynamic scaling by the new tokens alone",
         "model.py",
-        (("rotary_tables(position_ids, config, key_length,", "rotary_tables(position_ids, config, query_length,"),),
+        (("rotary_tables(position_ids, config, length,", "rotary_tables(position_ids, config, hidden.shape[1],"),),
     ),
     Mutant(
         "positions behind a cache off by one",
         "model.py",
         (
             (
-                "torch.arange(past_length, key_length,",
-                "torch.arange(past_length - (past_length > 0), key_length - (past_length > 0),",
+                "torch.arange(past, length,",
+                "torch.arange(past - (past > 0), length - (past > 0),",
             ),
         ),
     ),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from persimmon_lab.checkpoints.errors import CheckpointNotFoundError
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.tokenizer.sentencepiece_model import (
     PieceType,
@@ -61,6 +62,16 @@ def test_defaults_come_back(saved):
     again = PersimmonTokenizer.from_pretrained(str(saved))
     assert again.model_max_length is None
     assert again.encode(TEXT) == TOKENIZER.encode(TEXT)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    paths = TOKENIZER.save_pretrained("~/new")
+    assert {path.parent for path in paths} == {tmp_path / "home" / "new"}
+    assert PersimmonTokenizer.from_pretrained("~/new").encode(TEXT) == TOKENIZER.encode(TEXT)
+    assert PersimmonTokenizer("~/new/tokenizer.model").encode(TEXT) == TOKENIZER.encode(TEXT)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_configs_of_transformers_are_read(tmp_path):
@@ -227,11 +238,16 @@ def test_a_missing_folder_is_named(monkeypatch, tmp_path):
         raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
-    for name in ("no/such-model", str(tmp_path / "missing"), "not an id"):
-        with pytest.raises(
-            FileNotFoundError, match=f"no folder '{name}', and the hub has none for it either: no network"
-        ):
+    with pytest.raises(CheckpointNotFoundError, match="There is no folder .*/no/such-model, .* hub cannot be reached"):
+        PersimmonTokenizer.from_pretrained("no/such-model")
+    for name in (str(tmp_path / "missing"), "not an id"):
+        with pytest.raises(FileNotFoundError, match=f"'{name}' is neither a folder nor a hub id"):
             PersimmonTokenizer.from_pretrained(name)
+
+
+def test_the_file_itself_is_not_the_folder(saved):
+    with pytest.raises(CheckpointNotFoundError, match=r"tokenizer.model is a file; give the folder that holds token"):
+        PersimmonTokenizer.from_pretrained(saved / "tokenizer.model")
 
 
 def test_a_hub_id_downloads_the_tokenizer_alone(monkeypatch, saved):
@@ -245,13 +261,13 @@ def test_a_hub_id_downloads_the_tokenizer_alone(monkeypatch, saved):
     options = {"revision": "main", "token": "secret", "cache_dir": "there", "local_files_only": True}
     tokenizer = PersimmonTokenizer.from_pretrained("adept/persimmon-8b-chat", **options)
     assert tokenizer.encode(TEXT) == TOKENIZER.encode(TEXT)
-    wanted = ["tokenizer.model", "tokenizer_config.json"]
+    wanted = ["tokenizer_config.json", "tokenizer.model"]
     assert asked == {"repo_id": "adept/persimmon-8b-chat", "allow_patterns": wanted, **options}
 
 
 def test_a_folder_without_a_vocabulary_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"has no tokenizer.model, .* it has \['tokenizer.json'\]"):
+    with pytest.raises(CheckpointNotFoundError, match=r"has no tokenizer.model, .* it has \['tokenizer.json'\]"):
         PersimmonTokenizer.from_pretrained(tmp_path)
 
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import persimmon_lab
+from persimmon_lab.trace import progress
 from persimmon_lab.trace.ablation import (
     ablate,
     all_heads,
@@ -202,10 +203,14 @@ def test_a_sweep_measures_what_it_is_told(model, rows):
     assert not torch.allclose(swept[0], swept[1])
 
 
-def test_a_sweep_shows_its_progress_if_asked(model, rows, capsys):
+def test_a_sweep_shows_its_progress_if_asked_or_long(model, rows, capsys, monkeypatch):
     sweep(model, rows, all_heads(model), progress=False)
-    assert capsys.readouterr().err == ""
     sweep(model, rows, all_heads(model))
+    assert capsys.readouterr().err == ""
+    sweep(model, rows, all_heads(model), progress=True)
+    assert "8/8" in capsys.readouterr().err
+    monkeypatch.setattr(progress, "LONG", 1e-9)
+    sweep(model, rows, all_heads(model), rows_at_once=3)
     said = capsys.readouterr().err
     assert "ablate" in said and "8/8" in said
 
@@ -284,3 +289,22 @@ def test_the_previous_token_head_feeds_the_induction_heads_through_their_keys():
         assert clean == pytest.approx(float(before[6, head]), abs=1e-4)
         assert both == pytest.approx(float(after[6, head]), abs=1e-4)
         assert clean - key > 4 * (clean - query) > 0
+
+
+@pytest.mark.parametrize("targets", [(1, 2), "layers.1.mlp", [1, 2]])
+def test_targets_are_a_list(model, rows, unchecked_annotations, targets):
+    for use in (
+        lambda: ablate(model, targets).__enter__(),
+        lambda: own_outputs(model, rows, targets),
+        lambda: sweep(model, rows, targets),
+        lambda: pattern_by_path(model, rows, targets, (1, 0)),
+    ):
+        with pytest.raises(TypeError, match=r"targets are .*; give a list of heads and modules"):
+            use()
+
+
+def test_a_sweep_of_nothing_is_refused(model, rows):
+    with pytest.raises(ValueError, match="0 targets and 3 rows"):
+        sweep(model, rows, [])
+    with pytest.raises(ValueError, match="1 targets and 0 rows"):
+        sweep(model, rows[:0], [(0, 0)])

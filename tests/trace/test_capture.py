@@ -8,15 +8,16 @@ import transformers
 
 import persimmon_lab
 from persimmon_lab import PersimmonForSequenceClassification, PersimmonModel, StaticCache
-from persimmon_lab.trace.axes import axes_of
+from persimmon_lab.anatomy import axes_of
+from persimmon_lab.numerics.tolerances import ELEMENTS
 from persimmon_lab.trace.capture import capture, capturing
+from persimmon_lab.trace.record import SHOWN
 from tests.models import ids, tiny
-from tests.tolerances import TOLERANCE
 from tests.trace.hooks_left import left_behind
 
 
 def close(one, other) -> bool:
-    return torch.allclose(one, other, atol=TOLERANCE[torch.float32], rtol=0)
+    return torch.allclose(one, other, atol=ELEMENTS[torch.float32], rtol=0)
 
 
 def padded():
@@ -292,3 +293,10 @@ def test_induction_heads_look_where_the_tour_says():
     text = tokenizer(f"{phrase}, {phrase}", return_tensors="pt").input_ids
     pattern = capture(model, text, only=["layers.3.self_attn.pattern"], heads=[7])["pattern"][0, 0]
     assert pattern.diagonal(-1).mean() > 0.8
+
+
+def test_a_long_trace_shows_its_beginning():
+    said = repr(capture(tiny(num_hidden_layers=6), ids()))
+    assert said.count("\n") == SHOWN
+    assert said.endswith("more; .names has all")
+    assert f"{capture(tiny(num_hidden_layers=6), ids(), only=['mlp'])}".count("\n") == 6

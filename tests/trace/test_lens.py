@@ -5,15 +5,15 @@ import torch
 import transformers
 
 import persimmon_lab
+from persimmon_lab.numerics.tolerances import ELEMENTS
 from persimmon_lab.trace.ablation import ablate
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.trace.lens import attribute, decode, logit_lens, residual_streams
 from tests.models import ids, tiny
-from tests.tolerances import TOLERANCE
 
 
 def close(one, other, dtype=torch.float32) -> bool:
-    return torch.allclose(one.double(), other.double(), atol=TOLERANCE[dtype], rtol=0)
+    return torch.allclose(one.double(), other.double(), atol=ELEMENTS[dtype], rtol=0)
 
 
 def exact():

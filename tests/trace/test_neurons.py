@@ -133,3 +133,10 @@ def test_the_strongest_context_of_each_piece():
         ("\n", 3.0),
         ("king", 1.0),
     ]
+
+
+def test_texts_have_names_and_a_recording_shows_itself_in_a_line(mini, recording, unchecked_annotations):
+    with pytest.raises(TypeError, match=r"texts is a str; give them by name"):
+        neurons.record(*mini, "once upon a time")
+    assert repr(recording).startswith("<Recording of 8 layers of 1,024 neurons at ")
+    assert repr(recording).endswith(" tokens of 3 texts>")

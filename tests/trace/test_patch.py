@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from persimmon_lab import PersimmonForSequenceClassification, PersimmonModel
-from persimmon_lab.trace.axes import axes_of
+from persimmon_lab.anatomy import axes_of
+from persimmon_lab.numerics.tolerances import ELEMENTS
 from persimmon_lab.trace.capture import capture, capturing
 from persimmon_lab.trace.names import sites
 from persimmon_lab.trace.patch import patch
 from tests.models import ids, tiny
-from tests.tolerances import TOLERANCE
 from tests.trace.hooks_left import left_behind
 
 
@@ -52,7 +52,7 @@ def test_attention_and_mlp_of_another_prompt_leave_the_embedding():
     with patch(model, {name: lambda x, name=name: added[name] for name in added}):
         patched = capture(model, ids(), only=["layers.1"])
     expected = other["layers.1"] - other["layers.0:input"] + mine["layers.0:input"]
-    assert torch.allclose(patched["layers.1"], expected, atol=TOLERANCE[torch.float32])
+    assert torch.allclose(patched["layers.1"], expected, atol=ELEMENTS[torch.float32])
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from persimmon_lab.numerics.tolerances import ELEMENTS
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.trace.patch import patch
 from persimmon_lab.trace.patching import (
+    Patching,
     lead_of,
     patch_attention,
     patch_heads,
@@ -14,7 +16,6 @@ from persimmon_lab.trace.patching import (
     sweep_places,
 )
 from tests.models import ids, tiny
-from tests.tolerances import TOLERANCE
 from tests.trace.hooks_left import left_behind
 
 METRIC = lead_of(5, 9)
@@ -33,7 +34,7 @@ def exact():
 
 
 def close(one, other) -> bool:
-    return torch.allclose(one, other, atol=TOLERANCE[torch.float64], rtol=0)
+    return torch.allclose(one, other, atol=ELEMENTS[torch.float64], rtol=0)
 
 
 def test_the_stream_brings_everything_back_where_the_prompts_differ():
@@ -127,3 +128,11 @@ def test_a_metric_that_tells_nothing_is_refused():
     clean, corrupted = prompts()
     with pytest.raises(ValueError, match="0 on both prompts"):
         sweep_places(tiny(), clean, corrupted, lambda logits: logits[:, 0, 0] * 0, ["layers.0"])
+
+
+def test_a_sweep_of_no_names_is_refused_and_a_result_shows_itself_in_a_line():
+    clean, corrupted = ids(1), ids(1).flip(1)
+    with pytest.raises(ValueError, match="0 names in 64 rows at once"):
+        sweep_places(tiny(), clean, corrupted, METRIC, [])
+    patching = Patching(torch.tensor([[1.0, 4.0]]), clean=3.0, corrupted=1.0)
+    assert repr(patching) == "<Patching of 1 x 2 places: clean 3, corrupted 1, largest effect 1.50>"

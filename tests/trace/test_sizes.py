@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from persimmon_lab import DynamicCache, PersimmonForCausalLM, PersimmonForSequenceClassification, PersimmonModel
+from persimmon_lab.anatomy import axes_of
 from persimmon_lab.footprint import in_bytes
 from persimmon_lab.numerics.islands import keep_in_float32
 from persimmon_lab.trace import sizes
-from persimmon_lab.trace.axes import axes_of
 from persimmon_lab.trace.capture import capture, capturing
 from persimmon_lab.trace.names import sites
 from persimmon_lab.trace.patch import patch

@@ -144,3 +144,10 @@ def test_streams_are_read_by_name(tmp_path):
     streams = load_streams(tmp_path)
     assert list(streams) == ["low"]
     assert np.array_equal(streams["low"], STREAMS["low"])
+
+
+def test_a_stream_too_short_for_a_row():
+    draw = stretches(np.arange(8, dtype=np.uint16))
+    assert draw(np.random.default_rng(0), 8).tolist() == list(range(8))
+    with pytest.raises(ValueError, match="a row of 8 tokens and the one after does not fit a stream of 8"):
+        draw(np.random.default_rng(0), 9)

@@ -77,6 +77,12 @@ def test_ngram_refuses_tokens_that_do_not_fit():
         NGram(np.array([1, 4096, 2, 3, 4, 5]))
 
 
+def test_a_text_without_a_gram_is_refused():
+    for tokens in ([], [1, 2, 3, 4]):
+        with pytest.raises(ValueError, match=f"a stream of {len(tokens)} tokens has no run of 5"):
+            NGram(np.array(tokens, dtype=np.uint16))
+
+
 def test_repeated_rows_say_everything_twice():
     rows = repeated_rows(100, 10, period=7, rows=3, seed=4)
     assert rows.shape == (3, 14) and rows.min() >= 10

@@ -136,7 +136,7 @@ def test_the_loss_is_that_of_the_next_token():
     tokens = torch.randint(0, 128, (3, 9), generator=torch.Generator().manual_seed(0))
     losses = next_token_loss(model, tokens)
     expected = model(tokens, labels=tokens).loss
-    assert losses.shape == (24,) and losses.dtype == torch.float32
+    assert losses.shape == (3, 8) and losses.dtype == torch.float32
     assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-3)
 
 
@@ -150,7 +150,7 @@ def test_the_training_loss_is_the_mean_over_what_is_taught():
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    losses = next_token_loss(model, tokens)[(following != IGNORED).flatten()]
+    losses = next_token_loss(model, tokens)[following != IGNORED]
     losses.mean().backward()
     assert losses.numel() == 19
     assert loss.item() == pytest.approx(losses.mean().item(), rel=1e-6)
@@ -307,3 +307,39 @@ def test_a_recipe_that_does_not_fit_is_refused_by_name(tmp_path: Path):
     with pytest.raises(ValueError, match="asks for nothing"):
         train(CONFIG, replace(RECIPE, weights={}), SOURCES, {}, tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("progress", [None, False])
+def test_a_run_says_nothing_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str], progress: bool | None):
+    recipe = replace(RECIPE, steps=1)
+    train(CONFIG, recipe, SOURCES, {}, tmp_path, log_every=1, progress=progress)
+    assert capsys.readouterr() == ("", "")
+    assert [entry["step"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [1, 1]
+
+
+def test_own_streams_are_told_how_to_become_rows(tmp_path: Path, unchecked_annotations: None):
+    with pytest.raises(TypeError, match=r"source 'chat' is a ndarray; give what draws rows: batches.stretches"):
+        train(CONFIG, RECIPE, {"chat": TEXT}, {}, tmp_path)
+    recipe = replace(Recipe(), lengths=((0.0, 16),))
+    with pytest.raises(ValueError, match=r"there are rows of \['mine'\]; name those: Recipe\(weights={'mine': 1.0}\)"):
+        train(CONFIG, recipe, {"mine": stretches(TEXT)}, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stream", "length", "error", "said"),
+    [
+        (torch.arange(9), 4, TypeError, r"the stream is a Tensor; .* ids\[0\].numpy\(\)"),
+        (TEXT[None, :9], 4, ValueError, r"shape \(1, 9\)"),
+        (TEXT[:1], 4, ValueError, "nothing to predict"),
+        (TEXT[:9], 0, ValueError, "rows of 0"),
+    ],
+)
+def test_a_stream_without_a_loss(unchecked_annotations: None, stream, length: int, error: type, said: str):
+    with pytest.raises(error, match=said):
+        held_out_loss(build(CONFIG, RECIPE)[0], stream, length)
+
+
+def test_a_weight_without_a_gradient_is_named():
+    model, masters = build(CONFIG, RECIPE)
+    with pytest.raises(ValueError, match=r"model.embed_tokens.weight has no gradient; call backward"):
+        masters.step(1.0)

@@ -121,20 +121,20 @@ def test_signs_for_what_cannot_be_seen():
     assert visible("▁the") == "␣the"
     assert visible("a\nb\tc d") == "a↵b⇥c␣d"
     assert visible("<0x0A>") == "↵"
-    assert visible("\x00\u202e") == "··"
+    assert visible("\x00\u202e") == "⟨NUL⟩⟨U+202E⟩"
     assert visible("abcdef", 6) == "abcdef"
     assert visible("abcdefg", 6) == "abcde…"
     assert stream_names(1) == ["embedding"]
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    for best, read, following in (
-        (BEST[:2], READ, FOLLOWING),
-        ([*BEST[:2], BEST[2][:3]], READ, FOLLOWING),
-        (BEST, READ[:3], FOLLOWING),
-        (BEST, READ, FOLLOWING[:3]),
+    for best, read, following, message in (
+        (BEST[:2], READ, FOLLOWING, "2 rows of best tokens for 3 states of the stream"),
+        ([*BEST[:2], BEST[2][:3]], READ, FOLLOWING, "3 best tokens for 4 positions"),
+        (BEST, READ[:3], FOLLOWING, "3 read tokens for 4 positions"),
+        (BEST, READ, FOLLOWING[:3], "3 following tokens for 4 positions"),
     ):
-        with pytest.raises(ValueError, match="probabilities are 3 x 4, but"):
+        with pytest.raises(ValueError, match=message):
             lens_grid(best, PROBABILITIES, read, following)
     for first in (-1, 4):
         with pytest.raises(ValueError, match=f"first is {first}; there are positions 0 … 3"):

@@ -28,6 +28,12 @@ from persimmon_lab.generation.engines.packed import (
 )
 
 ENGINES = ("plain", "fast", "compiled", "int8", "int8-weight-only")
+# The products of engines that take one kind for all weights; the compiler takes none that are packed already.
+CHOSEN: dict[str, LinearKind] = {
+    "int8": Int8Linear,
+    "int8-weight-only": Int8WeightLinear,
+    "compiled": PlainLinear,
+}
 SHARE = 0.5  # of the free memory, for laid-out copies of the weights
 # torch's own modules that FastRunner knows; Persimmon's say it of themselves by the class attribute MARK. It is not
 # inherited, because a subclass may compute something else: `fitting.vocabulary_rows`, for one, puts others in place.
@@ -38,37 +44,40 @@ CONFIG = 0  # its place in a model's state
 SAMPLES = 32  # numbers of a larger one that it looks at
 
 # The laid-out products of each Linear that still exists, with what its weight was when they were made.
-_LAID_OUT: weakref.WeakKeyDictionary[nn.Linear, dict[tuple[LinearKind, bool], tuple[tuple, Linear]]] = (
+_Fingerprint = tuple[Any, ...]
+_LAID_OUT: weakref.WeakKeyDictionary[nn.Linear, dict[tuple[LinearKind, bool], tuple[_Fingerprint, Linear]]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 @dataclass(eq=False)
-class Kept:
+class _RunnerRecord:
     """A runner, and what its model was when it was made. It holds the model and its modules weakly."""
 
     runner: FastRunner
-    asked: tuple
+    request: tuple[Any, ...]
     one_row: bool | None
     """Whether its layouts are those for a single row; None where those for more are the same."""
-    state: list
-    alive: list[weakref.ref]
+    state: list[Any]
+    alive: list[weakref.ref[Any]]
     """Of the objects whose ids are in `state`: while all of them live, no other object has such an id."""
-    copied: list[weakref.ref]
+    copied: list[weakref.ref[Tensor]]
     """Of the weights that the runner has copies of."""
     numbers: Tensor
 
-    def serves(self, model: nn.Module, asked: tuple, rows: int) -> bool:
+    def serves(self, model: nn.Module, request: tuple[Any, ...], rows: int) -> bool:
+        weights = [weight for reference in self.copied if (weight := reference()) is not None]
         return (
-            asked == self.asked
+            request == self.request
             and self.one_row in (None, rows == 1)
-            and all(ref() is not None for ref in self.alive)
+            and len(weights) == len(self.copied)
+            and all(reference() is not None for reference in self.alive)
             and state_of(model)[0] == self.state
-            and torch.equal(sample([ref() for ref in self.copied]), self.numbers)
+            and torch.equal(sample(weights), self.numbers)
         )
 
 
-_KEPT: weakref.WeakKeyDictionary[nn.Module, Kept] = weakref.WeakKeyDictionary()
+_RUNNERS: weakref.WeakKeyDictionary[nn.Module, _RunnerRecord] = weakref.WeakKeyDictionary()
 
 
 def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
@@ -91,13 +100,13 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
         raise ValueError(f"engine={engine!r}; choose one of {', '.join(ENGINES)}, or None for the best that applies")
     if engine == "plain":
         return model
-    asked = (engine or "fast", torch.backends.mkldnn.enabled)
-    kept = _KEPT.get(model) if isinstance(model, nn.Module) else None
-    if kept is not None:
-        if kept.serves(model, asked, rows):
-            return kept.runner
-        del kept
-        _KEPT.pop(model, None)  # before another one is made, which would be as large again
+    request = (engine or "fast", torch.backends.mkldnn.enabled)
+    record = _record_of(model)
+    if record is not None:
+        if record.serves(model, request, rows):
+            return record.runner
+        del record
+        _RUNNERS.pop(model, None)  # before another one is made, which would be as large again
     reason = why_not_fast(model)
     if reason is None and engine in ("int8", "int8-weight-only") and model.device.type != "cpu":
         reason = f"int8 products are for the CPU, and the model is on {model.device}"
@@ -107,13 +116,14 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
         raise ValueError(f"engine={engine!r} cannot serve this model: {reason}; pass engine=None or 'plain'")
     if engine is None and not _is_affordable(model):
         return model
-    # The compiler takes no weights that are packed already.
-    chosen = {"int8": Int8Linear, "int8-weight-only": Int8WeightLinear, "compiled": PlainLinear}.get(engine)
-    copied, layouts = [], set()
+    copied: list[Tensor] = []
+    serves_any_rows = True
 
-    def product(linear: nn.Linear, relu: bool = False) -> Linear:
-        kind = chosen or best_kind(linear, rows)
-        layouts.add(chosen or best_kind(linear, 1) is best_kind(linear, 2))
+    def lay_out(linear: nn.Linear, relu: bool = False) -> Linear:
+        nonlocal serves_any_rows
+        kind = CHOSEN.get(engine or "fast") or best_kind(linear, rows)
+        if engine not in CHOSEN and best_kind(linear, 1) is not best_kind(linear, 2):
+            serves_any_rows = False
         if kind is not PlainLinear:
             copied.append(linear.weight)
         if kind is Int8Linear and linear.bias is not None:
@@ -123,42 +133,53 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
     with made_to_last():
         state, objects = state_of(model)
         state[CONFIG] = copy.deepcopy(state[CONFIG])
-        runner = FastRunner(model, product, compiled=engine == "compiled")
+        runner = FastRunner(model, lay_out, compiled=engine == "compiled")
         numbers = sample(copied)
-    _KEPT[model] = Kept(
-        runner, asked, rows == 1 if False in layouts else None, state, [weakref.ref(each) for each in objects],
-        [weakref.ref(weight) for weight in copied], numbers,
-    )  # fmt: skip
+    _RUNNERS[model] = _RunnerRecord(
+        runner=runner,
+        request=request,
+        one_row=None if serves_any_rows else rows == 1,
+        state=state,
+        alive=[weakref.ref(thing) for thing in objects],
+        copied=[weakref.ref(weight) for weight in copied],
+        numbers=numbers,
+    )
     return runner
 
 
 def take_back(model: Any, cache: Any) -> None:
     """Let the model's runner use the cache's room again: see `FastRunner.take_back` for who may say so."""
-    kept = _KEPT.get(model) if isinstance(model, nn.Module) else None
-    if kept is not None:
-        kept.runner.take_back(cache)
+    record = _record_of(model)
+    if record is not None:
+        record.runner.take_back(cache)
 
 
 def forget_room(model: Any) -> bool:
     """Free the room that the model's runner keeps for the next text; whether there was some."""
-    kept = _KEPT.get(model) if isinstance(model, nn.Module) else None
-    return kept is not None and kept.runner.forget_room()
+    record = _record_of(model)
+    return record is not None and record.runner.forget_room()
+
+
+def _record_of(model: Any) -> _RunnerRecord | None:
+    return _RUNNERS.get(model) if isinstance(model, nn.Module) else None
 
 
 def why_not_fast(model: Any) -> str | None:
     """Why the fast path would not compute what the model computes, or None where it would."""
-    config, body = getattr(model, "config", None), getattr(model, "model", None)
+    body = getattr(model, "model", None)
     if not isinstance(model, nn.Module) or not hasattr(body, "layers") or not hasattr(model, "lm_head"):
         return f"it knows PersimmonForCausalLM, and this is a {type(model).__name__}"
+    config: Any = model.config
+    device: Any = model.device
     if model.training and (config.hidden_dropout or config.attention_dropout):
         return "it is in training mode, with dropout; call model.eval()"
     if config.attn_implementation == "eager":
         return 'its config asks for attn_implementation="eager"'
     kinds = {(p.dtype, p.device) for p in model.parameters()}
-    if len(kinds) > 1 or model.device.type == "meta":  # of which autocast knows nothing
-        found = ", ".join(sorted(f"{dtype} on {place}" for dtype, place in kinds))
-        return f"its parameters are of several kinds or nowhere: {found}"
-    if torch.is_autocast_enabled(model.device.type):
+    if len(kinds) > 1 or device.type == "meta":  # of which autocast knows nothing
+        names = ", ".join(sorted(f"{dtype} on {place}" for dtype, place in kinds))
+        return f"its parameters are of several kinds or nowhere: {names}"
+    if torch.is_autocast_enabled(device.type):
         return "autocast is on"
     for name, weight in model.named_parameters():
         if type(weight) not in (nn.Parameter, Tensor):  # quantised, distributed: their products are their own
@@ -179,25 +200,27 @@ def laid_out(linear: nn.Linear, kind: LinearKind, relu: bool = False) -> Linear:
     """`kind(linear, relu)`, made once and kept for as long as `linear` lives and its weight is what it was."""
     if kind is PlainLinear:
         return PlainLinear(linear, relu)  # looks at the weight itself
-    made = _LAID_OUT.setdefault(linear, {})
+    products = _LAID_OUT.setdefault(linear, {})
     with torch.no_grad():
         now = fingerprint(linear.weight) + (() if linear.bias is None else fingerprint(linear.bias))
-    before, product = made.get((kind, relu), ((), None))
-    if not is_same(now, before):
+    before, product = products.get((kind, relu), ((), None))
+    if product is None or not is_same(now, before):
         if issubclass(kind, PackedLinear):  # one layout at a time: a second one would be as large as the weight again
-            made = _LAID_OUT[linear] = {of: each for of, each in made.items() if not issubclass(of[0], PackedLinear)}
+            for other in [other for other in products if issubclass(other[0], PackedLinear)]:
+                del products[other]
         product = kind(linear, relu)
-        made[kind, relu] = now, product
+        products[kind, relu] = now, product
     return product
 
 
-def state_of(model: nn.Module) -> tuple[list, list]:
+def state_of(model: nn.Module) -> tuple[list[Any], list[Any]]:
     """What tells a model from what it was, but for its numbers; and the objects whose ids stand for them in it.
 
     Of every module its type, hooks and whether its forward was replaced, and what FastRunner reads of it besides; of
     every weight its place, version and dtype; the config; autocast, and hooks that listen to all modules.
     """
-    modules, weights = [model], []
+    modules: list[nn.Module | None] = [model]
+    parameters: list[Tensor | None] = []
     heard = bool(nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks)
     state = [vars(model.config), model.training, heard]
     for module in modules:  # which grows on the way
@@ -209,10 +232,10 @@ def state_of(model: nn.Module) -> tuple[list, list]:
             bool(inside["_forward_pre_hooks"]), inside.get("eps"), inside.get("act"), inside.get("qk_layernorm"),
         )  # fmt: skip
         if inside["_parameters"]:  # most have none, and asking is cheaper
-            weights += inside["_parameters"].values()
+            parameters += inside["_parameters"].values()
         if inside["_modules"]:
             modules += inside["_modules"].values()
-    weights = [weight for weight in weights if weight is not None]
+    weights = [weight for weight in parameters if weight is not None]
     for weight in weights:
         version = None if weight.is_inference() else weight._version
         state += id(weight), weight.data_ptr(), version, weight.dtype
@@ -220,7 +243,7 @@ def state_of(model: nn.Module) -> tuple[list, list]:
     return state, [module for module in modules if module is not None] + weights
 
 
-def fingerprint(weight: Tensor) -> tuple:
+def fingerprint(weight: Tensor) -> tuple[Any, ...]:
     """What tells a weight from an earlier one: its place, version and dtype, and some of its numbers.
 
     Every operation in place counts a version. The trap: writes through `.data` and through memory shared with numpy do
@@ -248,7 +271,7 @@ def _some_of(weight: Tensor) -> Tensor:
     return weight.as_strided((SAMPLES,), (stride,)) if weight.is_contiguous() else weight.flatten()[::stride]
 
 
-def is_same(now: tuple, before: tuple) -> bool:
+def is_same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
     return len(now) == len(before) and all(
         torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(now, before, strict=True)
     )

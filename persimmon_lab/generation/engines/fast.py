@@ -17,14 +17,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from persimmon_lab.attention import causal_mask
-from persimmon_lab.cache import Cache, DynamicCache
+from persimmon_lab.cache import Cache, cache_for
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.generation.engines.packed import LinearKind, PlainLinear
+from persimmon_lab.generation.engines.packed import LayOut, PlainLinear
 from persimmon_lab.generation.engines.reserved_cache import ReservedCache
-from persimmon_lab.losses import check_range
+from persimmon_lab.inputs import check_range
 from persimmon_lab.mlp import squared_relu
 from persimmon_lab.outputs import CausalLMOutputWithPast
-from persimmon_lab.rotary import rotary_tables
+from persimmon_lab.rotary import has_own_theta, rotary_tables
 
 Hidden = Float[Tensor, "batch position hidden"]
 OneQuery = Float[Tensor, "batch head 1 channel"]
@@ -46,41 +46,43 @@ def made_to_last() -> Iterator[None]:
 class FastLayer:
     """One decoder layer's parts, with its four products laid out for speed."""
 
-    def __init__(self, layer: nn.Module, kind: LinearKind) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self.input_norm, self.mlp_norm = (
-            norm_arguments(layer.input_layernorm),
-            norm_arguments(layer.post_attention_layernorm),
-        )
+    def __init__(self, layer: Any, lay_out: LayOut) -> None:
+        attention = layer.self_attn
+        mlp = layer.mlp
+        self.input_norm = _norm_arguments(layer.input_layernorm)
+        self.mlp_norm = _norm_arguments(layer.post_attention_layernorm)
         self.norms = None
         if attention.qk_layernorm:
-            self.norms = norm_arguments(attention.q_layernorm), norm_arguments(attention.k_layernorm)
+            self.norms = _norm_arguments(attention.q_layernorm), _norm_arguments(attention.k_layernorm)
         squared = mlp.act is squared_relu
-        self.query_key_value, self.dense = kind(attention.query_key_value), kind(attention.dense)
-        self.up, self.down = kind(mlp.dense_h_to_4h, relu=squared), kind(mlp.dense_4h_to_h)
+        self.query_key_value = lay_out(attention.query_key_value)
+        self.dense = lay_out(attention.dense)
+        self.up = lay_out(mlp.dense_h_to_4h, relu=squared)
+        self.down = lay_out(mlp.dense_4h_to_h)
         # The relu of squared ReLU rides along with the product before it, which leaves the square.
-        self.act = torch.square_ if squared else mlp.act
+        self.act: Callable[[Tensor], Tensor] = torch.square_ if squared else mlp.act
 
 
-def norm_arguments(norm: nn.LayerNorm) -> tuple:
+def _norm_arguments(norm: nn.LayerNorm) -> tuple[Any, ...]:
     """What torch.layer_norm takes after its input."""
     return norm.normalized_shape, norm.weight, norm.bias, norm.eps
 
 
 class FastRunner:
-    """A causal language model as one function over `kind` products; called as the model is.
+    """A causal language model as one function over laid-out products; called as the model is.
 
-    `kind` turns an `nn.Linear` into its laid-out product (see `packed`). Norms, biases and embeddings are the model's
-    own tensors; the laid-out weights are copies, so a runner serves the weights that it was made from.
+    `lay_out` turns an `nn.Linear` into its product (see `packed`). Norms, biases and embeddings are the model's own
+    tensors; the laid-out weights are copies, so a runner serves the weights that it was made from.
 
     Several threads may call it at once, each with a cache of its own: a step of fixed shapes belongs to a cache's room.
     """
 
-    def __init__(self, model: Any, kind: LinearKind = PlainLinear, compiled: bool = False) -> None:
+    def __init__(self, model: Any, lay_out: LayOut = PlainLinear, compiled: bool = False) -> None:
         self.config: PersimmonConfig = model.config
-        self.embedding = model.model.embed_tokens.weight
-        self.layers = [FastLayer(layer, kind) for layer in model.model.layers]
-        self.final_norm, self.lm_head = norm_arguments(model.model.final_layernorm), kind(model.lm_head)
+        self.embedding: Tensor = model.model.embed_tokens.weight
+        self.layers = [FastLayer(layer, lay_out) for layer in model.model.layers]
+        self.final_norm = _norm_arguments(model.model.final_layernorm)
+        self.lm_head = lay_out(model.lm_head)
         self.captures = can_capture(self.embedding.device)
         self.static = compiled or self.captures  # decode by steps of fixed shapes
         self.compiled = compiled
@@ -101,11 +103,10 @@ class FastRunner:
         logits_to_keep: int = 1,
     ) -> CausalLMOutputWithPast:
         """Logits of the last `logits_to_keep` positions (0: all), in the model's dtype; the cache is extended."""
-        cache = past_key_values
-        if cache is not None and not use_cache:
-            cache = DynamicCache.from_legacy_cache(cache.to_legacy_cache())  # read it, leave the caller's as it is
+        cache = None if past_key_values is None else cache_for(past_key_values, extend=use_cache)
         past = 0 if cache is None else cache.get_seq_length()
         if inputs_embeds is None:
+            assert input_ids is not None
             if input_ids.shape[1] > 1 or not past:  # single ones behind others are those that decoding chose
                 check_range(input_ids, self.config.vocab_size, "token id")
             inputs_embeds = torch.embedding(self.embedding, input_ids)
@@ -113,7 +114,7 @@ class FastRunner:
         if self.static and new == 1 and isinstance(cache, ReservedCache) and cache.has_room(1):
             self._step = step = self.step_for(cache, past + 1)
             logits = step(cache, inputs_embeds, attention_mask, position_ids)
-            return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
+            return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
 
         mask = None
         if (attention_mask is not None and not bool(attention_mask.all())) or (past and new > 1):
@@ -123,15 +124,17 @@ class FastRunner:
         places = None
         if isinstance(cache, ReservedCache):
             heads = self.config.num_attention_heads
-            places = cache.extend(inputs_embeds.view(len(inputs_embeds), new, heads, -1).transpose(1, 2))
+            reserved = cache
+            places = reserved.extend(inputs_embeds.view(len(inputs_embeds), new, heads, -1).transpose(1, 2))
 
         def attend(index: int, query_key_value: QueryKeyValue) -> Tensor:
             query, key_and_value = query_key_value[0], query_key_value[1:]
             if places is not None:
                 places[index].copy_(key_and_value)
-                key, value = cache[index]
+                key, value = reserved[index]
             elif cache is not None:
-                key, value = cache.update(*key_and_value.clone(), index)  # the cache may keep them, without the query
+                key, value = key_and_value.clone()  # the cache may keep them, without the query
+                key, value = cache.update(key, value, index)
             else:
                 key, value = key_and_value
             if new == 1 and key.dtype == torch.bfloat16 and key.device.type == "cpu":
@@ -140,15 +143,17 @@ class FastRunner:
 
         cos, signed_sin = self.rotation(past, past + new, position_ids)
         logits = self.logits(inputs_embeds, cos, signed_sin, attend, logits_to_keep)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=cache if use_cache else None)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values if use_cache else None)
 
     def step_for(self, cache: ReservedCache, end: int) -> "StaticStep":
         """The step of fixed shapes that writes into the cache's room and sees `end` positions; made where missing."""
+        room = cache.reserved
+        assert room is not None
         steps = self._steps.setdefault(cache, {})
-        bucket = min(bucket_of(end), cache.reserved.shape[4])
-        if bucket not in steps or steps[bucket].reserved is not cache.reserved:
+        bucket = min(bucket_of(end), room.shape[4])
+        if bucket not in steps or steps[bucket].reserved is not room:
             with made_to_last():
-                steps[bucket] = StaticStep(self, cache.reserved, bucket)
+                steps[bucket] = StaticStep(self, room, bucket)
         return steps[bucket]
 
     def new_cache(self, room: int, rows: int = 1) -> ReservedCache:
@@ -172,9 +177,9 @@ class FastRunner:
         For whoever made the cache, handed it to nobody and is done with it: the next text is written over it.
         """
         steps = self._steps.pop(cache, None) if isinstance(cache, ReservedCache) else None
-        reserved = cache.reserved if steps else None
-        if reserved is not None:
-            self._idle[:] = [(reserved, {n: step for n, step in steps.items() if step.reserved is reserved})]
+        if steps:
+            room = cache.reserved
+            self._idle[:] = [(room, {bucket: step for bucket, step in steps.items() if step.reserved is room})]
 
     def forget_room(self) -> bool:
         """Free the room that `take_back` keeps; whether there was one."""
@@ -202,30 +207,26 @@ class FastRunner:
         kept = x.view(batch, new, hidden)[:, -keep:].flatten(0, 1)
         return self.lm_head(torch.layer_norm(kept, *self.final_norm)).view(batch, -1, self.config.vocab_size)
 
-    def has_own_base(self, end: int) -> bool:
-        """Whether the rotation of `end` positions has a base of its own."""
-        scaling = self.config.rope_scaling
-        return scaling is not None and scaling["type"] == "dynamic" and end > self.config.max_position_embeddings
-
     def rotation(self, start: int, end: int, position_ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine for `rotate_`, from tables that are made once."""
         config, dtype, device = self.config, self.embedding.dtype, self.embedding.device
-        if self.has_own_base(end):
+        if has_own_theta(config, end):
             positions = torch.arange(start, end, device=device)[None] if position_ids is None else position_ids
-            return tuple(table.unsqueeze(1) for table in signed(*rotary_tables(positions, config, end, dtype)))
+            cos, signed_sin = _signed(*rotary_tables(positions, config, end, dtype))
+            return cos.unsqueeze(1), signed_sin.unsqueeze(1)
         tables = self._tables  # another thread may put a shorter one there
         if tables is None or tables[0].shape[1] < end:
             with made_to_last():
                 positions = torch.arange(bucket_of(end), device=device)[None]
-                tables = signed(*rotary_tables(positions, config, config.max_position_embeddings, dtype))
+                tables = _signed(*rotary_tables(positions, config, config.max_position_embeddings, dtype))
             self._tables = tables
-        cos, sin = tables
+        cos, signed_sin = tables
         if position_ids is None:
-            return cos[:, start:end], sin[:, start:end]
-        return tuple(table[0, position_ids].unsqueeze(1) for table in (cos, sin))
+            return cos[:, start:end], signed_sin[:, start:end]
+        return cos[0, position_ids].unsqueeze(1), signed_sin[0, position_ids].unsqueeze(1)
 
 
-def signed(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+def _signed(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Tables (batch, position, rotary) as `rotate_` takes them: the sine of the first half negated."""
     half = sin.shape[-1] // 2
     return cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
@@ -275,11 +276,13 @@ class StaticStep:
     """
 
     def __init__(self, runner: FastRunner, reserved: Tensor, bucket: int) -> None:
-        self.runner, self.reserved, self.bucket = runner, reserved, bucket
+        self.runner = runner
+        self.reserved = reserved
+        self.bucket = bucket
         batch = self.reserved.shape[2]
         self.rooms = self.reserved.unbind()
-        device, like = runner.embedding.device, runner.embedding
-        self.embeds = like.new_zeros(batch, 1, like.shape[1])
+        device = runner.embedding.device
+        self.embeds = runner.embedding.new_zeros(batch, 1, runner.embedding.shape[1])
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
         self.cos, self.signed_sin = (
             torch.zeros_like(t).expand(batch, 1, -1, -1).clone() for t in runner.rotation(0, 1, None)

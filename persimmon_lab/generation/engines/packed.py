@@ -8,6 +8,7 @@ them by private operators, so `can_pack` tries them first, and the plain product
 import functools
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,9 @@ class PlainLinear:
 
     def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
         # The parameter itself and no alias of it, which would keep the old numbers alive when the model moves away.
-        self.weight, self.bias, self.relu = linear.weight, linear.bias, relu
+        self.weight = linear.weight
+        self.bias = linear.bias
+        self.relu = relu
 
     @torch.no_grad()
     def __call__(self, x: Rows) -> Product:
@@ -41,10 +44,11 @@ class PackedLinear:
     def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), self.rows)
         self.product = torch.ops.mkldnn._linear_pointwise.default
-        self.arguments = self.weight, linear.bias, "relu" if relu else "none", [], ""
+        self.arguments: tuple[Any, ...] = (self.weight, linear.bias, "relu" if relu else "none", [], "")
 
     def __call__(self, x: Rows) -> Product:
-        return self.product(x, *self.arguments)
+        product: Tensor = self.product(x, *self.arguments)
+        return product
 
 
 class OneRowLinear(PackedLinear):
@@ -70,7 +74,8 @@ class Int8Linear:
         self.seven_bits = not torch.cpu._is_vnni_supported()
 
     def __call__(self, x: Rows) -> Product:
-        return self.product(x.to(torch.float32), self.weight, self.seven_bits).to(x.dtype)
+        product: Tensor = self.product(x.to(torch.float32), self.weight, self.seven_bits)
+        return product.to(x.dtype)
 
 
 class Int8WeightLinear:
@@ -81,16 +86,18 @@ class Int8WeightLinear:
         scales = int8_scales(weight)
         self.weight = (weight / scales[:, None]).round().to(torch.int8)
         self.scales = scales.to(linear.weight.dtype)
-        self.bias, self.relu = linear.bias, relu
+        self.bias = linear.bias
+        self.relu = relu
 
     def __call__(self, x: Rows) -> Product:
-        product = torch.ops.aten._weight_int8pack_mm(x, self.weight, self.scales)
+        product: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.weight, self.scales)
         product = product if self.bias is None else product.add_(self.bias)
         return product.relu_() if self.relu else product
 
 
 Linear = PlainLinear | PackedLinear | Int8Linear | Int8WeightLinear
-LinearKind = Callable[..., Linear]
+LinearKind = type[PlainLinear] | type[PackedLinear] | type[Int8Linear] | type[Int8WeightLinear]
+LayOut = Callable[..., Linear]  # (nn.Linear, relu): a kind, or what chooses one
 
 
 def int8_scales(weight: Float[Tensor, "output input"]) -> Float[Tensor, "output"]:

@@ -66,7 +66,7 @@ class Brackets(Skill):
     def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
         kind, depth = pick(generator, (text, code)), int(generator.integers(1, DEEPEST + 1))
         prompt, closings, after = drawn_until(
-            lambda: kind(generator, depth), lambda found: is_held_out(NAME, found[0], HELD_OUT) == held_out
+            lambda: kind(generator, depth), lambda drawn: is_held_out(NAME, drawn[0], HELD_OUT) == held_out
         )
         return Instance(prompt, closings, closings, after, f"{kind.__name__} {depth}")
 

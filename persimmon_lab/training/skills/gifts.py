@@ -31,7 +31,7 @@ class Gifts(Skill):
         sides = (NAMES[held_out], NAMES[held_out], PLACES[held_out])
         one, two, place = drawn_until(
             lambda: [pick(generator, side) for side in sides],
-            lambda found: found[0] != found[1] and meeting_is_held_out(*found) == held_out,
+            lambda drawn: drawn[0] != drawn[1] and meeting_is_held_out(*drawn) == held_out,
         )
         first_gives = generator.random() < 0.5
         giver, receiver = (one, two) if first_gives else (two, one)

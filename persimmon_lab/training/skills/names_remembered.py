@@ -38,8 +38,8 @@ def is_neutral(exchange: Exchange) -> bool:
 @cache
 def neutral_exchanges() -> tuple[Exchange, ...]:
     """The small talk that may stand in the middle of a conversation and keeps off what is to be remembered."""
-    topics = {topic: found for topic, found in exchanges().items() if topic not in (OPENINGS, CLOSINGS)}
-    return tuple(exchange for found in topics.values() for exchange in found if is_neutral(exchange))
+    middle = [group for topic, group in exchanges().items() if topic not in (OPENINGS, CLOSINGS)]
+    return tuple(exchange for group in middle for exchange in group if is_neutral(exchange))
 
 
 def aside(generator: np.random.Generator) -> list[str]:
@@ -71,10 +71,11 @@ class NamesRemembered(Skill):
         kind = pick(generator, KINDS[held_out])
         thing = a_thing(kind, held_out, generator)
         values = {"x": thing, "animal": pick(generator, ANIMALS)}
-        pieces, wrong = [[wording(kind, part, values, generator) for part in ("tells", "replies")]], ()
+        pieces = [[wording(kind, part, values, generator) for part in ("tells", "replies")]]
+        wrong: tuple[str, ...] = ()
         if generator.random() < SECOND:
             other = pick(generator, [one for one in THINGS if one != kind])
-            second = drawn_until(lambda: a_thing(other, held_out, generator), lambda found: found != thing)
+            second = drawn_until(lambda: a_thing(other, held_out, generator), lambda drawn: drawn != thing)
             told = [wording(other, part, values | {"x": second}, generator) for part in ("tells", "replies")]
             pieces.insert(int(generator.integers(2)), told)
             wrong = (second,)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,13 +43,13 @@ class Score:
 def instances(skill: Skill, count: int, seed: int, *, held_out: bool = True) -> list[Instance]:
     """Up to `count` instances with prompts of their own: fewer only where the skill has no more."""
     generator = np.random.default_rng(seed)
-    found: dict[str, Instance] = {}
+    by_prompt: dict[str, Instance] = {}
     idle = 0
-    while len(found) < count and idle < PATIENCE:
+    while len(by_prompt) < count and idle < PATIENCE:
         instance = skill.draw(generator, held_out)
-        idle = idle + 1 if instance.prompt in found else 0
-        found.setdefault(instance.prompt, instance)
-    return list(found.values())
+        idle = idle + 1 if instance.prompt in by_prompt else 0
+        by_prompt.setdefault(instance.prompt, instance)
+    return list(by_prompt.values())
 
 
 @torch.no_grad()
@@ -58,17 +59,16 @@ def continuations(
     """What the model goes on to say after each prompt. Prompts of like length share a batch, to save padding."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     device = next(model.parameters(), torch.empty(0)).device
-    said = {}
+    said: dict[int, str] = {}
+    generate: Any = model.generate
     for start in range(0, len(order), batch):
-        places = order[start : start + batch]
-        rows = tokenizer([prompts[place] for place in places], padding=True, return_tensors="pt").to(device)
-        ids = model.generate(
-            rows.input_ids, attention_mask=rows.attention_mask, do_sample=False, max_new_tokens=NEW_TOKENS
-        )
+        chosen = order[start : start + batch]
+        rows = tokenizer([prompts[index] for index in chosen], padding=True, return_tensors="pt").to(device)
+        ids = generate(rows.input_ids, attention_mask=rows.attention_mask, do_sample=False, max_new_tokens=NEW_TOKENS)
         # Decoded alone, a continuation would lose the space that it begins with.
         before, after = (tokenizer.batch_decode(part, skip_special_tokens=True) for part in (rows.input_ids, ids))
-        said |= {place: whole[len(prompt) :] for place, prompt, whole in zip(places, before, after)}
-    return [said[place] for place in range(len(prompts))]
+        said |= {index: whole[len(prompt) :] for index, prompt, whole in zip(chosen, before, after)}
+    return [said[index] for index in range(len(prompts))]
 
 
 def score(
@@ -94,6 +94,6 @@ def score(
     return Score(skill.name, len(asked) - len(misses), len(asked), dict(sorted(groups.items())), misses, refused)
 
 
-def score_all(model: nn.Module, tokenizer: PersimmonTokenizer, count: int = 200) -> dict[str, dict]:
+def score_all(model: nn.Module, tokenizer: PersimmonTokenizer, count: int = 200) -> dict[str, dict[str, Any]]:
     """The scores of all skills by name, fit for JSON."""
     return {name: asdict(score(model, tokenizer, skill, count)) for name, skill in SKILLS.items()}

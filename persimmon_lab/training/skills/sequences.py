@@ -66,19 +66,21 @@ PART_TOLD = {"after": "From {first} to {last} it goes", "before": "From {first} 
 def neighbour(kind: str, item: str, way: str) -> str | None:
     """The item after or before this one; None where there is none."""
     items = ITEMS[kind]
-    place = items.index(item) + WAYS[way]
-    return items[place % len(items)] if kind in ROUND or 0 <= place < len(items) else None
+    index = items.index(item) + WAYS[way]
+    return items[index % len(items)] if kind in ROUND or 0 <= index < len(items) else None
 
 
-# (taught, held out) questions of each kind, as "way item"
-QUESTIONS = {
-    kind: parted(
-        NAME,
-        (f"{way} {item}" for item in ITEMS[kind] for way in WAYS if neighbour(kind, item, way) not in {None, *WORDS}),
-        HELD_OUT,
-    )
+# The answers of each kind to questions, as "way item"; of the questions (taught, held out).
+ANSWERS = {
+    kind: {
+        f"{way} {item}": answer
+        for item in ITEMS[kind]
+        for way in WAYS
+        if (answer := neighbour(kind, item, way)) is not None and answer not in WORDS
+    }
     for kind in ITEMS
 }
+QUESTIONS = {kind: parted(NAME, answers, HELD_OUT) for kind, answers in ANSWERS.items()}
 
 
 def run(kind: str, first: str, way: str, count: int) -> list[str]:
@@ -98,8 +100,9 @@ class Sequences(Skill):
         kind = pick(generator, tuple(ITEMS))
         if not held_out and generator.random() < RECITATIONS:
             return _recitation(kind, generator)
-        way, item = pick(generator, QUESTIONS[kind][held_out]).split()
-        key = neighbour(kind, item, way)
+        question = pick(generator, QUESTIONS[kind][held_out])
+        key = ANSWERS[kind][question]
+        way, item = question.split()
         wrong = tuple(other for other in ITEMS[kind] if other not in {key, item, *WORDS})
         before = run(kind, item, OTHER_WAY[way], int(generator.integers(3, 6)))[::-1]
         if len(before) > 2 and generator.random() < LISTS:
@@ -132,11 +135,12 @@ def _recitation(kind: str, generator: np.random.Generator) -> Instance:
     backwards = " backwards" if way == "before" else ""
     if kind in ALL and generator.random() < 0.5:
         items = list(ITEMS[kind])[:: WAYS[way]]
-        asks, told = ALL[kind], ALL_TOLD[kind]
+        asks: tuple[str, ...] = ALL[kind]
+        told = ALL_TOLD[kind]
     else:
         most = min(int(generator.integers(SHORTEST, LONGEST + 1)), len(ITEMS[kind]))
         items = drawn_until(
-            lambda: run(kind, pick(generator, ITEMS[kind]), way, most), lambda found: len(found) >= SHORTEST
+            lambda: run(kind, pick(generator, ITEMS[kind]), way, most), lambda drawn: len(drawn) >= SHORTEST
         )
         asks, told = (COUNTS if kind == "number" else PARTS)[way], PART_TOLD[way]
     values = {"kind": kind, "way": backwards, "first": items[0], "last": items[-1]}

@@ -106,9 +106,9 @@ def pick(generator: np.random.Generator, choices: Sequence[Choice]) -> Choice:
 
 def drawn_until(draw: Callable[[], Choice], fits: Callable[[Choice], bool]) -> Choice:
     """The first of what is drawn that fits."""
-    while not fits(found := draw()):
+    while not fits(choice := draw()):
         pass
-    return found
+    return choice
 
 
 def article(noun: str) -> str:

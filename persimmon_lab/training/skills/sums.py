@@ -63,13 +63,15 @@ class Sums(Skill):
         operation = pick(generator, ("+", "+", "-", "-", "larger", "smaller"))
         a, b = drawn_until(lambda: _numbers(operation, generator), lambda pair: pair_is_held_out(*pair) == held_out)
         numbers = {"a": a, "b": b}
+        wrong: tuple[str, ...] = ()
         if operation in "+-":
-            answer, wrong = a + b if operation == "+" else a - b, ()
+            answer = a + b if operation == "+" else a - b
             if generator.random() < PLAIN:
                 return Instance(f"{a} {operation} {b} =", str(answer), f" {answer}", group=operation)
         else:
             answer, other = (max(a, b), min(a, b)) if operation == "larger" else (min(a, b), max(a, b))
-            numbers["other"], wrong = other, (str(other),)
+            numbers["other"] = other
+            wrong = (str(other),)
         prompt = asked(pick(generator, ASKS[operation]).format(**numbers), generator, held_out)
         said = pick(generator, SAID[operation]).format(**numbers, key=answer)
         return Instance(prompt, str(answer), f" {said}", group=operation, wrong=wrong)

@@ -72,7 +72,8 @@ class Words(Skill):
         kind = pick(generator, tuple(WORDS))
         word = pick(generator, WORDS[kind][held_out])
         key = (OPPOSITES if kind == "opposite" else PLURALS)[word]
-        group, wrong = kind, ()
+        group = kind
+        wrong: tuple[str, ...] = ()
         if kind == "plural":
             irregular = word in DATA["irregular"]
             group = "irregular plural" if irregular else "regular plural"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from persimmon_lab.viz.html.tokens import Token, escaped, percent, piece_html, token_html
+from persimmon_lab.viz.signs import counted
 
 
 def first_difference(one: Sequence[Token], other: Sequence[Token]) -> int | None:
@@ -28,14 +29,19 @@ def comparison_html(names: tuple[str, str], texts: tuple[Sequence[Token], Sequen
 
 def said_html(texts: tuple[Sequence[Token], Sequence[Token]], parting: int | None) -> str:
     if parting is None:
-        return f"<div>A and B write the same {len(texts[0]):,} tokens.</div>"
+        return f"<div>A and B write the same {counted(len(texts[0]), 'token')}.</div>"
     ways = " · ".join(
-        f"{letter} takes {piece_html(text[parting].piece)} ({escaped(percent(text[parting].probability))})"
-        if parting < len(text)
-        else f"{letter} ends"
+        f"{letter} takes {_taken_html(text[parting])}" if parting < len(text) else f"{letter} ends"
         for letter, text in zip("AB", texts, strict=True)
     )
-    return f"<div>The first {parting:,} tokens agree; then {ways}</div>"
+    agree = {0: "No tokens agree", 1: "The first token agrees"}.get(parting, f"The first {parting:,} tokens agree")
+    return f"<div>{agree}; then {ways}</div>"
+
+
+def _taken_html(token: Token) -> str:
+    """A token with its probability, where it has one."""
+    said = "" if token.probability is None else f" ({escaped(percent(token.probability))})"
+    return piece_html(token.piece) + said
 
 
 def column_html(letter: str, name: str, tokens: Sequence[Token], parting: int | None) -> str:

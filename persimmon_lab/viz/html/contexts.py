@@ -7,7 +7,10 @@ from persimmon_lab.viz.html.tokens import BAR, escaped, rgba
 
 
 def contexts_html(contexts: Sequence[tuple[float, str, str, str, str]], title: str = "") -> str:
-    """What woke a neuron, as a table: (activation, name of the text, text before, the token, text after), escaped."""
+    """What woke a neuron, as a table: (activation, name of the text, text before, the token, text after), escaped.
+
+    What `strongest_contexts` gives.
+    """
     cell = "padding: 2px 6px; border: none; white-space: nowrap; text-align"
     strongest = max((abs(activation) for activation, *_ in contexts), default=0.0) or 1.0
     rows = []

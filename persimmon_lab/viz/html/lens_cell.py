@@ -4,8 +4,9 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from persimmon_lab.viz.agreement import check_labels, check_marks
 from persimmon_lab.viz.html.tokens import BAR, SURPRISE, alternative_html, escaped, percent, piece_html, rgba
-from persimmon_lab.viz.lens import stream_names, visible
+from persimmon_lab.viz.signs import stream_names, visible
 
 CURVE = (260, 84)  # pixels of the plot; names of layers and ranks stand below it
 LEFT, TOP, BELOW = 42.0, 8.0, 34.0
@@ -60,6 +61,8 @@ def cell_html(cell: Cell, vocab_size: int) -> str:
 
 def curve_svg(piece: str, probabilities: Sequence[float], ranks: Sequence[int], chosen: int) -> str:
     """A piece's probability over the states of the stream as an SVG, with its ranks below; a ring at the chosen one."""
+    check_labels("rank", ranks, probability=len(probabilities))
+    check_marks([chosen], state=len(probabilities))
     width, height = CURVE
     count = len(probabilities)
     step = width / max(count - 1, 1)

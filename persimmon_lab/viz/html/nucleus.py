@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 from persimmon_lab.viz.html.tokens import BAR, escaped, percent, piece_html, rgba
+from persimmon_lab.viz.signs import counted
 
 FLOOR = 5  # powers of ten that a logarithmic bar spans
 CUT = "repeating-linear-gradient(135deg, rgba(128,128,128,.55) 0 2px, rgba(128,128,128,.15) 2px 5px)"
@@ -45,7 +46,7 @@ class Nucleus:
 
 def sentence(nucleus: Nucleus) -> str:
     """What the settings keep, in plain words."""
-    vocab = f"{nucleus.vocab_size:,} tokens"
+    vocab = counted(nucleus.vocab_size, "token")
     if nucleus.temperature == 0:
         return f"Temperature 0 always takes the most probable of {vocab}."
     at = "" if nucleus.temperature == 1 else f"At temperature {nucleus.temperature:g} "
@@ -86,7 +87,7 @@ def nucleus_html(nucleus: Nucleus, log: bool = False) -> str:
 
 
 def heading_html(nucleus: Nucleus) -> str:
-    chosen = next((each for each in nucleus.candidates if each.token_id == nucleus.chosen), None)
+    chosen = next((candidate for candidate in nucleus.candidates if candidate.token_id == nucleus.chosen), None)
     entropy = f"entropy {nucleus.entropy_bits:.2f} of {math.log2(nucleus.vocab_size):.1f} bits"
     if chosen is None:
         return f"<div>{entropy}</div>"
@@ -100,7 +101,7 @@ def heading_html(nucleus: Nucleus) -> str:
 def strip_html(nucleus: Nucleus) -> str:
     """All of the mass after the temperature as one bar, a part for each of the best tokens; the rest at the end."""
     parts, before = [], 0.0
-    best = [each for index, each in enumerate(nucleus.candidates, start=1) if each.rank == index]
+    best = [candidate for index, candidate in enumerate(nucleus.candidates, start=1) if candidate.rank == index]
     for candidate in best:
         fill = rgba(BAR, 0.9) if candidate.kept else CUT
         parts.append((candidate.so_far - before, fill, candidate.piece))
@@ -155,7 +156,7 @@ def row_html(candidate: Candidate, chosen: bool, first_cut: bool, log: bool) -> 
 
 def rest_html(nucleus: Nucleus) -> str:
     """How many tokens are below the rows."""
-    kept = nucleus.kept - sum(each.kept for each in nucleus.candidates)
+    kept = nucleus.kept - sum(candidate.kept for candidate in nucleus.candidates)
     cut = nucleus.vocab_size - len(nucleus.candidates) - kept
     said = [f"{count:,} more {name}" for count, name in ((kept, "kept"), (cut, "cut")) if count]
     return f'<div style="opacity: 0.7; font-size: 90%; margin-top: 3px">{" · ".join(said)}</div>'

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from persimmon_lab.viz.agreement import check_marks
 from persimmon_lab.viz.html.tokens import BAR, CHIP, SURPRISE, escaped, mark, percent, rgba
+from persimmon_lab.viz.signs import plural
 
 COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167))  # Okabe and Ito's blue, orange, green, purple
 OPACITY = 0.24
@@ -95,7 +97,7 @@ def piece_html(piece: Piece, style: str | None = None) -> str:
         facts.append("special token")
         inner = mark(piece.name, CHIP)
     else:
-        facts.append(signed(piece.score))
+        facts += [] if piece.score is None else [signed(piece.score)]
         inner = name_html(piece.name)
     styled = "" if style is None else f' style="{GAP}; {style}"'
     title = html.escape(" · ".join(facts))
@@ -132,9 +134,10 @@ def facts_of(piece: Piece, used: float | None) -> list[tuple[str, str]]:
         facts.append(("byte", f"{piece.byte + 1} of {piece.of_bytes} of {escaped(piece.character)}"))
     covers = "the space before the text" if piece.start == piece.end else f"characters {piece.start}\u2013{piece.end}"
     facts.append(("covers", covers))
-    rare = f"one in {math.exp(-piece.score):,.0f}" if piece.score < 0 else "certain"
-    said = "of the unknown character, once" if piece.kind == "byte" else rare
-    facts.append(("log-probability", f"{signed(piece.score)} \u2002{said}"))
+    if piece.score is not None:
+        rare = f"one in {math.exp(-piece.score):,.0f}" if piece.score < 0 else "certain"
+        said = "of the unknown character, once" if piece.kind == "byte" else rare
+        facts.append(("log-probability", f"{signed(piece.score)} \u2002{said}"))
     if used is not None:
         facts.append(("used by", f"{escaped(percent(used))} of all cuts"))
     return facts
@@ -178,15 +181,14 @@ def counts_html(text: str, pieces: Sequence[Piece], ways: int, share: float) -> 
     size = len(text.encode("utf-8"))
     special = sum(piece.kind == "special" for piece in pieces)
     ordinary = len(pieces) - special
-    parts = [
-        f"<b>{len(text):,}</b> characters",
-        f"<b>{size:,}</b> bytes",
-        f"<b>{len(pieces):,}</b> tokens" + (f" ({special} special)" if special else ""),
-    ]
+    counts = {"character": len(text), "byte": size, "token": len(pieces)}
+    parts = [f"<b>{count:,}</b> {noun if count == 1 else plural(noun)}" for noun, count in counts.items()]
+    parts[-1] += f" ({special} special)" if special else ""
     if ordinary:
         covered = size - sum(len(piece.data) for piece in pieces if piece.kind == "special" and piece.start < piece.end)
         parts.append(f"<b>{covered / ordinary:.2f}</b> bytes per token")
-        parts.append(f"the best of {number(ways)} cuts has {escaped(percent(share))} of the probability")
+        best = "the only cut" if ways == 1 else f"the best of {number(ways)} cuts"
+        parts.append(f"{best} has {escaped(percent(share))} of the probability")
     return " · ".join(parts)
 
 
@@ -195,8 +197,10 @@ def page_html(
 ) -> str:
     """Pieces, counts and the details of the piece at `inspect`, for where nothing can be clicked.
 
-    No more than `most` pieces are shown; how many are left out is said.
+    No more than `most` pieces are shown; how many are left out is said. ValueError where there is no piece at
+    `inspect`.
     """
+    check_marks([] if inspect is None else [inspect], piece=len(pieces))
     shown = "".join(
         piece_html(piece, f"background-color: {colour(index)}" + (OUTLINE if index == inspect else ""))
         for index, piece in enumerate(pieces[:most])

@@ -10,6 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from persimmon_lab.viz.agreement import check_marks
+from persimmon_lab.viz.signs import JOINERS, character_name
+
 SURPRISE = (213, 94, 0)  # vermillion of Okabe and Ito's palette: tells apart from every grey, in every kind of vision
 BAR = (30, 136, 200)  # its blue, lighter, so that it shows on black as well as on white
 OPACITY_PER_BIT = 0.075
@@ -18,7 +21,7 @@ LEGEND = (1.0, 0.5, 0.1, 0.01, 0.001)
 
 CHIP = "opacity: 0.6; font-size: 75%; border: 1px solid; border-radius: 4px; padding: 0 3px; margin: 0 2px"
 VISIBLE = {"\n": "↵\n", "\t": "⇥\t"}
-KEPT = "\u200c\u200d\u3000"  # joiners, which emoji and Persian are written with, and a space as wide as a character
+KEPT = f"{JOINERS}\u3000"  # joiners, which emoji and Persian are written with, and a space as wide as a character
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,17 @@ def percent(probability: float) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as HTML that shows every character: line breaks and tabs with a mark, unprintable ones by their number."""
+    """Text as HTML that shows every character: line breaks and tabs with a mark, those without ink by their name."""
     if text.isprintable():
         return html.escape(text)
+    # A joiner joins what stands around it; alone nobody would see it.
+    kept = KEPT if text.strip(JOINERS) else ""
     return "".join(
         html.escape(character)
-        if character.isprintable() or character in KEPT
+        if character.isprintable() or character in kept
         else mark(VISIBLE[character][0]) + VISIBLE[character][1]
         if character in VISIBLE
-        else mark(f"U+{ord(character):04X}")
+        else mark(character_name(character), CHIP)
         for character in text
     )
 
@@ -96,6 +101,7 @@ def token_html(token: Token, outlined: bool = False) -> str:
 
 
 def tokens_html(tokens: Sequence[Token]) -> str:
+    """The tokens side by side."""
     return "".join(map(token_html, tokens))
 
 
@@ -131,8 +137,9 @@ def piece_html(piece: str) -> str:
 def page_html(prompt: Sequence[Token], tokens: Sequence[Token], details: str, inspect: int | None = None) -> str:
     """Prompt and tokens, with a frame around the one at `inspect`, its `details` in HTML beside them, and the legend.
 
-    A page for where nothing can be clicked.
+    A page for where nothing can be clicked. ValueError where there is no token at `inspect`.
     """
+    check_marks([] if inspect is None else [inspect], token=len(tokens))
     text = tokens_html(prompt) + "".join(
         token_html(token, outlined=index == inspect) for index, token in enumerate(tokens)
     )

@@ -26,6 +26,7 @@ class Row:
 
 
 def tree_html(rows: Sequence[Row]) -> str:
+    """A row for each branch, in the order given."""
     return f'<div class="branches" role="tree" aria-label="Branches">{"".join(map(row_html, rows))}</div>'
 
 
@@ -39,10 +40,11 @@ def row_html(row: Row) -> str:
     before = f'<span style="opacity: 0.55">{escaped(one_line(row.before))}</span>' if row.before else ""
     forced = ""
     if row.forced is not None:
+        said = "" if row.probability is None else escaped(percent(row.probability))
         forced = (
             f'<span style="border: 1px solid {rgba(CHOSEN, 0.9)}; border-radius: 4px; padding: 0 4px; margin: 0 2px; '
             f'background-color: {rgba(CHOSEN, 0.16)}">{escaped(one_line(row.forced))} '
-            f'<span style="font-size: 85%; opacity: 0.8">{escaped(percent(row.probability))}</span></span>'
+            f'<span style="font-size: 85%; opacity: 0.8">{said}</span></span>'
         )
     text = escaped(one_line(row.text)[:SHOWN])
     return (

@@ -4,17 +4,16 @@ Each answer is a few words and some tensors, which travel as bytes. A picture of
 one byte, whatever the length of the text; a row has four bytes a token.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from einops import reduce
-from torch import Tensor
 
 from persimmon_lab.widgets.attention.reading import PICTURE, THUMBNAIL, Reading, in_blocks, in_bytes, label
+from persimmon_lab.widgets.explorer import Answer, Content
 
 FAINT = 0.5  # the power that lifts faint attention
-
-Answer = tuple[dict, list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def answer_row(reading: Reading, layer: int, head: int, view: str, token: int, d
     `limit` is what a score's colour is relative to.
     """
     views = ("pattern",) if view == "pattern" else (view, "pattern")
-    rows = [reading.row(layer, head, each, token, direction) for each in views]
+    rows = [reading.row(layer, head, one, token, direction) for one in views]
     return {"limit": colour_limit(reading, layer, head, view)}, rows
 
 
@@ -92,10 +91,15 @@ def strongest_in_block(
     return query + row, key + column
 
 
-ANSWERS = {"whole": answer_whole, "row": answer_row, "head": answer_head, "heads": answer_heads}
+ANSWERS: dict[str, Callable[..., Answer]] = {
+    "whole": answer_whole,
+    "row": answer_row,
+    "head": answer_head,
+    "heads": answer_heads,
+}
 
 
-def answer(reading: Reading, question: dict) -> Answer:
+def answer(reading: Reading, question: Content) -> Answer:
     """Answer a question from the page by its `type`, the other entries being its arguments; `key` is sent back."""
     arguments = {name: value for name, value in question.items() if name not in ("type", "key")}
     content, tensors = ANSWERS[question["type"]](reading, **arguments)

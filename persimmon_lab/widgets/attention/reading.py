@@ -88,20 +88,25 @@ class Reading:
         """Of every head: what the query `token` sees of each key ("from"), or each query of the key `token` ("to")."""
         one = slice(token, token + 1)
         if direction == "from":
-            query, key, log_sums, visible = self.query[..., one, :], self.key, self.log_sums[..., one], slice(token + 1)
+            parts = scores(self.query[..., one, :], self.key, self.rotary_dim)
+            log_sums = self.log_sums[..., one]
+            visible = slice(token + 1)
         else:
-            query, key, log_sums, visible = self.query, self.key[..., one, :], self.log_sums, slice(token, None)
-        values = scores(query, key, self.rotary_dim)["score" if view == "pattern" else view]
+            parts = scores(self.query, self.key[..., one, :], self.rotary_dim)
+            log_sums = self.log_sums
+            visible = slice(token, None)
+        values = parts["score" if view == "pattern" else view]
         values = rearrange(values, "layer head query key -> layer head (query key)")
         if view == "pattern":
             values = (values - log_sums).exp()
-        kept = torch.zeros_like(values)
-        kept[..., visible] = values[..., visible]
-        return kept
+        seen = torch.zeros_like(values)
+        seen[..., visible] = values[..., visible]
+        return seen
 
     def row(self, layer: int, head: int, view: str, token: int, direction: str) -> Float[Tensor, "position"]:
         """The row of one head."""
-        return self.only(layer, head).rows(token, direction, view)[0, 0]
+        row: Tensor = self.only(layer, head).rows(token, direction, view)[0, 0]
+        return row
 
     def only(self, layer: int, head: int) -> "Reading":
         """The same reading as if the model had this one head."""
@@ -112,7 +117,8 @@ class Reading:
 
     def entropy(self, token: int) -> HeadScores:
         """Bits: 0 where all attention goes to one key, log2 of the number of keys where it is even."""
-        return torch.special.entr(self.rows(token, "from")).sum(dim=-1) / math.log(2)
+        nats: Tensor = torch.special.entr(self.rows(token, "from")).sum(dim=-1)
+        return nats / math.log(2)
 
     def strongest_link(self, layer: int, head: int) -> tuple[int, int]:
         """The query and key of the strongest attention to neither the first token nor the query itself."""
@@ -170,15 +176,18 @@ def read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) 
     future = torch.ones(len(ids[0]), len(ids[0]), dtype=torch.bool).triu(1)
     kinds = kinds_of_key(ids[0])
     weights = torch.stack(list(kinds.values()))
-    log_sums, means, thumbnails = [], [], []
-    for head_query, head_key in zip(*(rearrange(each, "layer head ... -> (layer head) ...") for each in (query, key))):
+    log_sums: list[Tensor] = []
+    means: list[Tensor] = []
+    thumbnails: list[Tensor] = []
+    heads = (rearrange(vectors, "layer head ... -> (layer head) ...") for vectors in (query, key))
+    for head_query, head_key in zip(*heads):
         score = scores(head_query, head_key, model.config.rotary_dim)["score"].masked_fill(future, -math.inf)
         log_sums.append(score.logsumexp(dim=-1))
         pattern = (score - rearrange(log_sums[-1], "query -> query 1")).exp()
         means.append(einsum(pattern, weights, "query key, kind query key -> kind"))
         thumbnails.append(in_blocks(pattern, THUMBNAIL))
     layers = {"layer": query.shape[0]}
-    means = rearrange(means, "(layer head) kind -> kind layer head", **layers)
+    means_by_kind = rearrange(means, "(layer head) kind -> kind layer head", **layers)
     return Reading(
         ids[0],
         tuple(describe_prompt(tokenizer, ids)),
@@ -187,5 +196,5 @@ def read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) 
         model.config.rotary_dim,
         rearrange(log_sums, "(layer head) position -> layer head position", **layers),
         rearrange(thumbnails, "(layer head) row column -> layer head row column", **layers),
-        dict(zip(kinds, means)),
+        dict(zip(kinds, means_by_kind)),
     )

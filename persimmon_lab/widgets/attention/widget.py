@@ -9,16 +9,18 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.attention_explorer import explorer
 from persimmon_lab.viz.html.links import Link, links_html
-from persimmon_lab.widgets.attention.answers import ORDERS, Answer, answer, strongest_in_block
+from persimmon_lab.widgets.attention.answers import ORDERS, answer, strongest_in_block
 from persimmon_lab.widgets.attention.reading import DIRECTIONS, VIEWS, Reading, read
-from persimmon_lab.widgets.explorer import Explorer, in_range, page_files
+from persimmon_lab.widgets.explorer import Answer, Content, Explorer, Proposal, in_range
+from persimmon_lab.widgets.page import joined
 from persimmon_lab.widgets.reading import TEXT
 
+SCRIPTS = ("canvas", "heads", "text", "matrix", "details", "widget")  # the four views, and before and after them
 LISTED = 6  # links in the details
 VERBS = {"from": "looks at", "to": "is looked at by"}
 
 
-class AttentionExplorer(Explorer):
+class AttentionExplorer(Explorer[Reading]):
     """Every head of a model on one text: hover over a token to see where a head looks from it, click to keep it.
 
     Takes the shipped model, or a `model` of yours with its `tokenizer`. `layer` and `head` are the head to begin with
@@ -28,11 +30,12 @@ class AttentionExplorer(Explorer):
     score is the sum of: "rotated", what the channels that turn with the position add, and "passed", the others.
 
     Each trait may be set from Python too: text, layer, head, token, other, view, direction ("from" or "to"),
-    threshold (per cent) and order. `reading` holds the numbers. A text that cannot be read leaves them as they are and
-    its reason in `error`; in the constructor it raises ValueError.
+    threshold (per cent) and order. `reading` holds the numbers. Of a text that cannot be read `error` says why, the
+    page goes on showing the one before, pale, and `reading` and `static()` raise ValueError, as does the constructor.
     """
 
-    _esm, _css = page_files("attention/widget")
+    _esm = joined("keys.js", "explorer.js", *(f"attention/{script}.js" for script in SCRIPTS))
+    _css = joined("explorer.css", "attention/widget.css")
     layer = traitlets.Int(0).tag(sync=True)
     head = traitlets.Int(0).tag(sync=True)
     token = traitlets.Int(0).tag(sync=True)
@@ -56,22 +59,27 @@ class AttentionExplorer(Explorer):
     ) -> None:
         self._open(text, model, tokenizer)
         self.named = dict(marks or {})
-        best = divmod(int(self.reading.means["induction"].argmax()), self.reading.shape[1])
-        chosen = best[0] if layer is None else layer, best[1] if head is None else head
+        reading = self._reading
+        copying_layer, copying_head = divmod(int(reading.means["induction"].argmax()), reading.shape[1])
+        chosen = copying_layer if layer is None else layer, copying_head if head is None else head
         for place in (chosen, *self.named):
             self._check_head(*place)
-        token, other = self.reading.strongest_link(*chosen)
+        token, other = reading.strongest_link(*chosen)
         keys = {f"{layer},{head}": name for (layer, head), name in self.named.items()}
         super().__init__(text=text, layer=chosen[0], head=chosen[1], token=token, other=other, marks=keys)
         self._tell()
         self.observe(self._tell, ["layer", "head", "token", "other", "direction"])
 
     def static(self) -> Figure:
-        """The present choice as one figure, for pages without a kernel: the chosen head's links of the token."""
-        labels = self.reading.labels
+        """The present choice as one figure, for pages without a kernel: the chosen head's links of the token.
+
+        ValueError for a text that cannot be read.
+        """
+        reading = self.reading
+        labels = reading.labels
         return explorer(
-            self.reading.thumbnails,
-            self.reading.matrix(self.layer, self.head, "pattern"),
+            reading.thumbnails,
+            reading.matrix(self.layer, self.head, "pattern"),
             labels,
             (self.layer, self.head),
             self.token,
@@ -82,22 +90,22 @@ class AttentionExplorer(Explorer):
         )
 
     def __repr__(self) -> str:
-        layers, heads, positions = self.reading.shape
+        layers, heads, positions = self._reading.shape
         return (
             f"AttentionExplorer({positions} tokens, {layers} layers of {heads} heads, layer {self.layer} head "
             f"{self.head}, token {self.token})"
         )
 
     def _check_head(self, layer: int, head: int) -> None:
-        layers, heads, _ = self.reading.shape
+        layers, heads, _ = self._reading.shape
         if not (0 <= layer < layers and 0 <= head < heads):
             raise ValueError(
                 f"there is no head {head} in layer {layer}: the model has {layers} layers of {heads} heads"
             )
 
     @traitlets.validate("layer", "head", "token", "other")
-    def _in_range(self, proposal: dict) -> int:
-        layers, heads, positions = self.reading.shape
+    def _in_range(self, proposal: Proposal) -> int:
+        layers, heads, positions = self._reading.shape
         return in_range(proposal, {"layer": layers, "head": heads, "token": positions, "other": positions})
 
     def _heading(self) -> str:
@@ -108,27 +116,28 @@ class AttentionExplorer(Explorer):
         return read(self._model, self._tokenizer, text)
 
     def _begin(self) -> None:
-        self.token, self.other = self.reading.strongest_link(self.layer, self.head)
+        self.token, self.other = self._reading.strongest_link(self.layer, self.head)
         self._tell()
 
     def _tell(self, _change: object = None) -> None:
         """The strongest links of the chosen token, and the one to the other end, in numbers."""
-        reading, labels = self.reading, self.reading.labels
+        reading = self._reading
+        labels = reading.labels
         rows = {
             view: reading.row(self.layer, self.head, view, self.token, self.direction)
             for view in ("pattern", "rotated", "passed")
         }
         visible = range(self.token + 1) if self.direction == "from" else range(self.token, len(labels))
-        best = sorted(visible, key=lambda position: (-float(rows["pattern"][position]), position))[:LISTED]
-        if self.other in visible and self.other not in best:
-            best.append(self.other)
-        links = [Link(labels[there], there, *(float(row[there]) for row in rows.values())) for there in best]
+        listed = sorted(visible, key=lambda position: (-float(rows["pattern"][position]), position))[:LISTED]
+        if self.other in visible and self.other not in listed:
+            listed.append(self.other)
+        links = [Link(labels[end], end, *(float(row[end]) for row in rows.values())) for end in listed]
         chosen = labels[self.token], self.token
         self.details = links_html(links, self._heading(), chosen, VERBS[self.direction], self.other)
 
-    def _answer_to(self, kind: str, arguments: dict) -> Answer | None:
+    def _answer_to(self, kind: str, arguments: Content) -> Answer | None:
         if kind == "pick":
-            ends = strongest_in_block(self.reading, **arguments)
+            ends = strongest_in_block(self._reading, **arguments)
             self.token, self.other = ends if self.direction == "from" else ends[::-1]
             return None
-        return answer(self.reading, {"type": kind, **arguments})
+        return answer(self._reading, {"type": kind, **arguments})

@@ -106,7 +106,7 @@ class Reading:
         probability = torch.cat([window.probability for window in windows], dim=-1)
         rank = torch.cat([window.rank for window in windows], dim=-1)
         position = int((probability[-1] - probability[len(probability) // 2]).argmax())
-        missed = [stream for stream, found in enumerate(rank[:, position].tolist()) if found != 1]
+        missed = [stream for stream, place in enumerate(rank[:, position].tolist()) if place != 1]
         return min(max(missed, default=-1) + 1, len(rank) - 1), position
 
 

@@ -1,5 +1,11 @@
-// Draws a window on the logit lens: only columns that can be seen exist. Asks Python for the columns and cells that it
-// lacks, keeps what it has, and knows nothing of models. Stands behind explorer.js in one module.
+// The lens explorer: draws a window on the logit lens, of which only columns that can be seen exist. Asks Python for the
+// columns and cells that it lacks, keeps what it has, and knows nothing of models. Stands behind explorer.js in one
+// module.
+
+/**
+ * A place in the lens.
+ * @typedef {{stream: number, position: number}} Cell
+ */
 
 const FRAME = `
   <label class="ask"><span class="caption">text</span><textarea rows="2" spellcheck="false"></textarea></label>
@@ -26,32 +32,40 @@ const NARROWEST = 54; // CSS pixels of a column
 const WIDEST = 92;
 const SIGNS = { " ": "␣", "▁": "␣", "\n": "↵", "<0x0A>": "↵", "\t": "⇥", "<0x09>": "⇥" };
 
+/** @param {number} rows */
 const rowHeight = (rows) => (rows > 20 ? "20px" : rows > 10 ? "27px" : "34px");
+/** @param {string} piece */
 const visible = (piece) => piece.replace(/[ ▁\n\t]|<0x0[9A]>/g, (hidden) => SIGNS[hidden]);
 
-// A piece with its signs faint, so that words stand out.
+/** A piece with its signs faint, so that words stand out. @param {Element} element @param {string} piece */
 function write(element, piece) {
   const parts = visible(piece).split(/([␣↵⇥])/).filter(Boolean);
   element.replaceChildren(...parts.map((part) => (/[␣↵⇥]/.test(part) ? make("span", { class: "sign" }, part) : part)));
 }
 
+/** @param {{model: Model, el: HTMLElement}} widget */
 function render({ model, el }) {
   const view = framed({ model, el }, "persimmon-lens", FRAME);
   const { part, get, set } = view;
   const [scroll, strip] = [".scroll", ".strip"].map(part);
 
+  /** @type {any} */
   let reading = null;
-  let preview = null; // the cell under the pointer or the focus
+  /** @type {Cell | null} under the pointer or the focus */
+  let preview = null;
   let width = NARROWEST;
-  const columns = new Map(); // the elements of a position
+  /** @type {Map<number, any>} the elements of a position */
+  const columns = new Map();
   // Cells one at a time: a pointer crosses many.
   const { begin: beginAsking, need, take } = questions(model, (type, key) => (type === "cell" ? type : key));
-  model.on("msg:custom", (content) => {
+  model.on("msg:custom", (/** @type {Content} */ content) => {
     if (content.type === "whole") return content.failed || begin(content);
     if (take(content)) draw();
   });
 
+  /** @param {Content} content */
   function begin(content) {
+    const focused = letGo(strip); // while the columns of the text before are still whole
     reading = content;
     preview = null;
     beginAsking(content);
@@ -65,6 +79,7 @@ function render({ model, el }) {
     measure();
     reveal(get("position"));
     draw();
+    if (focused) focus(kept());
   }
 
   function measure() {
@@ -74,22 +89,25 @@ function render({ model, el }) {
     strip.style.width = `${width * count}px`;
     for (const [position, column] of columns) place(column, position);
   }
+  /** @param {any} column @param {number} position */
   const place = (column, position) => {
     column.style.left = `${position * width}px`;
     column.style.width = `${width}px`;
   };
 
-  // Scroll as little as needed for a position to be seen whole, with its neighbour where there is room.
+  /** Scrolls as little as needed for a position to be seen whole, with its neighbour where there is room. */
   function reveal(position) {
     const [left, right] = [(position - 1) * width, (position + 2) * width];
     if (left < scroll.scrollLeft) scroll.scrollLeft = left;
     else if (right > scroll.scrollLeft + scroll.clientWidth) scroll.scrollLeft = right - scroll.clientWidth;
   }
 
+  /** @returns {Cell} */
   const kept = () => ({
     stream: clamp(get("stream"), reading.streams.length - 1),
     position: clamp(get("position"), reading.tokens.length - 1),
   });
+  /** @returns {Cell} */
   const shown = () => preview ?? kept();
 
   function draw() {
@@ -126,6 +144,7 @@ function render({ model, el }) {
     part(".window").textContent = `Tokens ${from} … ${Math.max(from, to)} of ${reading.tokens.length}`;
   }
 
+  /** @param {number} position */
   function makeColumn(position) {
     const column = make("div", { class: "column" });
     place(column, position);
@@ -137,14 +156,15 @@ function render({ model, el }) {
     const read = make("div", { class: "read", title: visible(reading.tokens[position]) });
     const name = make("span");
     write(name, reading.tokens[position]);
-    read.append(name, make("small", {}, position));
+    read.append(name, make("small", {}, String(position)));
     column.append(following, ...[...cells].reverse(), read);
     // In the order of the text, whichever came first, for whoever reads the page without seeing it.
-    const next = [...columns.keys()].filter((each) => each > position);
+    const next = [...columns.keys()].filter((other) => other > position);
     strip.insertBefore(column, next.length ? columns.get(Math.min(...next)) : null);
     return Object.assign(column, { cells });
   }
 
+  /** @param {any} column @param {number} position */
   function fill(column, position) {
     const first = Math.floor(position / reading.chunk) * reading.chunk;
     const answer = need("window", { after: get("after"), first });
@@ -170,20 +190,25 @@ function render({ model, el }) {
     });
   }
 
+  /** @param {any} event @returns {Cell | undefined} */
   const at = (event) => event.target.closest?.(".cell")?.at;
+  /** @param {Cell | null} there */
   const look = (there) => {
     preview = there;
     draw();
   };
+  /** @param {Cell} there */
   const keep = (there) => {
     preview = null;
     set(there);
     draw();
   };
+  /** @param {Cell} there */
   const focus = ({ stream, position }) => columns.get(position)?.cells[stream].focus({ preventScroll: true });
   // Cells that scroll under a pointer at rest are not looked at.
   let pointer = "";
   const moved = ({ clientX, clientY }) => pointer !== (pointer = `${clientX} ${clientY}`);
+  /** @param {Cell} one @param {Cell} other */
   const same = (one, other) => one.stream === other.stream && one.position === other.position;
   strip.addEventListener("pointermove", (event) => {
     const there = at(event);
@@ -191,9 +216,10 @@ function render({ model, el }) {
   });
   strip.addEventListener("pointerleave", (event) => moved(event) && look(null));
   strip.addEventListener("click", (event) => {
-    if (!at(event)) return;
-    keep(at(event));
-    focus(at(event));
+    const there = at(event);
+    if (!there) return;
+    keep(there);
+    focus(there);
   });
   strip.addEventListener("focusout", (event) => strip.contains(event.relatedTarget) || look(null));
   strip.addEventListener("keydown", (event) => {

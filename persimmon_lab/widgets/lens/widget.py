@@ -1,19 +1,23 @@
 """The lens explorer: what a model would say next, in every layer and at every token of a text."""
 
+from collections.abc import Callable
+
 import traitlets
 from matplotlib.figure import Figure
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.html.lens_cell import cell_html
-from persimmon_lab.viz.lens import COLUMNS, stream_names, visible
+from persimmon_lab.viz.lens import COLUMNS
 from persimmon_lab.viz.lens_explorer import explorer
-from persimmon_lab.widgets.explorer import Explorer, in_range, page_files
+from persimmon_lab.viz.signs import stream_names, visible
+from persimmon_lab.widgets.explorer import Answer, Content, Explorer, Proposal, in_range
 from persimmon_lab.widgets.lens.reading import AFTER, CHUNK, Reading, read
+from persimmon_lab.widgets.page import joined
 from persimmon_lab.widgets.reading import TEXT
 
 
-class LensExplorer(Explorer):
+class LensExplorer(Explorer[Reading]):
     """The logit lens on one text: each cell is the token that a layer would say next, there, if it were the last one.
 
     Takes the shipped model, or a `model` of yours with its `tokenizer`. Hover over a cell or walk with the arrow keys
@@ -21,11 +25,13 @@ class LensExplorer(Explorer):
     it.
 
     Each trait may be set from Python too: text, after ("mlp" or "attention": where in a layer the residual stream is
-    read), stream (0 is the embedding, n + 1 layer n) and position. `reading` holds the numbers. A text that cannot be
-    read leaves them as they are and its reason in `error`; in the constructor it raises ValueError.
+    read), stream (0 is the embedding, n + 1 layer n) and position. `reading` holds the numbers. Of a text that cannot
+    be read `error` says why, the page goes on showing the one before, pale, and `reading` and `static()` raise
+    ValueError, as does the constructor.
     """
 
-    _esm, _css = page_files("lens/widget")
+    _esm = joined("keys.js", "explorer.js", "lens/widget.js")
+    _css = joined("explorer.css", "lens/widget.css")
     after = traitlets.Enum(AFTER, "mlp").tag(sync=True)
     stream = traitlets.Int(0).tag(sync=True)
     position = traitlets.Int(0).tag(sync=True)
@@ -37,15 +43,18 @@ class LensExplorer(Explorer):
         tokenizer: PersimmonTokenizer | None = None,
     ) -> None:
         self._open(text, model, tokenizer)
-        stream, position = self.reading.discovery()
+        stream, position = self._reading.discovery()
         super().__init__(text=text, stream=stream, position=position)
 
     def details(self, stream: int, position: int) -> str:
         """The side pane of a cell, in HTML."""
-        return cell_html(self.reading.cell(self.after, stream, position), self._model.config.vocab_size)
+        return cell_html(self._reading.cell(self.after, stream, position), self._model.config.vocab_size)
 
     def static(self) -> Figure:
-        """The present choice as one figure, for pages without a kernel: the cells around the chosen one, and it."""
+        """The present choice as one figure, for pages without a kernel: the cells around the chosen one, and it.
+
+        ValueError for a text that cannot be read.
+        """
         reading = self.reading
         pieces = reading.pieces
         first = max(0, min(self.position - COLUMNS // 2, len(pieces) - COLUMNS))
@@ -64,38 +73,38 @@ class LensExplorer(Explorer):
         )
 
     def __repr__(self) -> str:
-        streams, positions = self.reading.shape
+        streams, positions = self._reading.shape
         name = stream_names(streams)[self.stream]
         return (
             f"LensExplorer({positions} tokens, {streams - 1} layers, after {self.after}, {name}, token {self.position})"
         )
 
     @traitlets.validate("stream", "position")
-    def _in_range(self, proposal: dict) -> int:
-        streams, positions = self.reading.shape
+    def _in_range(self, proposal: Proposal) -> int:
+        streams, positions = self._reading.shape
         return in_range(proposal, {"stream": streams, "position": positions})
 
     def _reading_of(self, text: str) -> Reading:
         return read(self._model, self._tokenizer, text)
 
     def _begin(self) -> None:
-        self.stream, self.position = self.reading.discovery()
+        self.stream, self.position = self._reading.discovery()
 
-    def _answer_to(self, kind: str, arguments: dict) -> tuple[dict, list]:
-        answers = {"whole": self._whole, "window": self._window, "cell": self._cell}
+    def _answer_to(self, kind: str, arguments: Content) -> Answer:
+        answers: dict[str, Callable[..., Content]] = {"whole": self._whole, "window": self._window, "cell": self._cell}
         return answers[kind](**{name: value for name, value in arguments.items() if name != "key"}), []
 
-    def _whole(self) -> dict:
-        return {"tokens": self.reading.pieces, "streams": stream_names(self.reading.shape[0]), "chunk": CHUNK}
+    def _whole(self) -> Content:
+        return {"tokens": self._reading.pieces, "streams": stream_names(self._reading.shape[0]), "chunk": CHUNK}
 
-    def _window(self, after: str, first: int) -> dict:
+    def _window(self, after: str, first: int) -> Content:
         """Cells from `first` on, a row for each state of the stream: [piece, its probability, whether it follows]."""
-        window = self.reading.window(after, first)
+        window = self._reading.window(after, first)
         cells = [
-            [(self.reading.piece(token), share, int(rank == 1)) for token, share, rank in zip(*row)]
+            [(self._reading.piece(token), share, int(rank == 1)) for token, share, rank in zip(*row)]
             for row in zip(window.best[..., 0].tolist(), window.likeliest[..., 0].tolist(), window.rank.tolist())
         ]
         return {"cells": cells}
 
-    def _cell(self, after: str, stream: int, position: int) -> dict:
-        return {"html": cell_html(self.reading.cell(after, stream, position), self._model.config.vocab_size)}
+    def _cell(self, after: str, stream: int, position: int) -> Content:
+        return {"html": cell_html(self._reading.cell(after, stream, position), self._model.config.vocab_size)}

@@ -1,7 +1,7 @@
 """The gain explorer: what becomes of a head's scores and attention as queries and keys grow, with and without norm."""
 
 import functools
-import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ipywidgets
@@ -10,21 +10,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
-from persimmon_lab.attention import attention_pattern, attention_scores, causal_mask
+from persimmon_lab.attention import PersimmonAttention, attention_pattern, attention_scores, causal_mask
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.numerics.bounds import layer_bound
 from persimmon_lab.rotary import apply_rotary, rotary_tables
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.viz.scores import explorer
-from persimmon_lab.widgets.pictures import WIDTH, as_png, with_picture
+from persimmon_lab.widgets.panels.panel import Panel
 from persimmon_lab.widgets.reading import TEXT, given_or_shipped
 
 GAINS = tuple(2.0 ** (power / 2) for power in range(-6, 9))  # 1/8 to 16
 LONGEST = 512  # tokens: every gain of a head is a matrix of their square
-CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": f"{WIDTH}px", "grid_gap": "2px 24px"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Bench:
 
     def __init__(self, model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> None:
         ids = tokenizer(text, return_tensors="pt").input_ids[:, :LONGEST]
-        self.layers = [layer.self_attn for layer in model.model.layers]
+        self.layers = [module for module in model.modules() if isinstance(module, PersimmonAttention)]
         self.bounds = [layer_bound(attention) for attention in self.layers]
         self.tokens = [piece.replace("\n", "⏎") for piece in tokenizer.convert_ids_to_tokens(ids[0].tolist())]
         trace = capture(model, ids, only=["q_layernorm:input", "k_layernorm:input"])
@@ -62,14 +61,18 @@ class Bench:
     def scores(self, settings: Settings) -> Float[Tensor, "query key"]:
         """The head's scores, masked, after the gain, with or without the norm, and after rotation."""
         attention = self.layers[settings.layer]
-        sides = []
-        for vectors, norm in ((self.queries, attention.q_layernorm), (self.keys, attention.k_layernorm)):
-            vectors = settings.gain * vectors[settings.layer, :, [settings.head]]
-            if settings.norm:
-                weight, bias = norm.weight.float().cpu(), norm.bias.float().cpu()
-                vectors = F.layer_norm(vectors, norm.normalized_shape, weight, bias, norm.eps)
-            sides.append(apply_rotary(vectors, self.cos, self.sin))
-        return attention_scores(*sides, self.mask)[0, 0]
+        query = self._rotated(self.queries, attention.q_layernorm, settings)
+        key = self._rotated(self.keys, attention.k_layernorm, settings)
+        return attention_scores(query, key, self.mask)[0, 0]
+
+    def _rotated(
+        self, vectors: Float[Tensor, "layer batch head position channel"], norm: nn.LayerNorm, settings: Settings
+    ) -> Float[Tensor, "batch 1 position channel"]:
+        vectors = settings.gain * vectors[settings.layer, :, [settings.head]]
+        if settings.norm:
+            weight, bias = norm.weight.float().cpu(), norm.bias.float().cpu()
+            vectors = F.layer_norm(vectors, norm.normalized_shape, weight, bias, norm.eps)
+        return apply_rotary(vectors, self.cos, self.sin)
 
     def entropy(self, settings: Settings) -> float:
         """Of the head's attention in bits, on average over the queries that have a choice."""
@@ -118,7 +121,7 @@ def render(bench: Bench, settings: Settings, name: str) -> Figure:
     )
 
 
-class GainExplorer(ipywidgets.VBox):
+class GainExplorer(Panel):
     """Move the gain on queries and keys, switch the norm off and on, and watch one head's scores and attention.
 
     Takes the shipped model, or a `model` of yours with its `tokenizer`; runs it once, over `text`. `name` is how the
@@ -143,31 +146,18 @@ class GainExplorer(ipywidgets.VBox):
         self.norm = ipywidgets.Checkbox(start.norm, description="with the norm on queries and keys", indent=False)
         self.layer = ipywidgets.IntSlider(start.layer, 0, layers - 1, description="layer")
         self.head = ipywidgets.IntSlider(start.head, 0, heads - 1, description="head")
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": f"{WIDTH}px"})
-        self.told = ipywidgets.HTML()
-        controls = (self.gain, self.norm, self.layer, self.head)
-        for control in controls:
-            control.observe(self.draw, "value")
-            control.layout.width = "auto"
-        super().__init__((ipywidgets.GridBox(controls, layout=CONTROLS), self.picture, self.told))
-        self.draw()
+        super().__init__((self.gain, self.norm, self.layer, self.head))
 
     @property
     def settings(self) -> Settings:
         """What the controls say now."""
         return Settings(self.layer.value, self.head.value, self.gain.value, self.norm.value)
 
-    def static(self) -> Figure:
-        """The present choice as one figure, for pages without a kernel."""
+    def _figure(self) -> Figure:
         return render(self.bench, self.settings, self.name)
 
-    def draw(self, _change: object = None) -> None:
-        self.picture.value = as_png(self.static())
-        self.told.value = html.escape(told(self.bench, self.settings))
-
-    def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
-        """The widget, and its figure for pages that cannot run it."""
-        return with_picture(super()._repr_mimebundle_(**kwargs), self.picture.value)
+    def _words(self) -> Sequence[str]:
+        return (told(self.bench, self.settings),)
 
     def __repr__(self) -> str:
         norm = "with" if self.norm.value else "without"

@@ -1,6 +1,6 @@
 """The precision explorer: what a format and a stress do to the error of each layer and to the margin below overflow."""
 
-import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ipywidgets
@@ -9,19 +9,20 @@ from jaxtyping import Int
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from persimmon_lab.anatomy import RESIDUAL
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.numerics.compare import compare, in_dtype
-from persimmon_lab.numerics.comparison import RESIDUAL, Comparison
+from persimmon_lab.numerics.comparison import Comparison
 from persimmon_lab.numerics.formats import FORMATS
 from persimmon_lab.numerics.islands import keep_in_float32
 from persimmon_lab.numerics.stress import scale_mlp, scale_residual, what_scale_mlp_does, what_scale_residual_does
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.precision import explorer
-from persimmon_lab.widgets.pictures import WIDTH, as_png, with_picture
+from persimmon_lab.widgets.panels.panel import Panel
 from persimmon_lab.widgets.reading import given_or_shipped
 
 TEXT = "human: Do you have a dog?\n\nadept: I do not have a dog, but I have a cat. Her name is Luna."
-DTYPES = ("float16", "bfloat16")
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 MODULES = {
     "residual stream": RESIDUAL,
     "query, key and value": "self_attn.query_key_value",
@@ -36,7 +37,6 @@ ALWAYS_SHOWN = ("pre-activations", "squared ReLU", "residual stream")  # in the 
 STRESSES = {"MLP": (scale_mlp, what_scale_mlp_does), "residual stream": (scale_residual, what_scale_residual_does)}
 FACTORS = [2.0**power for power in range(14)]
 SPANS = ((1e-5, 1.0), (1.0, 1e11))  # of the errors and of the magnitudes
-CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": f"{WIDTH}px", "grid_gap": "2px 24px"}
 
 
 @dataclass(frozen=True)
@@ -55,29 +55,30 @@ class Bench:
 
     def __init__(self, model: PersimmonForCausalLM, ids: Int[Tensor, "batch position"]) -> None:
         self.model, self.ids = in_dtype(model, torch.float32), ids
-        self.made: dict[tuple, Comparison] = {}
+        self._made: dict[tuple[str | bool | float, ...], Comparison] = {}
 
     def compare(self, settings: Settings) -> Comparison:
         """The stressed model in the settings' dtype against itself in float32; once for all modules."""
         is_stressed = settings.factor != 1
         key = settings.dtype, is_stressed and settings.stress, settings.factor, settings.islands
-        if key not in self.made:
+        if key not in self._made:
             stress, _ = STRESSES[settings.stress]
             stressed = stress(self.model, settings.factor) if is_stressed else self.model
-            dtype, islands = FORMATS[settings.dtype].torch_dtype, ["*.mlp"] if settings.islands else []
+            dtype = DTYPES[settings.dtype]
+            islands = ["*.mlp"] if settings.islands else []
             candidate = keep_in_float32(stressed, dtype, islands)
-            self.made[key] = compare(stressed, {settings.dtype: candidate}, self.ids)
-        return self.made[key]
+            self._made[key] = compare(stressed, {settings.dtype: candidate}, self.ids)
+        return self._made[key]
 
 
 def verdict(comparison: Comparison, dtype: str) -> str:
     """In a sentence, what became of the predictions."""
     if (bad := comparison.first_non_finite[dtype]) is not None:
         return f"not finite from {bad}"
-    made = comparison.predictions[dtype]
+    changes = comparison.predictions[dtype]
     return (
-        f"mean KL {float(made.kl.mean()):.1e} nats, {int(made.flipped.sum())} of {made.flipped.numel()} likeliest "
-        f"tokens differ, perplexity {made.perplexity:.4g} (in float32 {made.reference_perplexity:.4g})"
+        f"mean KL {float(changes.kl.mean()):.1e} nats, {int(changes.flipped.sum())} of {changes.flipped.numel()} "
+        f"likeliest tokens differ, perplexity {changes.perplexity:.4g} (in float32 {changes.reference_perplexity:.4g})"
     )
 
 
@@ -93,26 +94,27 @@ def render(bench: Bench, settings: Settings, name: str, note: str = "") -> Figur
     A number is crossed out where its own format cannot hold it, which in an island is float32.
     """
     comparison, calm = bench.compare(settings), bench.compare(Settings(settings.dtype))
-    dtype, path = settings.dtype, MODULES[settings.module]
+    dtype = settings.dtype
+    path = MODULES[settings.module]
     lines = {dtype: comparison}
     if comparison is not calm:
         lines = {f"{dtype}, as set": comparison, f"{dtype}, left alone": calm}
     shown = {label: MODULES[label] for label in (*ALWAYS_SHOWN, settings.module)}
     sizes, shares = (comparison.by_layer(dtype, column) for column in ("largest", "share of the format"))
     return explorer(
-        {label: each.by_layer(dtype)[path].tolist() for label, each in lines.items()},
-        {label: sizes[there].tolist() for label, there in shown.items()},
+        {label: line.by_layer(dtype)[path].tolist() for label, line in lines.items()},
+        {label: sizes[module].tolist() for label, module in shown.items()},
         {dtype: FORMATS[dtype].epsilon / 2},
         {dtype: FORMATS[dtype].largest},
         [str(layer) for layer in sizes.index],
-        {label: (shares[there] > 1).to_numpy().nonzero()[0].tolist() for label, there in shown.items()},
+        {label: (shares[module] > 1).to_numpy().nonzero()[0].tolist() for label, module in shown.items()},
         SPANS,
         f"{name} in {dtype}{', its MLPs in float32' * settings.islands}, against float32: {settings.module}",
         note,
     )
 
 
-class PrecisionExplorer(ipywidgets.VBox):
+class PrecisionExplorer(Panel):
     """Choose a format, a module and a stress, and watch the error ladder and the overflow margin move.
 
     Takes the shipped model, or a small `model` of yours with its `tokenizer`: every new choice runs it over `text`
@@ -128,7 +130,9 @@ class PrecisionExplorer(ipywidgets.VBox):
     ) -> None:
         model, tokenizer = given_or_shipped(model, tokenizer)
         self.bench, self.name = Bench(model, tokenizer(text, return_tensors="pt").input_ids), name
-        self.dtype = ipywidgets.ToggleButtons(options=DTYPES, description="format", style={"button_width": "82px"})
+        self.dtype = ipywidgets.ToggleButtons(
+            options=list(DTYPES), description="format", style={"button_width": "82px"}
+        )
         self.module = ipywidgets.Dropdown(options=list(MODULES), description="module")
         self.stress = ipywidgets.ToggleButtons(options=list(STRESSES), description="stress",
                                                style={"button_width": "125px"})  # fmt: skip
@@ -139,14 +143,7 @@ class PrecisionExplorer(ipywidgets.VBox):
             continuous_update=False,
         )
         self.islands = ipywidgets.Checkbox(False, description="keep the MLPs in float32", indent=False)
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": f"{WIDTH}px"})
-        self.told = ipywidgets.HTML()
-        controls = (self.dtype, self.module, self.stress, self.factor, self.islands)
-        for control in controls:
-            control.observe(self.draw, "value")
-            control.layout.width = "auto"
-        super().__init__((ipywidgets.GridBox(controls, layout=CONTROLS), self.picture, self.told))
-        self.draw()
+        super().__init__((self.dtype, self.module, self.stress, self.factor, self.islands))
 
     @property
     def settings(self) -> Settings:
@@ -154,16 +151,14 @@ class PrecisionExplorer(ipywidgets.VBox):
         return Settings(self.dtype.value, self.module.value, self.stress.value, self.factor.value, self.islands.value)
 
     def static(self) -> Figure:
-        """The present choice as one figure, for pages without a kernel."""
+        """The present choice as one figure, for pages without a kernel: the words stand in it."""
         return render(self.bench, self.settings, self.name, "\n".join(told(self.bench, self.settings)))
 
-    def draw(self, _change: object = None) -> None:
-        self.picture.value = as_png(render(self.bench, self.settings, self.name))
-        self.told.value = "<br>".join(map(html.escape, told(self.bench, self.settings)))
+    def _figure(self) -> Figure:
+        return render(self.bench, self.settings, self.name)
 
-    def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
-        """The widget, and its figure for pages that cannot run it."""
-        return with_picture(super()._repr_mimebundle_(**kwargs), as_png(self.static()))
+    def _words(self) -> Sequence[str]:
+        return told(self.bench, self.settings)
 
     def __repr__(self) -> str:
         chosen = self.settings

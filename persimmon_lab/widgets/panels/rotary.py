@@ -1,8 +1,8 @@
 """The rotary explorer: what position, theta, partial rotation, scaling and precision do to clocks and scores."""
 
 import dataclasses
-import html
 import math
+from collections.abc import Sequence
 
 import ipywidgets
 import torch
@@ -14,12 +14,11 @@ from torch import Tensor
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.rotary import apply_rotary, dynamic_theta, rotary_tables
 from persimmon_lab.viz.rotary import explorer
-from persimmon_lab.widgets.pictures import WIDTH, as_png, with_picture
+from persimmon_lab.widgets.panels.panel import Panel
 
 OFFSETS = 128  # how far back the curve of scores looks
 DOTS_PER_INCH = 150
 THETAS = tuple(digit * 10.0**power for power in range(1, 6) for digit in (1, 2, 5)) + (1e6,)
-CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": f"{WIDTH}px", "grid_gap": "2px 24px"}
 
 
 def clock_angles(position: int, config: PersimmonConfig, length: int) -> Float[Tensor, "pair"]:
@@ -45,12 +44,16 @@ def scores_of_equal_vectors(
 
 def told(position: int, config: PersimmonConfig) -> tuple[str, ...]:
     """What the settings do to this position, in sentences."""
-    rotated, length, trained = config.rotary_dim, position + 1, config.max_position_embeddings
+    rotated = config.rotary_dim
+    length = position + 1
+    trained = config.max_position_embeddings
     sentences = [
         f"{rotated} of a head's {config.head_dim} channels rotate, {config.head_dim - rotated} pass; "
         f"theta is {config.rope_theta:,.0f}."
     ]
-    kind, factor = (config.rope_scaling or {}).get("type"), (config.rope_scaling or {}).get("factor")
+    scaling = config.rope_scaling or {}
+    kind: str | None = scaling.get("type")
+    factor: float = scaling.get("factor", 1.0)
     if kind == "linear":
         sentences.append(f"Linear scaling by {factor:g}: position {position:,} is read as {position / factor:,.6g}.")
     elif kind == "dynamic" and length <= trained:
@@ -86,7 +89,8 @@ def render(position: int, config: PersimmonConfig, note: str = "") -> Figure:
 
 
 def _render(position: int, config: PersimmonConfig) -> Figure:
-    exact, length = dataclasses.replace(config, rope_precision="float32"), position + 1
+    exact = dataclasses.replace(config, rope_precision="float32")
+    length = position + 1
     offsets = torch.arange(OFFSETS + 1)
     wavelengths = 2 * math.pi / clock_angles(1, exact, length)
     pairs = config.rotary_dim // 2
@@ -96,16 +100,18 @@ def _render(position: int, config: PersimmonConfig) -> Figure:
     if config.rope_precision == "float32":
         return explorer(clock_angles(position, exact, length), wavelengths, offsets, curves, title=title)
     curves = {"bfloat16 phases": scores_of_equal_vectors(position, offsets, config)} | curves
-    phases, exact_phases = (clock_angles(position, each, length) for each in (config, exact))
-    return explorer(phases, wavelengths, offsets, curves, exact_phases, title)
+    phases = clock_angles(position, config, length)
+    return explorer(phases, wavelengths, offsets, curves, clock_angles(position, exact, length), title)
 
 
-class RotaryExplorer(ipywidgets.VBox):
+class RotaryExplorer(Panel):
     """Move position, theta, rotated part, scaling and precision, and watch the clocks and the scores move.
 
     Starts from `config` (Persimmon-8B's by default), whose head width and trained length it keeps; `explorer.config`
     is the one it shows now.
     """
+
+    dots_per_inch = DOTS_PER_INCH
 
     def __init__(self, config: PersimmonConfig | None = None, position: int = 300) -> None:
         self.start = config = config or PersimmonConfig.persimmon_8b()
@@ -136,14 +142,7 @@ class RotaryExplorer(ipywidgets.VBox):
         self.bfloat16 = ipywidgets.Checkbox(
             config.rope_precision == "adept", description="phases in bfloat16, as Adept's code has them", indent=False
         )
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": f"{WIDTH}px"})
-        self.told = ipywidgets.HTML()
-        controls = (self.position, self.theta, self.rotated_part, self.scaling, self.factor, self.bfloat16)
-        for control in controls:
-            control.observe(self.draw, "value")
-            control.layout.width = "auto"
-        super().__init__((ipywidgets.GridBox(controls, layout=CONTROLS), self.picture, self.told))
-        self.draw()
+        super().__init__((self.position, self.theta, self.rotated_part, self.scaling, self.factor, self.bfloat16))
 
     @property
     def config(self) -> PersimmonConfig:
@@ -158,27 +157,20 @@ class RotaryExplorer(ipywidgets.VBox):
         )
 
     def static(self) -> Figure:
-        """The present choice as one figure, for pages without a kernel. ValueError where no model can have it."""
+        """The present choice as one figure, for pages without a kernel: the words stand in it. ValueError where no
+        model can have it."""
         return render(self.position.value, self.config, "\n".join(told(self.position.value, self.config)))
 
     def draw(self, _change: object = None) -> None:
         """Show the present choice; one that no model can have leaves the picture and is told instead."""
         self.factor.disabled = self.scaling.value == "none"
-        try:
-            config = self.config
-        except ValueError as error:
-            self.told.value = f"<b>This cannot be drawn</b>: {html.escape(str(error))}"
-            return
-        self.picture.value = as_png(render(self.position.value, config), DOTS_PER_INCH)
-        self.told.value = "<br>".join(map(html.escape, told(self.position.value, config)))
+        super().draw()
 
-    def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
-        """The widget, and its picture for pages that cannot run it."""
-        try:
-            picture = as_png(self.static(), DOTS_PER_INCH)
-        except ValueError:
-            picture = self.picture.value
-        return with_picture(super()._repr_mimebundle_(**kwargs), picture)
+    def _figure(self) -> Figure:
+        return render(self.position.value, self.config)
+
+    def _words(self) -> Sequence[str]:
+        return told(self.position.value, self.config)
 
     def __repr__(self) -> str:
         return f"RotaryExplorer(position={self.position.value}, theta={self.theta.value:.0f})"

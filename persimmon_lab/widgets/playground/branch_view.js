@@ -1,4 +1,5 @@
-// The branches of a text. Shows what Python rendered and escaped, and says what a reader asks for.
+// The branches of a text: shows what Python rendered and escaped, and says what a reader asks for. Stands behind keys.js
+// in one module.
 
 const FRAME = `
   <div class="head"><span class="title">Branches</span><span class="hint">Enter goes there · F2 names · Delete
@@ -6,19 +7,24 @@ const FRAME = `
     whole tree, to be opened again">Save JSON</button><button type="button" class="jupyter-button" data-ask="python"
     title="Code that writes every branch again">Save Python</button><button type="button" class="jupyter-button open"
     title="A tree that was saved as JSON">Open…</button><input type="file" accept=".json" hidden></div>
-  <div class="list" data-lm-suppress-shortcuts></div>`;
+  <div class="list"></div>`;
 
+/** @param {{model: Model, el: HTMLElement}} widget */
 function render({ model, el }) {
-  el.classList.add("persimmon-branches");
+  el.classList.add(KEEPS_KEYS, "persimmon-branches");
   el.innerHTML = FRAME;
-  const part = (name) => el.querySelector(name);
+  /** @param {string} selector @returns {any} */
+  const part = (selector) => el.querySelector(selector);
   const list = part(".list");
+  /** @returns {HTMLElement[]} */
   const rows = () => [...list.querySelectorAll("[data-number]")];
+  /** @param {string} type @param {HTMLElement | null} [row] @param {string} [text] */
   const ask = (type, row, text) => model.send({ type, number: Number(row?.dataset.number ?? 0), text });
 
   const update = () => {
-    const focused = document.activeElement?.closest?.("[data-number]");
-    const number = list.contains(focused) ? focused.dataset.number : null;
+    /** @type {HTMLElement | null | undefined} */
+    const focused = document.activeElement?.closest("[data-number]");
+    const number = focused && list.contains(focused) ? focused.dataset.number : null;
     list.innerHTML = model.get("html");
     el.hidden = rows().length === 0;
     for (const row of rows()) {
@@ -36,12 +42,14 @@ function render({ model, el }) {
   model.on("change:html", update);
   update();
 
+  /** Puts an input in the place of a branch's words until Enter or Escape. @param {HTMLElement} row */
   function rename(row) {
     const input = document.createElement("input");
     Object.assign(input, { className: "name", placeholder: "a name, then Enter" });
     input.setAttribute("aria-label", "Name of the branch");
-    const words = row.querySelector(".words");
+    const words = /** @type {Element} */ (row.querySelector(".words"));
     let over = false; // leaving the page takes the focus away, which would end it once more
+    /** @param {boolean} keep */
     const end = (keep) => {
       if (over) return;
       over = true;
@@ -80,15 +88,13 @@ function render({ model, el }) {
     event.stopPropagation();
   });
 
-  for (const button of el.querySelectorAll("[data-ask]")) {
-    button.addEventListener("click", () => ask(button.dataset.ask));
-  }
+  for (const what of ["json", "python"]) part(`[data-ask=${what}]`).addEventListener("click", () => ask(what));
   part(".open").addEventListener("click", () => part("input[type=file]").click());
   part("input[type=file]").addEventListener("change", async ({ target }) => {
     if (target.files.length) ask("open", null, await target.files[0].text());
     target.value = "";
   });
-  model.on("msg:custom", ({ file, text }) => {
+  model.on("msg:custom", (/** @type {{file: string, text: string}} */ { file, text }) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
     link.download = file;

@@ -2,24 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import anywidget
 import traitlets
 
 from persimmon_lab.viz.html.tree import Row
+from persimmon_lab.widgets.page import joined
 from persimmon_lab.widgets.playground.tree import Branch, Tree
 
 WORDS_BEFORE = 3  # tokens shown of what a branch keeps
-HERE = Path(__file__).parent
 
 
 class BranchView(anywidget.AnyWidget):
     """A list that Python renders, and what a reader asks of it: `on_ask(what, number, text)`, where `what` is
     "select", "rename", "remove", "json", "python" or "open"."""
 
-    _esm = HERE / "branch_view.js"
-    _css = HERE / "branch_view.css"
+    _esm = joined("keys.js", "playground/branch_view.js")
+    _css = joined("playground/branch_view.css")
     html = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, on_ask: Callable[[str, int, str], None]) -> None:
@@ -31,7 +31,7 @@ class BranchView(anywidget.AnyWidget):
         """Let the browser save a file."""
         self.send({"file": name, "text": text})
 
-    def _answer(self, widget: object, content: dict, buffers: object) -> None:
+    def _answer(self, widget: object, content: dict[str, Any], buffers: object) -> None:
         self._on_ask(content["type"], int(content.get("number", 0)), str(content.get("text", "")))
 
 
@@ -43,8 +43,8 @@ def tree_rows(tree: Tree, selected: Branch) -> list[Row]:
 def row(branch: Branch, selected: bool) -> Row:
     forced = branch.tokens[0] if branch.forced else None
     own = branch.tokens[1:] if branch.forced else branch.tokens
-    kept = branch.inherited
-    before = "" if branch.parent is None else "…" + "".join(token.text for token in kept[-WORDS_BEFORE:])
+    last_kept = branch.inherited[-WORDS_BEFORE:]
+    before = "" if branch.parent is None else "…" + "".join(token.text for token in last_kept)
     return Row(
         branch.number,
         len(branch.lineage) - 1,

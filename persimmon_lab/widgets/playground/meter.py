@@ -1,15 +1,13 @@
 """How much of the context a text takes, and what the cache needs for it."""
 
-from typing import Any
-
 from persimmon_lab.footprint import cache_bytes, in_bytes
-from persimmon_lab.generation.prompts import context_limit
+from persimmon_lab.generation.engines.decodable import Decodable
 from persimmon_lab.viz.html.tokens import BAR, rgba
 
 
-def meter_html(model: Any, positions: int) -> str:
+def meter_html(model: Decodable, positions: int) -> str:
     """A bar, and the numbers: positions of the context, and bytes of the cache now and when the context is full."""
-    limit = context_limit(model.config)
+    limit = model.config.context_limit
     now, full = (cache_bytes(model.config, model.dtype, count) for count in (min(positions, limit), limit))
     share = min(1.0, positions / limit)
     return (

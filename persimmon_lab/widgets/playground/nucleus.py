@@ -33,13 +33,15 @@ def cuts(logits: Float[Tensor, "vocab"], settings: Settings) -> list[tuple[str, 
         f"top-p {settings.top_p:g}": (settings.top_k, settings.top_p, None),
         f"min-p {settings.min_p:g}": (settings.top_k, settings.top_p, settings.min_p),
     }
-    found, left = [], logits.shape[0]
-    for name, given in filters.items():
-        kept = int((shape_distribution(logits, settings.temperature, *given) > float("-inf")).sum())
-        if kept < left:
-            found.append((name, kept))
-        left = kept
-    return found
+    cutting = []
+    left = logits.shape[0]
+    for name, filters_so_far in filters.items():
+        shaped_so_far = shape_distribution(logits, settings.temperature, *filters_so_far)
+        count = int((shaped_so_far > float("-inf")).sum())
+        if count < left:
+            cutting.append((name, count))
+        left = count
+    return cutting
 
 
 def nucleus(
@@ -55,7 +57,8 @@ def nucleus(
     model = logits.softmax(dim=-1)
     tempered = model if greedy else (logits / settings.temperature).softmax(dim=-1)
     scores = shaped(logits, settings)
-    drawn, kept = scores.softmax(dim=-1), scores > float("-inf")
+    drawn = scores.softmax(dim=-1)
+    kept = scores > float("-inf")
     best = torch.topk(logits, min(rows, logits.shape[0])).indices
     so_far = tempered[best].cumsum(dim=-1).tolist()
     ranks = list(enumerate(best.tolist(), start=1))

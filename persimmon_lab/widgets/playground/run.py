@@ -4,14 +4,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from persimmon_lab.generation.prompts import context_limit
-from persimmon_lab.generation.stopping import ends_with_stop_string
+from persimmon_lab.generation.engines.decodable import Decodable
+from persimmon_lab.generation.prompts import settle
+from persimmon_lab.generation.stopping import Ending
+from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.html.tokens import Token
 from persimmon_lab.widgets.playground.nucleus import KeptLogits
 from persimmon_lab.widgets.playground.settings import Settings
@@ -27,6 +28,7 @@ class Run:
     branch: Branch
     cancel: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
+    is_over: bool = False
 
     @property
     def settings(self) -> Settings:
@@ -44,12 +46,17 @@ class Run:
         return self.branch.summary()
 
     def write(
-        self, model: Any, tokenizer: Any, logits: KeptLogits, on_token: Callable[[], None] = lambda: None
+        self,
+        model: Decodable,
+        tokenizer: PersimmonTokenizer,
+        logits: KeptLogits,
+        on_token: Callable[[], None] = lambda: None,
     ) -> None:
         """Let the model write the branch from where it stands. Raises what `generate` raises."""
-        branch, started = self.branch, time.perf_counter()
+        branch = self.branch
+        started = time.perf_counter()
         ids = path_ids(tokenizer, branch)
-        room = context_limit(model.config) - ids.shape[1]
+        room = model.config.context_limit - ids.shape[1]
         settings = capped(branch, room)
         if branch.parent is not None and (settings.max_new_tokens < 1 or ended(model, tokenizer, branch, ids)):
             return
@@ -65,16 +72,14 @@ class Run:
             on_token()
 
 
-def path_ids(tokenizer: Any, branch: Branch, length: int | None = None) -> Int[Tensor, "1 position"]:
+def path_ids(tokenizer: PersimmonTokenizer, branch: Branch, length: int | None = None) -> Int[Tensor, "1 position"]:
     """The prompt's ids and those of the first `length` tokens of the branch's path, by default all of them."""
     prompt = encode_prompt(tokenizer, branch.settings)
     own = prompt.new_tensor([[token.token_id for token in branch.path[:length]]])
     return prompt if own.numel() == 0 else torch.cat([prompt, own], dim=1)
 
 
-def ended(model: Any, tokenizer: Any, branch: Branch, ids: Int[Tensor, "1 position"]) -> bool:
-    """Whether the last token of a path is an end, so that nothing may follow."""
-    end = model.config.eos_token_id
-    ends = end if isinstance(end, list | tuple) else [end]
-    stops = branch.settings.generate_arguments().get("stop_strings", [])
-    return int(ids[0, -1]) in ends or ends_with_stop_string(tokenizer, ids[0].tolist(), stops)
+def ended(model: Decodable, tokenizer: PersimmonTokenizer, branch: Branch, ids: Int[Tensor, "1 position"]) -> bool:
+    """Whether the last token of a path is an end to `generate` too, so that nothing may follow."""
+    arguments = {name: value for name, value in branch.settings.generate_arguments().items() if name != "seed"}
+    return bool(Ending(settle(model, None, arguments), tokenizer, ids.device)(ids))

@@ -2,14 +2,16 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from persimmon_lab.generation import decode_steps
+from persimmon_lab.generation.engines.decodable import Decodable
 from persimmon_lab.generation.sampling import describe_choice
-from persimmon_lab.tokenizer import StreamingDecoder
+from persimmon_lab.generation.streaming import decoder_after
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.tokenizer.chat import render_chat
 from persimmon_lab.viz.html.tokens import Token
 from persimmon_lab.widgets.described import described
 from persimmon_lab.widgets.playground.settings import Settings
@@ -17,32 +19,24 @@ from persimmon_lab.widgets.playground.settings import Settings
 LONGEST_PROMPT_SHOWN = 600  # tokens
 
 
-def encode_prompt(tokenizer: Any, settings: Settings) -> Tensor:
+def encode_prompt(tokenizer: PersimmonTokenizer, settings: Settings) -> Int[Tensor, "1 position"]:
     """The prompt's ids (1, position), in the chat format if the settings say so."""
-    if settings.chat:
-        return tokenizer.apply_chat_template(settings.prompt, return_tensors="pt")
-    return tokenizer(settings.prompt, return_tensors="pt").input_ids
+    text = render_chat(settings.prompt) if settings.chat else settings.prompt
+    ids: Int[Tensor, "1 position"] = tokenizer(text, return_tensors="pt").input_ids
+    return ids
 
 
 def forced_token(
-    tokenizer: Any, before: Int[Tensor, "1 position"], logits: Float[Tensor, "vocab"], token_id: int
+    tokenizer: PersimmonTokenizer, before: Int[Tensor, "1 position"], logits: Float[Tensor, "vocab"], token_id: int
 ) -> Token:
     """A token that a reader chose to follow the ids `before`, as it stood in the model's own distribution."""
-    text = decoder_after(tokenizer, before).push(token_id)
+    text = decoder_after(tokenizer, before[0].tolist()).push(token_id)
     return described(tokenizer, text, describe_choice(logits, token_id))
 
 
-def decoder_after(tokenizer: Any, ids: Int[Tensor, "1 position"]) -> StreamingDecoder:
-    """A decoder that has read these ids: a piece loses its space where a text begins, but not after a prompt."""
-    decoder = StreamingDecoder(tokenizer, skip_special_tokens=True)
-    for index in ids[0].tolist():
-        decoder.push(index)
-    return decoder
-
-
 def stream_tokens(
-    model: Any,
-    tokenizer: Any,
+    model: Decodable,
+    tokenizer: PersimmonTokenizer,
     settings: Settings,
     cancel: threading.Event,
     ids: Int[Tensor, "1 position"] | None = None,
@@ -55,9 +49,10 @@ def stream_tokens(
     and filters; `keep` gets the logits they come from, before the Token is yielded. Raises what `generate` raises.
     """
     ids = encode_prompt(tokenizer, settings) if ids is None else ids
-    decoder = decoder_after(tokenizer, ids)
+    decoder = decoder_after(tokenizer, ids[0].tolist())
     for step in decode_steps(model, ids, tokenizer=tokenizer, **settings.generate_arguments()):
-        choice, is_last = step.choice(), step.is_last or cancel.is_set()
+        choice = step.choice()
+        is_last = step.is_last or cancel.is_set()
         keep(step.logits[0])
         yield described(tokenizer, decoder.push(choice.token_id) + (decoder.finish() if is_last else ""), choice)
         if is_last:

@@ -1,12 +1,13 @@
-// Shows what Python rendered and escaped; knows nothing of probabilities. Every child of `text` is one token.
+// The text of the playground: shows what Python rendered and escaped, and knows nothing of probabilities. Every child of
+// `text` is one token. Stands behind keys.js in one module.
 
 const FRAME = `
   <div class="panes">
-    <div class="page"><span class="prompt"></span><span class="text" role="group" data-lm-suppress-shortcuts
+    <div class="page"><span class="prompt"></span><span class="text" role="group"
       aria-label="Generated tokens: arrow keys move, Enter shows the alternatives"></span><div class="error"
       role="alert"></div></div>
     <div class="side"><button type="button" class="scale jupyter-button" aria-pressed="false">log scale</button><div
-      class="details" role="region" aria-live="polite" aria-label="The chosen token" data-lm-suppress-shortcuts></div>
+      class="details" role="region" aria-live="polite" aria-label="The chosen token"></div>
     </div>
   </div>
   <div class="key"></div>
@@ -15,13 +16,19 @@ const FRAME = `
 
 const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
 
+/** @param {{model: Model, el: HTMLElement}} widget */
 function render({ model, el }) {
-  el.classList.add("persimmon-tokens");
+  el.classList.add(KEEPS_KEYS, "persimmon-tokens");
   el.innerHTML = FRAME;
-  const part = (name) => el.querySelector(name);
-  const [panes, page, text] = [part(".panes"), part(".page"), part(".text")];
+  /** @param {string} selector @returns {any} */
+  const part = (selector) => el.querySelector(selector);
+  const panes = part(".panes");
+  const page = part(".page");
+  const text = part(".text");
 
+  /** @returns {any[]} rows of the table beside the text */
   const alternatives = () => [...el.querySelectorAll("tr[data-token]")];
+  /** @param {string} name @param {(value: any) => void} apply */
   const show = (name, apply) => {
     const update = () => apply(model.get(name));
     model.on(`change:${name}`, update);
@@ -34,15 +41,15 @@ function render({ model, el }) {
   });
   const details = part(".details");
   show("details", (html) => {
-    const row = alternatives().indexOf(document.activeElement);
+    const focused = alternatives().indexOf(document.activeElement);
     details.innerHTML = html;
-    for (const [index, each] of alternatives().entries()) {
-      each.setAttribute("role", "button");
-      each.setAttribute("aria-label", `Go on with ${each.cells[1].innerText}, ${each.cells[3].innerText}`);
-      each.title = "Go on with this token: a new branch";
-      each.tabIndex = index === Math.max(row, 0) ? 0 : -1;
+    for (const [index, row] of alternatives().entries()) {
+      row.setAttribute("role", "button");
+      row.setAttribute("aria-label", `Go on with ${row.cells[1].innerText}, ${row.cells[3].innerText}`);
+      row.title = "Go on with this token: a new branch";
+      row.tabIndex = index === Math.max(focused, 0) ? 0 : -1;
     }
-    if (row >= 0) alternatives()[row]?.focus();
+    if (focused >= 0) alternatives()[focused]?.focus();
     part(".scale").hidden = html === "";
   });
   show("log", (log) => part(".scale").setAttribute("aria-pressed", log));
@@ -52,7 +59,7 @@ function render({ model, el }) {
   show("code", (code) => (part("pre").textContent = code));
 
   // Everything from token `start` on is now this; a view that missed something asks for the whole.
-  model.on("msg:custom", ({ start, html }) => {
+  model.on("msg:custom", (/** @type {{start: number, html: string}} */ { start, html }) => {
     if (start > text.children.length) return model.send({ type: "whole" });
     const atEnd = start === 0 || page.scrollHeight - page.scrollTop - page.clientHeight < 40;
     while (text.children.length > start) text.lastElementChild.remove();
@@ -77,9 +84,11 @@ function render({ model, el }) {
   for (const name of ["chosen", "forks", "forced"]) model.on(`change:${name}`, mark);
   model.send({ type: "whole" });
 
+  /** @param {Element | null} token */
   const choose = (token) => {
     model.send({ type: "choose", index: [...text.children].indexOf(token) });
   };
+  /** @param {HTMLElement} token */
   const focus = (token) => {
     text.querySelector("[tabindex='0']")?.setAttribute("tabindex", -1);
     token.tabIndex = 0;
@@ -102,8 +111,9 @@ function render({ model, el }) {
     event.stopPropagation();
   });
 
+  /** @param {HTMLElement} row */
   const take = (row) => {
-    const { about } = row.closest("[data-about]").dataset;
+    const about = row.closest("[data-about]")?.getAttribute("data-about");
     model.send({ type: "take", about, token: Number(row.dataset.token) });
   };
   details.addEventListener("click", ({ target }) => {
@@ -133,7 +143,7 @@ function render({ model, el }) {
       target.textContent = "Copied";
     } catch {
       // No clipboard on a page that did not come over https or from this machine: leave the rest to the reader's keys.
-      getSelection().selectAllChildren(part("pre"));
+      getSelection()?.selectAllChildren(part("pre"));
       target.textContent = "Selected";
     }
     setTimeout(() => (target.textContent = "Copy"), 2000);

@@ -2,14 +2,13 @@
 
 import html
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 import anywidget
 import traitlets
 
 from persimmon_lab.viz.html.tokens import Token, legend_html, tokens_html
-
-HERE = Path(__file__).parent
+from persimmon_lab.widgets.page import joined
 
 
 class TokenView(anywidget.AnyWidget):
@@ -22,8 +21,8 @@ class TokenView(anywidget.AnyWidget):
     that a reader takes; `on_scale` when `log` has changed.
     """
 
-    _esm = HERE / "token_view.js"
-    _css = HERE / "token_view.css"
+    _esm = joined("keys.js", "playground/token_view.js")
+    _css = joined("playground/token_view.css")
     prompt = traitlets.Unicode().tag(sync=True)
     details = traitlets.Unicode().tag(sync=True)
     legend = traitlets.Unicode(legend_html()).tag(sync=True)
@@ -50,7 +49,8 @@ class TokenView(anywidget.AnyWidget):
 
     def show(self, tokens: Sequence[Token]) -> None:
         """Show these tokens, sending those that are not shown yet; a choice that is not among them ends."""
-        tokens, shared = tuple(tokens), 0
+        tokens = tuple(tokens)
+        shared = 0
         while shared < min(len(tokens), len(self.tokens)) and tokens[shared] == self.tokens[shared]:
             shared += 1
         self.tokens = tokens
@@ -68,7 +68,7 @@ class TokenView(anywidget.AnyWidget):
     def _send_from(self, start: int) -> None:
         self.send({"start": start, "html": tokens_html(self.tokens[start:])})
 
-    def _answer(self, widget: object, content: dict, buffers: object) -> None:
+    def _answer(self, widget: object, content: dict[str, Any], buffers: object) -> None:
         if content["type"] == "whole":
             self._send_from(0)
             self._on_open()

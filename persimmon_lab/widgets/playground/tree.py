@@ -3,8 +3,8 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.html.tokens import Token
 from persimmon_lab.widgets.playground.settings import Settings
 
@@ -96,14 +96,14 @@ class Tree:
     def find(self, settings: Settings, parent: Branch, fork: int, token_id: int) -> Branch | None:
         """The branch that says the same: the same tokens kept, the same one put in, under the same settings."""
         for branch in self.branches:
-            kept = [token.token_id for token in branch.inherited]
+            kept_ids = [token.token_id for token in branch.inherited]
             if (
                 branch.forced
                 and branch.settings == settings
                 and branch.tokens[0].token_id == token_id
-                and len(kept) == fork
+                and len(kept_ids) == fork
                 and branch.lineage[0] is parent.lineage[0]
-                and kept == [token.token_id for token in parent.path[:fork]]
+                and kept_ids == [token.token_id for token in parent.path[:fork]]
             ):
                 return branch
         return None
@@ -114,22 +114,22 @@ class Tree:
     def in_order(self, below: Branch | None = None) -> list[Branch]:
         """As a page lists them: each branch before its children, which come in the order of their forks."""
         children = sorted(self.children(below), key=lambda child: child.fork)
-        return [each for child in children for each in (child, *self.in_order(child))]
+        return [branch for child in children for branch in (child, *self.in_order(child))]
 
     def forks(self, branch: Branch) -> list[int]:
         """Where on this branch's path texts part: the places at which another branch left it, or it left another."""
-        forks = {(each.parent, each.fork) for each in self.branches if each.parent is not None}
+        forks = {(other.parent, other.fork) for other in self.branches if other.parent is not None}
         return [
             index
             for index in range(len(branch.path))
             if any(index == fork and branch.owner(index) in (parent, branch) for parent, fork in forks)
         ]
 
-    def require_tokenizer(self, tokenizer: Any) -> None:
+    def require_tokenizer(self, tokenizer: PersimmonTokenizer) -> None:
         """ValueError where a token of the tree is another one, or none, to this tokenizer."""
         for token in [token for branch in self.branches for token in branch.tokens]:
-            known = 0 <= token.token_id < tokenizer.vocab_size
-            piece = tokenizer.convert_ids_to_tokens(token.token_id) if known else None
+            number = -1 if token.token_id is None else token.token_id
+            piece = tokenizer.convert_ids_to_tokens(number) if 0 <= number < tokenizer.vocab_size else None
             if piece != token.piece:
                 raise ValueError(
                     f"the tree is of another tokenizer: token {token.token_id} is {token.piece!r} there, {piece!r} here"
@@ -138,7 +138,7 @@ class Tree:
     def remove(self, branch: Branch) -> None:
         """Forget a branch and all that grew from it."""
         gone = [branch, *self.in_order(branch)]
-        self.branches = [each for each in self.branches if each not in gone]
+        self.branches = [other for other in self.branches if other not in gone]
 
     def numbered(self, number: int) -> Branch:
         """The branch of that number; ValueError where there is none."""

@@ -1,14 +1,15 @@
 """A tree of texts as Python: what writes each branch again, token for token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-from persimmon_lab.widgets.playground.settings import MODEL_AND_TOKENIZER
+from persimmon_lab.widgets.playground.settings import MODEL_AND_TOKENIZER, Settings
 from persimmon_lab.widgets.playground.tree import Branch
 
 
-def tree_code(branches: Sequence[Branch], limit: int, prompt_length: Any, load: str | None = None) -> str:
+def tree_code(
+    branches: Sequence[Branch], limit: int, prompt_length: Callable[[Settings], int], load: str | None = None
+) -> str:
     """Python that leaves the ids of these branches in `branches`, under their numbers, and prints the texts.
 
     `branches` come with their parents before them; `limit` is the model's number of positions and
@@ -18,7 +19,7 @@ def tree_code(branches: Sequence[Branch], limit: int, prompt_length: Any, load: 
     parts = ["import torch", load or MODEL_AND_TOKENIZER, "", "branches = {}"]
     prompts: dict[tuple[str, bool], str] = {}
     for branch in branches:
-        settings, number = branch.settings, branch.number
+        settings = branch.settings
         if not branch.tokens:
             continue
         key = (settings.prompt, settings.chat)
@@ -36,9 +37,9 @@ def tree_code(branches: Sequence[Branch], limit: int, prompt_length: Any, load: 
         if branch.generated:
             room = limit - prompt_length(settings) - branch.fork - branch.forced
             repeatable = capped(branch, room)
-            parts.append(f"branches[{number}] = {repeatable.generate_code(ids)}")
+            parts.append(f"branches[{branch.number}] = {repeatable.generate_code(ids)}")
         else:
-            parts.append(f"branches[{number}] = {ids}")
+            parts.append(f"branches[{branch.number}] = {ids}")
     parts += [
         "",
         "for number, ids in branches.items():",
@@ -47,7 +48,7 @@ def tree_code(branches: Sequence[Branch], limit: int, prompt_length: Any, load: 
     return "\n".join(parts)
 
 
-def capped(branch: Branch, room: int) -> Any:
+def capped(branch: Branch, room: int) -> Settings:
     """Its settings, with no more new tokens than there is room for after what it keeps."""
     settings = branch.repeatable_settings
     if branch.parent is None:

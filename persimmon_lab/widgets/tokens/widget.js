@@ -1,4 +1,10 @@
-// Shows what Python cut and escaped; knows nothing of tokens. Every span of `pieces` is one; a newline has a br after it.
+// The token inspector: shows what Python cut and escaped, and knows nothing of tokens. Every span of `pieces` is one; a
+// newline has a br after it. Stands behind keys.js in one module.
+
+/**
+ * Pieces `start` to `end` (-1: all after it) of version `base` (-1: of any) become these.
+ * @typedef {{base: number, version: number, start: number, end: number, spans: string[]}} Change
+ */
 
 const FRAME = `
   <textarea rows="3" spellcheck="false" aria-label="Text to cut into pieces" placeholder="Type a text"></textarea>
@@ -15,20 +21,25 @@ const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1, Home: -
 const AFTER_TYPING = 80; // milliseconds
 const AFTER_RESTING = 60; // of the mouse on a piece
 
+/** @param {{model: Model, el: HTMLElement}} widget */
 function render({ model, el }) {
-  el.classList.add("persimmon-pieces");
-  el.dataset.lmSuppressShortcuts = "true"; // what is typed here is no command for JupyterLab
+  el.classList.add(KEEPS_KEYS, "persimmon-pieces");
   el.innerHTML = FRAME;
-  const part = (name) => el.querySelector(name);
+  /** @param {string} selector @returns {any} */
+  const part = (selector) => el.querySelector(selector);
   const [area, box, pieces] = [part("textarea"), part("input"), part(".pieces")];
+  /** @param {string} name @param {any} value */
   const set = (name, value) => (model.set(name, value), model.save_changes());
+  /** @returns {HTMLElement[]} */
   const all = () => [...pieces.querySelectorAll(":scope > .piece")];
+  /** @param {string} name @param {(value: any) => void} apply */
   const show = (name, apply) => {
     const update = () => apply(model.get(name));
     model.on(`change:${name}`, update);
     update();
   };
 
+  /** @type {string | undefined} */
   let sent; // what was typed here comes back; only what others wrote is news
   let typing;
   show("text", (text) => text !== sent && (area.value = sent = text));
@@ -56,9 +67,8 @@ function render({ model, el }) {
   model.on("change:shown", mark);
   model.on("change:together", mark);
 
-  // Pieces `start` to `end` are now these; a view that missed a version asks for the whole.
-  let version = -1;
-  model.on("msg:custom", (message) => {
+  let version = -1; // a view that missed one asks for the whole
+  model.on("msg:custom", (/** @type {Change} */ message) => {
     if (message.base !== -1 && message.base !== version) return model.send({ type: "whole" });
     const spans = all();
     const end = message.end < 0 ? spans.length : message.end;
@@ -67,19 +77,21 @@ function render({ model, el }) {
       if (piece.nextSibling?.nodeName === "BR") piece.nextSibling.remove();
       piece.remove();
     }
-    const made = document.createElement("template");
-    made.innerHTML = message.spans.join("");
-    for (const piece of made.content.querySelectorAll(".piece")) {
+    const template = document.createElement("template");
+    template.innerHTML = message.spans.join("");
+    for (const piece of template.content.querySelectorAll(".piece")) {
       piece.setAttribute("role", "button");
-      piece.tabIndex = -1;
+      piece.setAttribute("tabindex", "-1");
     }
-    pieces.insertBefore(made.content, after);
+    pieces.insertBefore(template.content, after);
     version = message.version;
     mark();
   });
   model.send({ type: "whole" });
 
+  /** @param {HTMLElement} piece */
   const at = (piece) => all().indexOf(piece);
+  /** @param {HTMLElement} piece */
   const choose = (piece) => {
     pieces.querySelector("[tabindex='0']")?.setAttribute("tabindex", -1);
     piece.tabIndex = 0;
@@ -105,6 +117,7 @@ function render({ model, el }) {
   });
 
   let resting;
+  /** @param {number} index */
   const look = (index) => {
     clearTimeout(resting);
     resting = setTimeout(() => index !== model.get("looked_at") && set("looked_at", index), AFTER_RESTING);

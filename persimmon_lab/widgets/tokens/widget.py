@@ -1,8 +1,7 @@
 """The token inspector: a text as it is typed, cut into pieces, and for each piece how else it could have been cut."""
 
 import math
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anywidget
 import traitlets
@@ -15,8 +14,9 @@ from persimmon_lab.tokenizer.segmentation import split_at
 from persimmon_lab.tokenizer.tokenizer_json import SPACE
 from persimmon_lab.tokenizer.unigram import Unigram
 from persimmon_lab.viz.html.pieces import Cut, Piece, Stretch, counts_html, details_html, page_html, piece_html
+from persimmon_lab.widgets.page import joined, page
+from persimmon_lab.widgets.pictures import Bundle
 
-HERE = Path(__file__).parent
 ALTERNATIVES = 6  # cuts that are shown of a stretch
 WINDOW = 24  # characters before and after a piece that its stretch may have; longer, such as a row of `_`, is not read
 TEXT = "the king gave seven golden rings to Hannah"
@@ -41,7 +41,8 @@ class Part:
 
     def stretch_around(self, step: int) -> tuple[Stretch, tuple[int, int]]:
         """The word around an arc of the path, and which tokens that are, first and after the last."""
-        chosen, first, last = self.path[step], step, step
+        chosen = self.path[step]
+        first = last = step
         while self.path[first].start not in self.seams and chosen.start - self.path[first - 1].start <= WINDOW:
             first -= 1
         while self.path[last].end not in self.seams and self.path[last + 1].end - chosen.end <= WINDOW:
@@ -52,7 +53,8 @@ class Part:
             Cut(tuple(cut.pieces), cut.score, math.exp(cut.score - part.log_total)) for cut in part.n_best(ALTERNATIVES)
         ]
         place = (chosen.start - start, chosen.end - start)
-        [used] = [s for arc, s in zip(part.arcs, part.probabilities()) if (arc.start, arc.end) == place]
+        shares = zip(part.arcs, part.probabilities())
+        [used] = [share for arc, share in shares if (arc.start, arc.end) == place]
         stretch = Stretch(part.text, part.count(), used, tuple(cuts))
         return stretch, (self.token_of[first], self.token_of[last + 1])
 
@@ -69,6 +71,9 @@ def seams(lattice: Lattice) -> set[int]:
     return {joint for joint in lattice.joints() if joint == 0 or not within_word(joint)}
 
 
+Place = tuple[Part, int, int]  # of a token: its part, the step of the part's path, and which byte of that
+
+
 class Reading:
     """A text as a tokenizer reads it: a `Piece` for each token. ValueError for half a surrogate pair."""
 
@@ -77,13 +82,13 @@ class Reading:
         special = tokenizer.special_tokens
         coded = tokenizer(text, parse_special=parse_special, return_offsets_mapping=True)
         before = [tokenizer.bos_token_id] if tokenizer.add_bos_token else []
-        self.places: list[tuple[Part, int, int] | None] = [None] * len(before)  # part, step of its path, byte
+        self.places: list[Place | None] = [None] * len(before)
         self.parts: list[Part] = []
-        for each in split_at(special, text) if parse_special else [text]:
-            if parse_special and each in special:
+        for stretch in split_at(special, text) if parse_special else [text]:
+            if parse_special and stretch in special:
                 self.places.append(None)
                 continue
-            part = Part(each, unigram, len(self.places))
+            part = Part(stretch, unigram, len(self.places))
             self.parts.append(part)
             self.places += [(part, step, byte) for step, arc in enumerate(part.path) for byte in range(len(arc.ids))]
         self.places += [None] * (len(coded.input_ids) - len(self.places))  # eos, where the tokenizer adds it
@@ -92,14 +97,15 @@ class Reading:
         ]
 
     def _piece(
-        self, tokenizer: PersimmonTokenizer, token_id: int, offsets: tuple[int, int], place: tuple | None
+        self, tokenizer: PersimmonTokenizer, token_id: int, offsets: tuple[int, int], place: Place | None
     ) -> Piece:
-        name, data = tokenizer.convert_ids_to_tokens(token_id), tokenizer.id_to_bytes(token_id)
+        name = tokenizer.convert_ids_to_tokens(token_id)
+        data = tokenizer.id_to_bytes(token_id)
         if place is None:
             return Piece(token_id, name, data, *offsets, kind="special")
         part, step, byte = place
         arc = part.path[step]
-        kind = "byte" if tokenizer.sp_model.is_byte(token_id) else "piece"
+        kind: Literal["byte", "piece"] = "byte" if tokenizer.sp_model.is_byte(token_id) else "piece"
         return Piece(token_id, name, data, *offsets, kind, arc.score, arc.text, byte, len(arc.ids))
 
     def stretch(self, index: int) -> tuple[Stretch | None, tuple[int, int]]:
@@ -113,7 +119,7 @@ class Reading:
 
     def least_certain(self) -> int | None:
         """The token whose piece the fewest of all cuts use where it stands, by their probability."""
-        shares = {}
+        shares: dict[int, float] = {}
         for part in self.parts:
             used = dict(zip(part.lattice.arcs, part.lattice.probabilities()))
             shares |= {token: round(used[arc], 6) for token, arc in zip(part.token_of, part.path)}
@@ -124,12 +130,12 @@ def render(text: str, tokenizer: PersimmonTokenizer, parse_special: bool = False
     """What the inspector shows, where nothing can be clicked: the details are those of the token at `inspect`, else of
     the least certain one. ValueError for half a surrogate pair, or a model that is not Unigram."""
     reading = Reading(text, tokenizer, Unigram.of(tokenizer), parse_special)
-    return page(reading, reading.least_certain() if inspect is None else inspect)
+    return _page_of(reading, reading.least_certain() if inspect is None else inspect)
 
 
-def page(reading: Reading, inspect: int | None) -> HTML:
+def _page_of(reading: Reading, inspect: int | None) -> HTML:
     stretch = None if inspect is None else reading.stretch(inspect)[0]
-    return HTML(page_html(reading.pieces, reading.counts(), inspect, stretch))
+    return page(page_html(reading.pieces, reading.counts(), inspect, stretch))
 
 
 class TokenInspector(anywidget.AnyWidget):
@@ -143,8 +149,8 @@ class TokenInspector(anywidget.AnyWidget):
     ValueError for a tokenizer whose model is not Unigram.
     """
 
-    _esm = HERE / "widget.js"
-    _css = HERE / "widget.css"
+    _esm = joined("keys.js", "tokens/widget.js")
+    _css = joined("tokens/widget.css")
     text = traitlets.Unicode().tag(sync=True)
     parse_special = traitlets.Bool(False).tag(sync=True)
     chosen = traitlets.Int(-1).tag(sync=True)
@@ -177,15 +183,18 @@ class TokenInspector(anywidget.AnyWidget):
     def static(self) -> HTML:
         """The text and the piece that is shown now, as a page. Raises what reading the text raises."""
         reading = Reading(self.text, self.tokenizer, self._unigram, self.parse_special)
-        return page(reading, self.shown if 0 <= self.shown < len(reading.pieces) else None)
+        return _page_of(reading, self.shown if 0 <= self.shown < len(reading.pieces) else None)
 
     def __repr__(self) -> str:
         return f"TokenInspector({self.text if len(self.text) <= 60 else self.text[:59] + '…'!r})"
 
-    def _repr_mimebundle_(self, **options: Any) -> tuple[dict, dict]:
+    def _repr_mimebundle_(self, **options: Any) -> tuple[Bundle, Bundle] | None:
         """The widget, and its page for where it cannot run."""
-        data, metadata = super()._repr_mimebundle_(**options)
-        return (data if self.error else {**data, "text/html": self.static().data}), metadata
+        bundle = super()._repr_mimebundle_(**options)
+        if bundle is None or self.error:
+            return bundle
+        data, metadata = bundle
+        return {**data, "text/html": self.static().data}, metadata
 
     def _read(self, _change: object = None) -> None:
         """Read the text anew, and send the pieces that are others now."""
@@ -216,11 +225,12 @@ class TokenInspector(anywidget.AnyWidget):
         stretch, together = self.reading.stretch(index)
         self.details, self.together, self.shown = details_html(self.pieces[index], stretch), list(together), index
 
-    def _answer(self, _widget: object, content: dict, _buffers: object) -> None:
+    def _answer(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
         if content == WHOLE:
             self._replace(-1, 0, -1, self._spans)
 
 
 def same_start(one: list[str], other: list[str]) -> int:
     """How many of the first are the same in both."""
-    return next((n for n, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+    differing = (index for index, (mine, theirs) in enumerate(zip(one, other)) if mine != theirs)
+    return next(differing, min(len(one), len(other)))

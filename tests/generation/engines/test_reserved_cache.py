@@ -47,7 +47,8 @@ def test_it_is_a_dynamic_cache_by_what_it_holds(room, seed):
             ours.crop(length)
             theirs.crop(length)
         elif action == "replace":
-            ours.key_cache[0], theirs.key_cache[0] = ours.key_cache[0] + 1, theirs.key_cache[0] + 1
+            for cache in (ours, theirs):
+                cache.key_cache = [key + 1 for key in cache.key_cache]
         else:
             rows = [chance.randrange(batch) for _ in range(batch if action == "reorder" else chance.randint(1, 3))]
             ours.reorder_cache(torch.tensor(rows))
@@ -123,10 +124,12 @@ def test_other_tensors_and_other_rows_do_not_lie_in_the_room():
     cache.reserved[:, :, :, :, 3:5] = 7
     cache.advance(2)
     assert cache.get_seq_length() == 5
-    cache.value_cache[1] = cache.value_cache[1].clone()
-    assert not cache.has_room(1)
-    cache.key_cache, cache.value_cache = [], []
-    assert cache.reserved is None
+    with pytest.raises(TypeError):
+        cache.value_cache[1] = cache.value_cache[1].clone()  # it would be lost in silence
+    held = [key.clone() for key in cache.key_cache]
+    cache.value_cache = [value.clone() for value in cache.value_cache]
+    assert type(cache) is DynamicCache, "what somebody put there does not lie in the room"
+    assert all(map(torch.equal, cache.key_cache, held))
 
 
 def test_all_layers_are_extended_at_once():
@@ -138,12 +141,26 @@ def test_all_layers_are_extended_at_once():
             place.copy_(layer)
         require_equal(cache, other)
         assert cache.reserved is not None
-    cache.key_cache[1] = other.key_cache[1] = cache.key_cache[1] + 1
-    assert cache.reserved is None, "what somebody put there does not lie in the room"
-    for place, layer in zip(cache.extend(entries(1, 3)[0, 0]), entries(1, 3), strict=True):
-        place.copy_(layer)
-    extend(other, 1, 3)
+
+
+def test_layers_out_of_order_are_kept_as_a_dynamic_cache_keeps_them():
+    cache, other = ReservedCache(LAYERS, 9), DynamicCache()
+    (key, value), _ = entries(1, 1)
+    for each in (cache, other):
+        extend(each, 3, seed=0)
+        each.update(key, value, 0)
+        each.update(key, value, 0)
+    assert type(cache) is DynamicCache
+    assert (cache.get_seq_length(0), cache.get_seq_length(1)) == (5, 3)
     require_equal(cache, other)
+    cache = ReservedCache(LAYERS, 9)
+    extend(cache, 3, seed=0)
+    cache.update(key, value, 0)
+    assert [cache.get_seq_length(layer) for layer in range(2)] == [4, 3], "one layer is ahead"
+    cache.crop(3)  # which gives the step up
+    extend(cache, 1, seed=2)
+    assert cache.get_seq_length() == 4
+    assert torch.equal(cache.key_cache[0][:, :, 3:], entries(1, 2)[0, 0])
 
 
 def test_training_through_it_works():

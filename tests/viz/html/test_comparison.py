@@ -23,10 +23,13 @@ def test_the_token_at_which_they_part_is_framed_in_both():
     for index in (2, 5):
         assert token_html(text(index)[0], outlined=True) in page
     assert token_html(text(1)[0], outlined=True) not in page
-    assert "The first 1 tokens agree" in page
+    assert "The first token agrees; then A takes" in page
     assert "<b>greedy" not in page and "<1>" not in page
 
 
 def test_equal_texts_and_one_that_ends_are_said_so():
     assert "A and B write the same 2 tokens." in comparison_html(("", ""), (text(1, 2), text(1, 2)))
+    assert "A and B write the same 1 token." in comparison_html(("", ""), (text(1), text(1)))
+    assert "The first 2 tokens agree; then" in comparison_html(("", ""), (text(1, 2, 3), text(1, 2)))
+    assert "No tokens agree; then" in comparison_html(("", ""), (text(1), text(2)))
     assert "B ends" in comparison_html(("", ""), (text(1, 2), text(1)))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from persimmon_lab.viz.html import tokens as viz
 from persimmon_lab.viz.html.tokens import Token
+from persimmon_lab.viz.signs import character_name
 
 NASTY = '<script>alert("1")</script> & \' <img src=x onerror=alert(1)> </span>'
 # Text and background of JupyterLab's two themes.
@@ -53,10 +54,17 @@ def test_any_text_is_shown_and_none_is_html(text):
     page = Page(viz.token_html(Token(text + "x", NASTY)))
     assert set(page.tags) == {"span"}
     assert page.text == "".join(c for c in text if c.isprintable() or c in "\n\t" + viz.KEPT) + "x"
-    shown_by_name = {f"U+{ord(c):04X}" for c in text if not (c.isprintable() or c in "\n\t" + viz.KEPT)}
+    shown_by_name = {character_name(c) for c in text if not (c.isprintable() or c in "\n\t" + viz.KEPT)}
     assert shown_by_name <= set(page.marks)
     assert page.marks.count("↵") == text.count("\n")
     assert page.attributes["title"] == [NASTY]
+
+
+def test_characters_without_ink_have_a_name_and_a_frame():
+    for text, name in (("\x07", "BEL"), ("\x1b", "ESC"), ("\u200d", "ZWJ"), ("\u202e", "U+202E")):
+        source = viz.token_html(Token(text, "piece", 0.5, 1, 1.0))
+        assert Page(source).marks == [name] and viz.CHIP in source
+    assert Page(viz.escaped("\U0001f469\u200d\U0001f52c")).marks == []  # a joiner that joins
 
 
 def test_no_part_of_the_page_lets_html_through():

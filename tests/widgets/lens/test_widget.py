@@ -248,17 +248,23 @@ def test_a_change_of_text_runs_the_model_again(explorer):
     ("text", "said"),
     [("", "the text is empty"), (" \n ", "the text is empty"), ("word " * 600, "602 tokens, but at most 512 can be")],
 )
-def test_a_text_that_cannot_be_read_leaves_the_old_view(explorer, text, said):
+def test_a_text_that_cannot_be_read_leaves_the_old_view_and_has_no_reading(explorer, text, said):
     before, place, messages = explorer.reading, (explorer.stream, explorer.position), sent_by(explorer)
     explorer.text = text
     assert said in explorer.error
-    assert explorer.reading is before
+    with pytest.raises(ValueError, match=said):
+        _ = explorer.reading
+    with pytest.raises(ValueError, match=said):
+        explorer.static()
+    assert "image/png" not in explorer._repr_mimebundle_()[0]
     assert (explorer.stream, explorer.position) == place
     assert not messages
     ask(explorer, type="whole")
     assert messages[0]["text"] == TEXT  # by which the page knows that what it shows is not of the text in the box
     explorer.text = "it works again"
     assert explorer.error == ""
+    assert explorer.reading is not before
+    assert "image/png" in explorer._repr_mimebundle_()[0]
     with pytest.raises(ValueError, match=said):
         LensExplorer(text, explorer._model, explorer._tokenizer)
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from persimmon_lab.footprint import in_bytes
+from persimmon_lab.generation import GenerationConfig
+from persimmon_lab.viz.html.nucleus import nucleus_html
 from persimmon_lab.viz.html.tokens import tokens_html
 from persimmon_lab.widgets import GenerationPlayground
-from persimmon_lab.widgets.playground import run, widget
+from persimmon_lab.widgets.playground import run, session, widget
 from persimmon_lab.widgets.playground.run import path_ids
 from tests.widgets.playground.test_text import output_of
 
@@ -96,7 +98,7 @@ def test_it_writes_what_generate_writes(make, model, tokenizer):
 
 
 def test_the_screen_shows_every_token_once(make, monkeypatch):
-    monkeypatch.setattr(widget, "SECONDS_BETWEEN_UPDATES", 0.0)
+    monkeypatch.setattr(session, "SECONDS_BETWEEN_UPDATES", 0.0)
     one = make()
     screen = Screen(one.view)
     one.generate_button.click()
@@ -132,7 +134,7 @@ def test_stop_ends_the_thread_and_leaves_the_model_usable(make, model, tokenizer
     stop_at(one, 5)
     assert one.stop_button.disabled
     one.generate()
-    thread = one._thread
+    thread = one.session._thread
     one.wait()
     assert len(one.run.tokens) == 5
     assert one.run.summary().endswith("stopped")
@@ -172,7 +174,7 @@ def test_before_the_first_run_the_code_is_what_the_controls_would_write(make, mo
 
 
 def test_a_new_run_takes_the_place_of_the_old(make, monkeypatch):
-    monkeypatch.setattr(widget, "SECONDS_BETWEEN_UPDATES", float("inf"))
+    monkeypatch.setattr(session, "SECONDS_BETWEEN_UPDATES", float("inf"))
     one = make(max_new_tokens=200)
     held = Held(one.model)
     old = one.generate().run
@@ -217,7 +219,7 @@ def test_without_it_typing_only_shows_the_prompt(make):
     one = make()
     one.controls["prompt"].value = "Twice"
     assert one.run is None
-    assert one.view.prompt == tokens_html(one._prompt_tokens(one.settings))
+    assert one.view.prompt == tokens_html(one.session.prompt_tokens(one.settings))
     one.as_you_type.value = True
     one.wait()
     assert one.text.startswith("Twice")
@@ -263,14 +265,14 @@ def test_chat_format_is_shown(make):
     one = make("Hello")
     assert "human" not in one.view.prompt
     one.controls["chat"].value = True
-    assert all(tokens_html([token]) in one.view.prompt for token in one._prompt_tokens(one.settings))
+    assert all(tokens_html([token]) in one.view.prompt for token in one.session.prompt_tokens(one.settings))
     assert one.generate().wait().text.startswith("human: Hello\n\nadept:")
 
 
 def test_choosing_a_token_shows_its_details(make):
     one = make().generate().wait()
     one.view._answer(one.view, {"type": "choose", "index": 3}, [])
-    assert one._nucleus_html(one.branch, 3, one.settings) in one.view.details
+    assert nucleus_html(one.session.nucleus_at(one.branch, 3, one.settings)) in one.view.details
     assert f"rank {one.run.tokens[3].rank:,} of" in one.view.details
     one.view._answer(one.view, {"type": "choose", "index": -1}, [])
     assert one.view.details == ""
@@ -322,7 +324,7 @@ def test_the_static_page_holds_the_run_and_escapes_it(make, scripted, tokenizer)
     one = make(NASTY, model=scripted(ids), temperature=0.0, max_new_tokens=100)
     page = one.static().data
     assert "<script" not in page
-    assert tokens_html(list(one._prompt_tokens(one.settings))) in page
+    assert tokens_html(list(one.session.prompt_tokens(one.settings))) in page
     one.generate().wait()
     assert "<script>" in "".join(token.text for token in one.run.tokens)
     assert one.static().data == page
@@ -485,6 +487,41 @@ def test_an_end_that_is_put_in_ends_the_text(make, model, tokenizer):
     assert names["branches"][2].tolist() == [ids_of(tokenizer, one.branch)]
 
 
+def test_a_text_ends_where_generate_ends_it(make, model, tokenizer):
+    """At the eos of the model's generation_config, where that is another one than its config's."""
+    end, config_end = 40, model.config.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=end)
+    one = make(temperature=0.0).generate().wait()
+    one.take(3, end).wait()
+    assert [token.token_id for token in one.branch.path[3:]] == [end]
+    one.select(1)
+    one.take(3, config_end).wait()
+    assert one.branch.generated == 12, "to this model that is no end"
+    names = {"model": model, "tokenizer": tokenizer}
+    exec(one.tree_code(), names)
+    for branch in one.tree.branches:
+        assert names["branches"][branch.number].tolist() == [ids_of(tokenizer, branch)]
+
+
+@pytest.mark.parametrize("index", [-1, 12, 99_999])
+def test_a_token_that_is_not_there_cannot_be_replaced(make, index):
+    one = make().generate().wait()
+    before = one.tree.to_json()
+    with pytest.raises(IndexError, match=f"no token {index} to be replaced: the shown text has 12"):
+        one.take(index, 5)
+    assert one.tree.to_json() == before
+
+
+def test_nor_can_it_be_replaced_by_what_is_no_token(make, tokenizer):
+    with pytest.raises(IndexError, match="the shown text has 0"):
+        make().take(0, 5)
+    one = make().generate().wait()
+    for token_id in (-1, tokenizer.vocab_size):
+        with pytest.raises(IndexError, match=f"no token id {token_id}"):
+            one.take(3, token_id)
+    assert len(one.tree.branches) == 1
+
+
 def test_a_branch_ends_with_the_context(make, model, tokenizer):
     one = make(max_new_tokens=245).generate().wait()
     take(one, 200)
@@ -507,7 +544,7 @@ def test_a_saved_tree_is_shown_again(make, model, tokenizer):
     one.select(2), again.select(2)
     assert again.text == one.text
     index = 6
-    kept, read_again = one._logits_at(one.branch, index), again._logits_at(again.branch, index)
+    kept, read_again = one.session.logits_at(one.branch, index), again.session.logits_at(again.branch, index)
     torch.testing.assert_close(read_again, kept, rtol=1e-4, atol=1e-4)
     assert again.static().data.count('role="treeitem"') == 6
 
@@ -548,7 +585,7 @@ def test_typing_replaces_its_own_text_and_keeps_what_has_branches(make, monkeypa
 
 def test_the_meter_counts_positions_and_bytes(make):
     one = make()
-    prompt = len(one._prompt_tokens(one.settings))
+    prompt = len(one.session.prompt_tokens(one.settings))
     one.generate().wait()
     config = one.model.config
     full = 2 * config.num_hidden_layers * config.hidden_size * 256 * 4
@@ -575,4 +612,4 @@ def test_a_token_put_in_keeps_the_distribution_it_was_taken_from(make):
     assert one.view.details != ""
     one.controls["top_p"].value = 0.5
     assert "top-p 0.5" in one.view.details and not asked
-    assert one._logits.get(one.branch, 4) is not None
+    assert one.session.logits.get(one.branch, 4) is not None
