@@ -2,8 +2,9 @@
 
     model.layers.3.self_attn.dense    layer 3, a linear map, from (batch position (head channel)) to (… hidden)
 
-An activation is called by the path of the module that makes it, or by PATH:input for what the module is given.
-transformers' model has most of these names too.
+The taps that hooks listen to are such modules; docs/taps.md is this table with shapes. An activation is called by the
+path of the module that makes it, or by PATH:input for what the module is given. transformers' model has most of these
+names too.
 """
 
 import re

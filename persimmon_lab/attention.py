@@ -132,7 +132,7 @@ class PersimmonAttention(nn.Module):
             pattern = self.pattern(F.dropout(pattern, dropout))
             mixed = einsum(pattern, value, "batch head query key, batch head key channel -> batch head query channel")
         else:
-            is_causal = mask is None and query.shape[-2] > 1
+            is_causal = mask is None and bool(query.shape[-2] > 1)  # a SymBool while torch.export records
             mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout, is_causal=is_causal)
         mixed = rearrange(self.head_output(mixed), "batch head position channel -> batch position (head channel)")
         return self.dense(mixed), pattern

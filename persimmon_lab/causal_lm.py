@@ -1,23 +1,37 @@
 """Persimmon that writes text: the body and a projection onto the vocabulary."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from einops import rearrange
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from persimmon_lab.cache import Cache, LegacyCache
+from persimmon_lab.cache import Cache, LegacyCache, cache_for
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.generation.decoding import generate
 from persimmon_lab.losses import causal_lm_loss
 from persimmon_lab.model import Hidden, Padding, PersimmonModel, Tokens
 from persimmon_lab.outputs import CausalLMOutputWithPast
-from persimmon_lab.pretrained import PersimmonPreTrainedModel
+from persimmon_lab.pretrained import ELSEWHERE, PersimmonPreTrainedModel
+
+DECODING_ELSEWHERE = {
+    "assisted_decoding": "generate(), in which nothing drafts",
+    "beam_sample": "generate(num_beams=..., do_sample=True)",
+    "beam_search": "generate(num_beams=...)",
+    "constrained_beam_search": "generate(num_beams=...), without constraints",
+    "contrastive_search": "generate()",
+    "greedy_search": "generate()",
+    "group_beam_search": "generate(num_beams=...), in one group",
+    "sample": "generate(do_sample=True)",
+}
 
 
 class PersimmonForCausalLM(PersimmonPreTrainedModel):
     """The body and `lm_head`, a projection without bias onto the vocabulary; `generate` writes text with it."""
 
+    elsewhere = ELSEWHERE | DECODING_ELSEWHERE
     _tied_weights_keys = ("lm_head.weight",)
     read_by_fast_engine = True  # see generation/engines/choosing.py; a subclass has to say so of itself
     generate = generate
@@ -65,3 +79,68 @@ class PersimmonForCausalLM(PersimmonPreTrainedModel):
             attentions=body.attentions,
         )
         return output if return_dict else output.to_tuple()
+
+    def get_decoder(self) -> PersimmonModel:
+        return self.model
+
+    def set_decoder(self, decoder: PersimmonModel) -> None:
+        self.model = decoder
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tokens,
+        past_key_values: Cache | LegacyCache | None = None,
+        attention_mask: Padding | None = None,
+        inputs_embeds: Float[Tensor, "batch prompt hidden"] | None = None,
+        position_ids: Int[Tensor, "#batch key"] | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What a decoding loop of transformers calls the model with next: the ids that the cache does not hold yet, at
+        positions that count what `attention_mask` shows. `inputs_embeds` are for the first call. Others are left out.
+
+        Our own `generate` never asks; where this was replaced, as by peft's prompt tuning, it refuses.
+        """
+        seen = cache_for(past_key_values, extend=True).get_seq_length()
+        if position_ids is None and attention_mask is not None:
+            position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+        inputs: dict[str, Any] = {"input_ids": input_ids[:, seen:]}
+        if inputs_embeds is not None and not seen:
+            inputs = {"inputs_embeds": inputs_embeds}
+        return inputs | {
+            "position_ids": None if position_ids is None else position_ids[:, seen:],
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "attention_mask": attention_mask,
+        }
+
+    def compute_transition_scores(
+        self,
+        sequences: Tokens,
+        scores: Sequence[Float[Tensor, "row vocab"]],
+        beam_indices: Int[Tensor, "batch step"] | None = None,
+        normalize_logits: bool = False,
+    ) -> Float[Tensor, "batch longest"]:
+        """The scores of the tokens that were chosen, from what `generate` returns with `return_dict_in_generate=True`
+        and `output_scores=True`; with `normalize_logits` their log-probabilities.
+
+        `beam_indices` says which row of `scores` each token of a row was chosen from, -1 after its end, where the
+        result is 0; without it each row has its own.
+        """
+        table = torch.stack(list(scores))  # (step row vocab)
+        if normalize_logits:
+            table = table.log_softmax(dim=-1)
+        steps = torch.arange(len(table), device=table.device)
+        if beam_indices is None:
+            tokens = sequences[:, -len(table) :]
+            if len(tokens) != table.shape[1]:
+                raise ValueError(
+                    f"{len(tokens)} sequences, but scores of {table.shape[1]} rows: of beams, say by beam_indices "
+                    "which row each token was chosen from"
+                )
+            return table[steps, rearrange(torch.arange(len(tokens), device=table.device), "batch -> batch 1"), tokens]
+        chosen = beam_indices >= 0
+        longest = int(chosen.sum(dim=-1).max())
+        chosen = chosen[:, :longest]
+        rows = beam_indices[:, :longest].clamp(min=0)
+        return table[steps[:longest], rows, sequences[:, -longest:]].masked_fill(~chosen, 0.0)

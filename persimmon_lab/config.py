@@ -2,30 +2,187 @@
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+import torch
 
 from persimmon_lab.atomic import write_atomically
+from persimmon_lab.elsewhere import Elsewhere, refuse
+from persimmon_lab.field_checks import (
+    Rule,
+    check_fields,
+    flag,
+    instance_of,
+    is_whole,
+    number,
+    one_of,
+    prepared_by,
+    shown,
+    token_id,
+    token_ids,
+    whole,
+)
 
 ROPE_SCALING_TYPES = ("linear", "dynamic")
 ROPE_PRECISIONS = ("float32", "adept")
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+
+SIZE = whole(1)
+FLAG = flag()
+PROBABILITY = number(0.0, 1.0, note=", a probability")
+RULES: dict[str, Rule] = {
+    "vocab_size": SIZE,
+    "hidden_size": SIZE,
+    "intermediate_size": SIZE,
+    "num_hidden_layers": SIZE,
+    "num_attention_heads": SIZE,
+    "hidden_act": Rule("the name of an activation, or a function", lambda act: isinstance(act, str) or callable(act)),
+    "max_position_embeddings": SIZE,
+    "initializer_range": number(0.0),
+    "layer_norm_eps": number(0.0),
+    "use_cache": FLAG,
+    "tie_word_embeddings": FLAG,
+    "rope_theta": number(0.0, above=True, note=", the base of the rotary frequencies"),
+    "rope_scaling": instance_of(dict, 'a dictionary such as {"type": "linear", "factor": 2.0}, or None', null=True),
+    "qk_layernorm": FLAG,
+    "hidden_dropout": PROBABILITY,
+    "attention_dropout": PROBABILITY,
+    "partial_rotary_factor": number(0.0, 1.0, above=True, note=", the fraction of each head's channels that rotates"),
+    "pad_token_id": token_id(),
+    "bos_token_id": token_id(),
+    "eos_token_id": token_ids(),
+    "rope_precision": one_of(ROPE_PRECISIONS),
+    "attn_implementation": one_of(ATTENTION_IMPLEMENTATIONS),
+    "torch_dtype": Rule(
+        'the name of a dtype such as "bfloat16", a torch.dtype, or None',
+        lambda dtype: isinstance(dtype, str | torch.dtype),
+        lambda dtype: str(dtype).removeprefix("torch."),
+        null=True,
+    ),
+    "num_labels": SIZE,
+    "problem_type": one_of(PROBLEM_TYPES, null=True),
+    "output_attentions": FLAG,
+    "output_hidden_states": FLAG,
+    "return_dict": FLAG,
+    "architectures": Rule(
+        "a list of names, or None",
+        lambda names: isinstance(names, list | tuple) and all(isinstance(name, str) for name in names),
+        list,
+        null=True,
+    ),
+    "extra": instance_of(dict, "a dictionary"),
+    "name_or_path": instance_of(str, "a text"),
+}
+FLAGS = [name for name, rule in RULES.items() if rule is FLAG]
+
+DECODER = "nothing, it is a decoder alone"
+DECODING = "GenerationConfig, whose it is"
+UPLOAD = "huggingface_hub.HfApi().upload_folder"
+# What transformers' class has and ours does not, and what to use instead.
+ELSEWHERE = {
+    "add_cross_attention": DECODER,
+    "bad_words_ids": DECODING,
+    "begin_suppress_tokens": DECODING,
+    "chunk_size_feed_forward": "persimmon_lab.fitting.memory",
+    "cross_attention_hidden_size": DECODER,
+    "decoder_start_token_id": "bos_token_id",
+    "dict_torch_dtype_to_str": "to_dict",
+    "diversity_penalty": DECODING,
+    "do_sample": DECODING,
+    "early_stopping": DECODING,
+    "encoder_no_repeat_ngram_size": DECODER,
+    "exponential_decay_length_penalty": DECODING,
+    "finetuning_task": "extra",
+    "forced_bos_token_id": DECODING,
+    "forced_eos_token_id": DECODING,
+    "get_config_dict": "from_json_file",
+    "is_decoder": DECODER,
+    "length_penalty": DECODING,
+    "max_length": DECODING,
+    "min_length": DECODING,
+    "no_repeat_ngram_size": DECODING,
+    "num_beam_groups": DECODING,
+    "num_beams": DECODING,
+    "num_return_sequences": DECODING,
+    "output_scores": DECODING,
+    "prefix": "extra",
+    "pruned_heads": "persimmon_lab.trace.ablation.ablate",
+    "push_to_hub": UPLOAD,
+    "register_for_auto_class": "transformers.AutoConfig.register",
+    "remove_invalid_values": "nothing, generate raises FloatingPointError",
+    "repetition_penalty": DECODING,
+    "return_dict_in_generate": DECODING,
+    "sep_token_id": "eos_token_id",
+    "suppress_tokens": DECODING,
+    "task_specific_params": "extra",
+    "temperature": DECODING,
+    "tf_legacy_loss": "torch",
+    "tie_encoder_decoder": "tie_word_embeddings",
+    "tokenizer_class": "PersimmonTokenizer",
+    "top_k": DECODING,
+    "top_p": DECODING,
+    "torchscript": "torch.export",
+    "transformers_version": "persimmon_lab.__version__",
+    "typical_p": DECODING,
+    "update_from_string": "dataclasses.replace",
+    "use_bfloat16": "torch_dtype",
+}
+UPLOADS = dict.fromkeys(("push_to_hub", "repo_id", "commit_message", "token"), UPLOAD)
 
 
+def _take_label_names(named: dict[str, Any]) -> dict[str, Any]:
+    """`id2label` and `label2id`, which transformers' constructor takes, as `extra` keeps them."""
+    refuse("PersimmonConfig()", named, ELSEWHERE)
+    names = named.pop("id2label", None)
+    ids = named.pop("label2id", None)
+    _check_label_names(names, ids)
+    if not (names or ids):
+        return named
+    names = names or {index: name for name, index in ids.items()}
+    if named.setdefault("num_labels", len(names)) != len(names):
+        raise ValueError(f"num_labels is {named['num_labels']!r}, but id2label has {len(names)} names")
+    extra = {key: value for key, value in named.get("extra", {}).items() if key != "label2id"}
+    return named | {"extra": {**extra, "id2label": names}}
+
+
+def _check_label_names(names: Any, ids: Any) -> None:
+    """Raise ValueError unless each is a dictionary or None, numbers to names and names to numbers, and both agree."""
+    for field_name, labels in (("id2label", names), ("label2id", ids)):
+        if labels is not None and not isinstance(labels, dict):
+            raise ValueError(f"{field_name} is {shown(labels)}; it has to be a dictionary of labels, or None")
+    for index in [*(names or {}), *(ids or {}).values()]:
+        if not (is_whole(index) or (isinstance(index, str) and index.isdecimal())):
+            raise ValueError(f"id2label and label2id number the labels; {shown(index)} is no whole number")
+    if (
+        names
+        and ids
+        and {name: int(index) for index, name in names.items()} != {name: int(index) for name, index in ids.items()}
+    ):
+        raise ValueError(f"id2label is {shown(names)}, but label2id is {shown(ids)}; one is the other turned around")
+
+
+@prepared_by(_take_label_names)
 @dataclass
-class PersimmonConfig:
+class PersimmonConfig(Elsewhere):
     """The configuration of a Persimmon model; the defaults are those of Persimmon-8B.
 
     Sizes are counts of units. Reads both dialects of `config.json`: transformers 4 (`rope_theta`,
     `partial_rotary_factor`, `rope_scaling`, `torch_dtype`) and transformers 5 (`rope_parameters`, `dtype`), and
     writes the first, which both read correctly. Keys of a file that this class does not know are kept in `extra`
-    and written back; an unknown keyword in the constructor is a TypeError.
+    and written back; an unknown keyword in the constructor is a TypeError, which for a field of transformers says what
+    to use instead. The constructor also takes `id2label` and `label2id`, and counts them. `name_or_path` is where it
+    was read from; it is neither written nor compared.
 
-    Raises ValueError for sizes that do not fit together, naming them.
+    Raises ValueError for a type or a value that cannot be right, for sizes that do not fit together and for special
+    tokens beyond the vocabulary: one line that names the field, what was given and what is right.
 
     Source: transformers 4.37.2, `PersimmonConfig`; the last block of fields comes from its `PretrainedConfig`,
     except `rope_precision`, which is ours (see `persimmon_lab.rotary`).
@@ -62,43 +219,55 @@ class PersimmonConfig:
     return_dict: bool = True
     architectures: list[str] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    name_or_path: str = field(default="", repr=False, compare=False)
 
     model_type = "persimmon"
+    elsewhere: ClassVar[Mapping[str, str]] = ELSEWHERE
+    # What other software asks of a configuration.
+    attribute_map: ClassVar[dict[str, str]] = {}
+    is_composition = False
+    is_encoder_decoder = False
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                     "max_position_embeddings"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; a model needs at least 1")
+        check_fields(self, RULES, "{name} is {value}; it has to be {expected}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}; "
                 "every head needs the same whole number of channels"
-            )
-        if not 0.0 < self.partial_rotary_factor <= 1.0:
-            raise ValueError(
-                f"partial_rotary_factor is {self.partial_rotary_factor}; it is the fraction of each head's channels "
-                "that rotates, above 0 and at most 1"
             )
         if self.rotary_dim % 2 or self.rotary_dim == 0:
             raise ValueError(
                 f"rotary width {self.rotary_dim} is {'odd' if self.rotary_dim else 'zero'} (head_dim {self.head_dim} x "
                 f"partial_rotary_factor {self.partial_rotary_factor}); rotations act on pairs of channels"
             )
-        if self.rope_theta <= 0:
-            raise ValueError(f"rope_theta is {self.rope_theta}; the base of the rotary frequencies must be positive")
         self.rope_scaling = self._checked_rope_scaling(self.rope_scaling)
-        self._check_choice("rope_precision", ROPE_PRECISIONS)
-        self._check_choice("attn_implementation", ATTENTION_IMPLEMENTATIONS)
-        if self.problem_type is not None:
-            self._check_choice("problem_type", PROBLEM_TYPES)
-        for name in ("hidden_dropout", "attention_dropout"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; a dropout probability is between 0 and 1")
+        self._check_token_ids()
+        self._settle_labels()
 
-    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
-        if getattr(self, name) not in choices:
-            raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, choices))}")
+    def _check_token_ids(self) -> None:
+        """Special tokens are ids of the vocabulary; the defaults are not held against a vocabulary of two."""
+        for name in TOKEN_IDS:
+            value = getattr(self, name)
+            ids = value if isinstance(value, list) else [value]
+            beyond = [i for i in ids if i is not None and i >= self.vocab_size]
+            if beyond and value != getattr(type(self), name):
+                raise ValueError(
+                    f"{name} is {shown(value)}; it has to be an id of the vocabulary, 0 to {self.vocab_size - 1} "
+                    f"(vocab_size {self.vocab_size}), or None"
+                )
+
+    def _settle_labels(self) -> None:
+        """Labels by number in `extra`; the names of another number of labels are dropped, as those of a copy with
+        another `num_labels`."""
+        self.extra = dict(self.extra)
+        _check_label_names(self.extra.get("id2label"), self.extra.get("label2id"))
+        if names := self.extra.get("id2label"):
+            names = {int(i): name for i, name in names.items()}
+            for key in ("id2label", "label2id"):
+                self.extra.pop(key, None)
+            if len(names) == self.num_labels:
+                self.extra["id2label"] = names
+                self.extra["label2id"] = {name: i for i, name in names.items()}
 
     def _checked_rope_scaling(self, scaling: dict[str, Any] | None) -> dict[str, Any] | None:
         """Either dialect of the dictionary as {"type", "factor"}; None where positions are not scaled."""
@@ -109,7 +278,7 @@ class PersimmonConfig:
             return None
         if kind not in ROPE_SCALING_TYPES:
             raise ValueError(f"rope_scaling type is {kind!r}; choose one of 'linear', 'dynamic' (given: {scaling})")
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 1:
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 < factor < math.inf:
             raise ValueError(f"rope_scaling factor is {factor!r}; it must be a number above 1 (given: {scaling})")
         if kind == "dynamic" and self.rotary_dim == 2:
             raise ValueError("dynamic rope_scaling needs a rotary width above 2: its base grows by 1 / (width - 2)")
@@ -137,10 +306,57 @@ class PersimmonConfig:
         """The name that transformers' forward methods read `return_dict` by."""
         return self.return_dict
 
+    @property
+    def id2label(self) -> dict[int, str]:
+        """The names of the labels by their numbers: those that were given, else LABEL_0, LABEL_1, ..."""
+        names: dict[int, str] = self.extra.get("id2label") or {}
+        return dict(names) if len(names) == self.num_labels else {i: f"LABEL_{i}" for i in range(self.num_labels)}
+
+    @id2label.setter
+    def id2label(self, names: dict[int, str]) -> None:
+        self.update({"id2label": names})
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """The numbers of the labels by their names."""
+        return {name: i for i, name in self.id2label.items()}
+
+    @label2id.setter
+    def label2id(self, ids: dict[str, int]) -> None:
+        self.update({"label2id": ids})
+
+    @property
+    def keys_to_ignore_at_inference(self) -> list[str]:
+        """What an evaluation need not gather; a list of its own each time, since callers add to it."""
+        return ["past_key_values"]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether it has such a field, as for a dictionary."""
+        return name in RULES or name in self.extra or name in ("model_type", "id2label", "label2id")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field, also one that is only in `extra`, or the default, as of a dictionary."""
+        return getattr(self, name, self.extra.get(name, default)) if name in self else default
+
+    def update(self, config_dict: dict[str, Any]) -> None:
+        """Set several fields, checked together: all of them or, with an error as of the constructor, none."""
+        self.__dict__.update(self._replaced(config_dict).__dict__)
+
+    def _replaced(self, fields: Mapping[str, Any]) -> Self:
+        """A copy with some fields replaced, `id2label` and `label2id` among them."""
+        settings = dict(fields)
+        if labels := settings.get("id2label") or settings.get("label2id"):
+            settings.setdefault("num_labels", len(labels))
+        return dataclasses.replace(self, **settings)
+
     @classmethod
     def persimmon_8b(cls, **overrides: Any) -> Self:
-        """Persimmon-8B as Adept released it: 9.40 B parameters; 71013 is its `|ENDOFTEXT|`, used as bos and as eos."""
-        released: dict[str, Any] = {"bos_token_id": 71013, "eos_token_id": 71013, "torch_dtype": "bfloat16"}
+        """Persimmon-8B as Adept released it: 9.40 B parameters; 71013 is its `|ENDOFTEXT|`, used as bos and as eos.
+
+        A smaller vocabulary than has that token has neither.
+        """
+        end = 71013 if overrides.get("vocab_size", cls.vocab_size) > 71013 else None
+        released: dict[str, Any] = {"bos_token_id": end, "eos_token_id": end, "torch_dtype": "bfloat16"}
         return cls(**released | overrides)
 
     @classmethod
@@ -157,13 +373,17 @@ class PersimmonConfig:
         return cls(**sizes | overrides)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read the contents of a `config.json` of either dialect.
+    def from_dict(
+        cls, config_dict: dict[str, Any], *, attn_implementation: str | None = None, **overrides: Any
+    ) -> Self:
+        """Read the contents of a `config.json` of either dialect; `overrides` replace fields.
 
-        Raises ValueError when `model_type` names another architecture, or when the two dialects contradict
-        each other in one file.
+        Raises ValueError when `model_type` names another architecture, or when the two dialects contradict each other
+        in one file; but of two `partial_rotary_factor` that of `rope_parameters` holds, with a warning, since
+        transformers 5.0 to 5.3 write its default beside it.
         """
-        values = dict(values)
+        refuse("PersimmonConfig.from_dict", overrides, {"return_unused_kwargs": "extra, which keeps them"})
+        values = {name: value for name, value in config_dict.items() if value is not None or name not in FLAGS}
         model_type = values.pop("model_type", cls.model_type)
         if model_type != cls.model_type:
             raise ValueError(f"model_type is {model_type!r}; this package reads {cls.model_type!r} configurations only")
@@ -176,19 +396,29 @@ class PersimmonConfig:
                     f"rope_parameters is {rope!r}; expected a dictionary such as {{'rope_theta': 25000.0}}"
                 )
             rope = dict(rope)
-            for key in ("rope_theta", "partial_rotary_factor"):
-                if key in rope:
-                    _agree(values, key, rope.pop(key), "rope_parameters")
+            if "rope_theta" in rope:
+                _agree(values, "rope_theta", rope.pop("rope_theta"), "rope_parameters")
+            if (fraction := rope.pop("partial_rotary_factor", None)) is not None:
+                beside = values.get("partial_rotary_factor")
+                if beside is not None and beside != fraction:
+                    warnings.warn(
+                        f"partial_rotary_factor is {beside!r}, but rope_parameters says {fraction!r}, which holds: "
+                        "transformers 5.0 to 5.3 write the default beside the value they compute with",
+                        stacklevel=2,
+                    )
+                values["partial_rotary_factor"] = fraction
             if rope.get("rope_type", "default") != "default":
                 _agree(values, "rope_scaling", {"type": rope["rope_type"], "factor": rope.get("factor")},
                        "rope_parameters")  # fmt: skip
-        if (labels := values.get("id2label")) is not None:
+        _check_label_names(values.get("id2label"), values.get("label2id"))
+        if labels := values.get("id2label"):
             _agree(values, "num_labels", len(labels), "id2label")
-        if isinstance(values.get("torch_dtype"), str):
-            values["torch_dtype"] = values["torch_dtype"].removeprefix("torch.")
-        known = {f.name for f in dataclasses.fields(cls)} - {"extra"}
+        known = RULES.keys() - {"extra", "name_or_path"}
         extra = {key: values.pop(key) for key in list(values) if key not in known}
-        return cls(**values, extra=extra)
+        config = cls(**values, extra=extra)
+        if attn_implementation is not None:
+            overrides["attn_implementation"] = attn_implementation
+        return config._replaced(overrides) if overrides else config
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of a `config.json` that transformers 4 and 5 both read correctly."""
@@ -200,40 +430,57 @@ class PersimmonConfig:
         values.pop("attn_implementation")
         if self.rope_precision == "float32":
             values.pop("rope_precision")
-        if "id2label" in extra or self.num_labels == 2:
-            values.pop("num_labels")
-        elif self.num_labels != 2:
-            # transformers counts labels by their names.
-            names = {i: f"LABEL_{i}" for i in range(values.pop("num_labels"))}
-            extra |= {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+        values.pop("name_or_path")
+        # transformers counts labels by their names.
+        if values.pop("num_labels") != 2 or extra.get("id2label"):
+            extra |= {"id2label": self.id2label, "label2id": self.label2id}
         return {"model_type": self.model_type} | values | extra
 
-    def to_json_string(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Of `to_dict` what differs from the defaults, and the type of the model."""
+        usual = type(self)().to_dict()
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if name == "model_type" or name not in usual or value != usual[name]
+        }
+
+    def to_json_string(self, use_diff: bool = False) -> str:
+        """The text of a `config.json`: every field, or what differs from the defaults."""
+        return json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = False) -> None:
+        """Write one file, whole or not at all."""
+        write_atomically(Path(json_file_path).expanduser(), self.to_json_string(use_diff).encode("utf-8"))
 
     @classmethod
-    def from_json_file(cls, path: str | os.PathLike[str]) -> Self:
+    def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
         """Read one `config.json`. Raises ValueError that names the file when it is not a JSON object."""
-        text = Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
+        text = Path(json_file).expanduser().read_text(encoding="utf-8", errors="replace")
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+            raise ValueError(f"{json_file} is not JSON: {error}") from error
         if not isinstance(values, dict):
-            raise ValueError(f"{path} holds a JSON {type(values).__name__}, not an object of configuration fields")
+            raise ValueError(f"{json_file} holds a JSON {type(values).__name__}, not an object of configuration fields")
         return cls.from_dict(values)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str], **overrides: Any) -> Self:
         """Read `config.json` in a folder (or the file itself); `overrides` replace fields."""
-        path = Path(path).expanduser()
-        return dataclasses.replace(cls.from_json_file(path / "config.json" if path.is_dir() else path), **overrides)
+        file = Path(path).expanduser()
+        config = cls.from_json_file(file / "config.json" if file.is_dir() else file)
+        return config._replaced({"name_or_path": str(path)} | overrides)
 
-    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
-        """Write `config.json` into a folder, made if it is missing, whole or not at all."""
-        folder = Path(path).expanduser()
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **uploads: Any) -> None:
+        """Write `config.json` into a folder, made if it is missing, whole or not at all. Nothing is uploaded: arguments
+        for that are a TypeError."""
+        refuse("save_pretrained", [name for name, value in uploads.items() if value], UPLOADS)
+        if unknown := sorted(uploads.keys() - UPLOADS):
+            raise TypeError(f"save_pretrained has no argument {', '.join(unknown)}")
+        folder = Path(save_directory).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "config.json", self.to_json_string().encode("utf-8"))
+        self.to_json_file(folder / "config.json")
 
 
 def _translate(values: dict[str, Any], theirs: str, ours: str) -> None:

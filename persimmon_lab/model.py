@@ -168,6 +168,12 @@ class PersimmonModel(PersimmonPreTrainedModel):
                 "past, or call gradient_checkpointing_disable()"
             )
         length = past + hidden.shape[1]
+        if has_values(hidden) and length > config.context_limit:
+            warnings.warn(
+                f"the text is longer than the {config.context_limit} positions that the model knows (context_limit); "
+                "what it says of later ones means little",
+                stacklevel=3,
+            )
         documents = None
         if position_ids is None:
             position_ids = rearrange(torch.arange(past, length, device=hidden.device), "position -> 1 position")

@@ -1,23 +1,96 @@
 """What every Persimmon model can do besides its forward pass: initialise, resize, tie, report, load and save."""
 
+import math
+import warnings
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from persimmon_lab.checkpoints.loading import Pretrained
 from persimmon_lab.config import ATTENTION_IMPLEMENTATIONS, PersimmonConfig
+from persimmon_lab.elsewhere import Elsewhere
+
+_CAUSAL_MASK = "persimmon_lab.attention.causal_mask"
+_ABLATE = "persimmon_lab.trace.ablation.ablate"
+_TAGS = "huggingface_hub.ModelCardData, in a README.md of the folder"
+_WRITER = "PersimmonForCausalLM, which writes text"
+ELSEWHERE = {
+    "active_adapter": "peft.PeftModel.active_adapter",
+    "active_adapters": "peft.PeftModel.active_adapters",
+    "add_adapter": "peft.get_peft_model",
+    "add_memory_hooks": "torch.cuda.max_memory_allocated",
+    "add_model_tags": _TAGS,
+    "create_extended_attention_mask_for_decoder": "attention_mask, which may be two-dimensional",
+    "disable_adapters": "peft.PeftModel.disable_adapter",
+    "enable_adapters": "peft.PeftModel.set_adapter",
+    "generate": _WRITER,
+    "get_adapter_state_dict": "peft.get_peft_model_state_dict",
+    "get_extended_attention_mask": _CAUSAL_MASK,
+    "get_head_mask": _ABLATE,
+    "get_position_embeddings": "persimmon_lab.rotary.rotary_tables",
+    "init_weights": "initialize_weights",
+    "invert_attention_mask": _CAUSAL_MASK,
+    "load_adapter": "peft.PeftModel.from_pretrained",
+    "model_tags": _TAGS,
+    "post_init": "initialize_weights, which constructors call",
+    "prepare_inputs_for_generation": _WRITER,
+    "prune_heads": _ABLATE,
+    "push_to_hub": "huggingface_hub.HfApi().upload_folder, of what save_pretrained wrote",
+    "register_for_auto_class": "transformers.AutoModelForCausalLM.register",
+    "reset_memory_hooks_state": "torch.cuda.reset_peak_memory_stats",
+    "resize_position_embeddings": "config.rope_scaling: positions are turned, no table of them is learnt",
+    "retrieve_modules_from_names": "get_submodule",
+    "reverse_bettertransformer": "set_attn_implementation",
+    "set_adapter": "peft.PeftModel.set_adapter",
+    "to_bettertransformer": "set_attn_implementation",
+    "warn_if_padding_and_no_attention_mask": "attention_mask",
+}
 
 
-class PersimmonPreTrainedModel(Pretrained):
+class PersimmonPreTrainedModel(Elsewhere, Pretrained):
     """The shared base of the body and the heads. The body is `self.model`, or `self` when it is the body."""
 
+    elsewhere = ELSEWHERE
     config_class = PersimmonConfig
     base_model_prefix = "model"
+    # What Trainer and its like ask of a class.
+    main_input_name = "input_ids"
+    framework = "pt"
+    is_parallelizable = False
+    supports_gradient_checkpointing = True
+    _input_gradients: RemovableHandle | None = None
 
     def __init__(self, config: PersimmonConfig) -> None:
         super().__init__()
         self.config = config
+        self.warnings_issued: dict[str, bool] = {}
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        return hasattr(cls, "generate")
+
+    @property
+    def base_model(self) -> Any:
+        """transformers' name of `body`."""
+        return self.body
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def padding_idx(self) -> int | None:
+        """The id whose embedding is 0 and learns nothing."""
+        return self.config.pad_token_id
+
+    @property
+    def dummy_inputs(self) -> dict[str, Int[Tensor, "batch position"]]:
+        """Three short rows of ids, to run the model once."""
+        return {"input_ids": torch.tensor([[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]], device=self.device)}
 
     @property
     def body(self) -> Any:  # a class that stands a floor above this one
@@ -33,9 +106,34 @@ class PersimmonPreTrainedModel(Pretrained):
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
-    def num_parameters(self) -> int:
-        """How many numbers the model holds; tied ones count once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the model holds, of all or `only_trainable` parameters; tied ones count once.
+
+        `exclude_embeddings` leaves out the table of the inputs, and with it the output's where the two are tied.
+        """
+        left_out = {id(weight) for weight in self.get_input_embeddings().parameters()} if exclude_embeddings else set()
+        return sum(
+            weight.numel() for weight in self.parameters()
+            if id(weight) not in left_out and (weight.requires_grad or not only_trainable)
+        )  # fmt: skip
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of the parameters, tied ones once, and of the buffers."""
+        buffers = self.buffers() if return_buffers else ()
+        return sum(tensor.nbytes for tensor in [*self.parameters(), *buffers])
+
+    def estimate_tokens(self, input_dict: Mapping[str, Any]) -> int:
+        """How many tokens a batch has, padding included; 0, with one warning, where it has no `input_ids`."""
+        if self.main_input_name in input_dict:
+            return math.prod(input_dict[self.main_input_name].shape)
+        if "estimate_tokens" not in self.warnings_issued:
+            self.warnings_issued["estimate_tokens"] = True
+            warnings.warn(f"a batch without {self.main_input_name}: its tokens and operations count as 0", stacklevel=2)
+        return 0
+
+    def floating_point_ops(self, input_dict: Mapping[str, Any], exclude_embeddings: bool = True) -> int:
+        """Of a batch, forward and backward: 6 for each token and parameter. Source: Kaplan et al., 2020."""
+        return 6 * self.estimate_tokens(input_dict) * self.num_parameters(exclude_embeddings=exclude_embeddings)
 
     @torch.no_grad()
     def initialize_weights(self, generator: torch.Generator | None = None, only: nn.Module | None = None) -> None:
@@ -52,15 +150,15 @@ class PersimmonPreTrainedModel(Pretrained):
         embedding: nn.Module = self.body.embed_tokens
         return embedding
 
-    def set_input_embeddings(self, embedding: nn.Module) -> None:
-        self.body.embed_tokens = embedding
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.body.embed_tokens = value
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The projection onto the vocabulary, where there is one."""
         return getattr(self, "lm_head", None)
 
-    def set_output_embeddings(self, projection: nn.Module) -> None:
-        self.lm_head = projection
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
 
     def tie_weights(self) -> None:
         """Let the output projection share the embedding's tensor where the configuration says so."""
@@ -69,15 +167,29 @@ class PersimmonPreTrainedModel(Pretrained):
             projection.weight = self.get_input_embeddings().weight
 
     @torch.no_grad()
-    def resize_token_embeddings(self, new_num_tokens: int, generator: torch.Generator | None = None) -> nn.Embedding:
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        pad_to_multiple_of: int | None = None,
+    ) -> nn.Embedding:
         """Grow or shrink the vocabulary, keeping the rows both have; new rows are N(0, initializer_range).
 
-        Changes the embedding, the output projection and `config.vocab_size`; returns the embedding. Raises ValueError
-        for a size below 1, or one that would cut off the padding row.
+        None keeps the size; `pad_to_multiple_of` rounds it up. Changes the embedding, the output projection and
+        `config.vocab_size`; returns the embedding. Raises ValueError for a size below 1, or one that would cut off a
+        special id.
         """
-        padding = self.config.pad_token_id
-        if new_num_tokens < 1 or (padding is not None and padding >= new_num_tokens):
-            raise ValueError(f"cannot resize the vocabulary to {new_num_tokens} tokens (pad_token_id is {padding})")
+        new_num_tokens = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of is not None:
+            if isinstance(pad_to_multiple_of, bool) or pad_to_multiple_of < 1:
+                raise ValueError(f"pad_to_multiple_of is {pad_to_multiple_of!r}; give a whole number of at least 1")
+            new_num_tokens = math.ceil(new_num_tokens / pad_to_multiple_of) * pad_to_multiple_of
+        special = {name: getattr(self.config, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        lost = {name: number for name, number in special.items() if number is not None and number >= new_num_tokens}
+        if new_num_tokens < 1 or (lost and new_num_tokens < self.config.vocab_size):
+            told = ", ".join(f"{name} is {number}" for name, number in (lost or special).items())
+            raise ValueError(f"cannot resize the vocabulary to {new_num_tokens} tokens ({told})")
         old = self.get_input_embeddings()
         if not isinstance(old, nn.Embedding):
             raise ValueError(f"the embedding is a {type(old).__name__}, not torch's: load the model again to resize it")
@@ -98,14 +210,53 @@ class PersimmonPreTrainedModel(Pretrained):
         self.tie_weights()
         return embedding
 
-    def gradient_checkpointing_enable(self) -> Self:
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        checkpointing: bool = self.body.gradient_checkpointing
+        return checkpointing
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> Self:
         """Recompute each layer in the backward pass instead of keeping its activations (training mode only)."""
+        if gradient_checkpointing_kwargs not in (None, {}, {"use_reentrant": False}):
+            warnings.warn(
+                f"gradient_checkpointing_kwargs={gradient_checkpointing_kwargs} is ignored: each layer is recomputed "
+                "with use_reentrant=False",
+                stacklevel=2,
+            )
         self.body.gradient_checkpointing = True
         return self
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> Self:
+        """`gradient_checkpointing_enable` by the name that transformers 5.23 knows it by.
+
+        Raises NotImplementedError for every second layer or less, and for activations kept elsewhere.
+        """
+        if every_n_layers != 1 or offload:
+            raise NotImplementedError(
+                f"every_n_layers={every_n_layers}, offload={offload}: every layer is recomputed, and nothing is moved; "
+                "leave both out"
+            )
+        return self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
 
     def gradient_checkpointing_disable(self) -> Self:
         self.body.gradient_checkpointing = False
         return self
+
+    def enable_input_require_grads(self) -> None:
+        """Let embeddings ask for gradients though their table is frozen: recomputed layers hand none on else, and
+        adapters in them learn nothing."""
+        self.disable_input_require_grads()
+        self._input_gradients = self.get_input_embeddings().register_forward_hook(_ask_for_gradients)
+
+    def disable_input_require_grads(self) -> None:
+        if self._input_gradients is not None:
+            self._input_gradients.remove()
+            self._input_gradients = None
 
     def set_attn_implementation(self, implementation: str) -> Self:
         """Choose "sdpa" (fused) or "eager" (every tensor can be looked at)."""
@@ -113,3 +264,7 @@ class PersimmonPreTrainedModel(Pretrained):
             raise ValueError(f"attention implementation {implementation!r}; choose 'sdpa' or 'eager'")
         self.config.attn_implementation = implementation
         return self
+
+
+def _ask_for_gradients(module: nn.Module, inputs: Any, embedded: Float[Tensor, "..."]) -> None:
+    embedded.requires_grad_()

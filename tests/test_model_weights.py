@@ -1,11 +1,16 @@
 """Weights: how they start, that they stay tied, what resizing and training do to them."""
 
 import copy
+import pickle
+import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonForSequenceClassification, PersimmonModel
+from persimmon_lab.elsewhere import require_own_inputs
 from tests.models import ids, tiny
 from tests.parity.cases import uniform
 from tests.tolerances import TOLERANCE
@@ -121,6 +126,87 @@ def test_through_bfloat16_and_back_only_the_weights_are_rounded():
     assert not list(model.buffers())
 
 
+def test_resizing_to_a_multiple():
+    """As tensor cores like it; without a size it is that of now."""
+    model = tiny()
+    assert model.resize_token_embeddings(130, generator(), pad_to_multiple_of=8).num_embeddings == 136
+    assert model.resize_token_embeddings().num_embeddings == model.vocab_size == 136
+    assert model.resize_token_embeddings(pad_to_multiple_of=64, generator=generator()).num_embeddings == 192
+    for wrong in (0, -8, True):
+        with pytest.raises(ValueError, match="pad_to_multiple_of"):
+            model.resize_token_embeddings(pad_to_multiple_of=wrong)
+
+
+def test_counts_that_trainers_ask_for():
+    """By hand, for 128 tokens of width 64: transformers' numbers for the same sizes."""
+    model, tied = tiny(), tiny(tie_word_embeddings=True)
+    whole, table = model.num_parameters(), 128 * 64
+    assert model.num_parameters(exclude_embeddings=True) == whole - table
+    assert tied.num_parameters(exclude_embeddings=True) == whole - 2 * table
+    model.model.layers[0].requires_grad_(False)
+    frozen = sum(weight.numel() for weight in model.model.layers[0].parameters())
+    assert model.num_parameters(only_trainable=True) == whole - frozen
+    assert model.num_parameters(only_trainable=True, exclude_embeddings=True) == whole - frozen - table
+    batch = {"input_ids": ids(2, 9), "labels": ids(2, 9)}
+    assert model.estimate_tokens(batch) == 18
+    assert model.floating_point_ops(batch) == 6 * 18 * (whole - table)
+    assert model.floating_point_ops(batch, exclude_embeddings=False) == 6 * 18 * whole
+    with pytest.warns(UserWarning, match="without input_ids"):
+        assert model.floating_point_ops({"inputs_embeds": torch.zeros(2, 9, 64)}) == 0
+    assert model.estimate_tokens({}) == 0  # said once
+    assert model.get_memory_footprint() == 4 * whole
+    assert model.bfloat16().get_memory_footprint() == 2 * whole
+    model.register_buffer("extra", torch.zeros(10))
+    assert model.get_memory_footprint() - model.get_memory_footprint(return_buffers=False) == 40
+
+
+def test_counts_are_those_of_transformers():
+    theirs = transformers.PersimmonForCausalLM(
+        transformers.PersimmonConfig(
+            vocab_size=128, hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4
+        )
+    )
+    for options in ({}, {"exclude_embeddings": True}, {"only_trainable": True}):
+        assert tiny().num_parameters(**options) == theirs.num_parameters(**options)
+
+
+def test_names_that_trainers_ask_for():
+    causal, body = tiny(), tiny(PersimmonModel)
+    assert causal.base_model is causal.get_decoder() is causal.model
+    assert body.base_model is body
+    assert (causal.can_generate(), body.can_generate()) == (True, False)
+    assert (causal.main_input_name, causal.framework, causal.is_parallelizable) == ("input_ids", "pt", False)
+    assert (causal.vocab_size, causal.padding_idx, tiny(pad_token_id=3).model.padding_idx) == (128, None, 3)
+    assert causal(**causal.dummy_inputs).logits.shape == (3, 5, 128)
+    other = tiny(PersimmonModel)
+    causal.set_decoder(other)
+    assert causal.model is other
+
+
+@pytest.mark.parametrize("name", ["add_adapter", "push_to_hub", "beam_search", "no_such_name"])
+def test_what_is_elsewhere(name):
+    """A refusal says what to use, and is an AttributeError all the same; what exists is found as before."""
+    model = tiny()
+    assert not hasattr(model, name)
+    assert getattr(model, name, 5) == 5
+    with pytest.raises(
+        AttributeError, match=f"no attribute '{name}'|PersimmonForCausalLM has no {name}: use "
+    ) as caught:
+        getattr(model, name)
+    assert ("use " in str(caught.value)) == (name != "no_such_name")
+    for copied in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert not hasattr(copied, name)
+        assert torch.equal(copied(ids()).logits, model(ids()).logits)
+    model.add_module(name, torch.nn.Identity())
+    assert isinstance(getattr(model, name), torch.nn.Identity)
+
+
+def test_who_writes_says_so():
+    for model in (tiny(PersimmonModel), tiny(PersimmonForSequenceClassification, pad_token_id=0)):
+        with pytest.raises(AttributeError, match="has no generate: use PersimmonForCausalLM"):
+            model.generate(ids())
+
+
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_gradient_checkpointing_gives_the_same_gradients(implementation):
     def gradients(model) -> list[torch.Tensor]:
@@ -162,6 +248,105 @@ def test_gradient_checkpointing_and_a_cache():
         assert model(ids()).past_key_values is None
     with pytest.raises(ValueError, match="9 positions; train without a past"):
         model(ids()[:, :1], past_key_values=past, use_cache=False)
+
+
+def test_gradient_checkpointing_by_its_other_names():
+    model = tiny()
+    assert not model.is_gradient_checkpointing
+    for quiet in ({}, {"gradient_checkpointing_kwargs": {"use_reentrant": False}}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert model.gradient_checkpointing_enable(**quiet) is model
+    assert model.is_gradient_checkpointing
+    with pytest.warns(UserWarning, match=r"gradient_checkpointing_kwargs=\{'use_reentrant': True\} is ignored"):
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+    model.gradient_checkpointing_disable()
+    assert model.activation_checkpointing_enable({"use_reentrant": False}).is_gradient_checkpointing
+    for unlike in ({"every_n_layers": 2}, {"offload": True}):
+        with pytest.raises(NotImplementedError, match="every_n_layers="):
+            model.activation_checkpointing_enable(**unlike)
+
+
+def test_inputs_that_ask_for_gradients():
+    """With a frozen table the layers' inputs would ask for none; the request copies, pickles and ends."""
+    model = tiny().requires_grad_(False)
+    model.enable_input_require_grads()
+    model.enable_input_require_grads()
+    assert len(model.model.embed_tokens._forward_hooks) == 1
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    for one in (model, copied):
+        assert one(ids()).logits.requires_grad
+        one.disable_input_require_grads()
+        one.disable_input_require_grads()
+        assert not one(ids()).logits.requires_grad
+    with torch.no_grad():
+        model.enable_input_require_grads()
+        assert model(ids()).logits.shape == (2, 9, 128)
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_inputs_for_a_loop_of_transformers(with_mask):
+    """Greedy decoding written out with `prepare_inputs_for_generation` writes what `generate` writes."""
+    model, sequences = tiny(), ids()
+    mask = torch.ones_like(sequences)
+    if with_mask:
+        mask[0, :4] = 0
+    expected = model.generate(sequences, attention_mask=mask, max_new_tokens=6, eos_token_id=None, engine="plain")
+    past = None
+    for _ in range(6):
+        inputs = model.prepare_inputs_for_generation(
+            sequences, past_key_values=past, attention_mask=mask if with_mask else None, use_cache=True
+        )
+        with torch.no_grad():
+            output = model(**inputs)
+        past = output.past_key_values
+        sequences = torch.cat((sequences, output.logits[:, -1:].argmax(dim=-1)), dim=1)
+        mask = torch.cat((mask, torch.ones_like(mask[:, :1])), dim=1)
+    assert torch.equal(sequences, expected)
+    embeds = torch.zeros(2, 9, 64)
+    assert model.prepare_inputs_for_generation(ids(), inputs_embeds=embeds)["inputs_embeds"] is embeds
+    assert "inputs_embeds" not in model.prepare_inputs_for_generation(ids(2, 10), past, inputs_embeds=embeds)
+
+
+def test_who_does_not_ask_for_its_inputs_refuses_to_generate():
+    """peft replaces the method on the instance and puts the old one back: that one is no replacement."""
+    model = tiny()
+    require_own_inputs(model)
+    model.prepare_inputs_for_generation = model.prepare_inputs_for_generation
+    require_own_inputs(model)
+    model.prepare_inputs_for_generation = lambda *given, **options: {}
+    with pytest.raises(NotImplementedError, match="prepare_inputs_for_generation of this PersimmonForCausalLM"):
+        require_own_inputs(model)
+    require_own_inputs(object())
+
+
+def test_transition_scores():
+    model = tiny()
+    output = model.generate(ids(), max_new_tokens=4, eos_token_id=None, return_dict_in_generate=True,
+                            output_scores=True)  # fmt: skip
+    with torch.no_grad():
+        logits = model(output.sequences).logits[:, 8:-1]
+    tokens = output.sequences[:, 9:, None]
+    ours = model.compute_transition_scores(output.sequences, output.scores)
+    torch.testing.assert_close(ours, logits.gather(-1, tokens)[..., 0], atol=1e-4, rtol=1e-4)
+    ours = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
+    torch.testing.assert_close(ours, logits.log_softmax(-1).gather(-1, tokens)[..., 0], atol=1e-4, rtol=1e-4)
+
+
+def test_transition_scores_of_beams_are_those_of_transformers():
+    model = tiny()
+    draws = torch.Generator().manual_seed(0)
+    scores = tuple(torch.randn(6, 128, generator=draws) for _ in range(5))
+    beams = torch.tensor([[0, 2, 1, -1, -1], [3, 3, 4, 5, -1]])
+    sequences = torch.randint(0, 128, (2, 13), generator=draws)
+    theirs = transformers.GenerationMixin.compute_transition_scores
+    peer = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: model.config))
+    for normalize in (False, True):
+        expected = theirs(peer, sequences, scores, beams, normalize)
+        ours = model.compute_transition_scores(sequences, scores, beams, normalize)
+        torch.testing.assert_close(ours, expected)
+    with pytest.raises(ValueError, match="2 sequences, but scores of 6 rows"):
+        model.compute_transition_scores(sequences, scores)
 
 
 def test_dropout_only_while_training():

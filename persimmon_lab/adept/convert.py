@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from persimmon_lab.adept.destination import check_destination, check_room
-from persimmon_lab.adept.opening import OpenRelease, open_release
+from persimmon_lab.adept.open_release import OpenRelease, open_release
 from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard
 from persimmon_lab.checkpoints.saving import staged, write_weights
 from persimmon_lab.checkpoints.settings import default_generation_config

@@ -16,7 +16,7 @@ from persimmon_lab.adept.destination import check_room
 from persimmon_lab.adept.layout import EMBEDDING, INVERSE_FREQUENCIES, shared_dimension, their_name
 from persimmon_lab.adept.megatron_args import NO_NORM, PER_LAYER
 from persimmon_lab.adept.merging import Finite
-from persimmon_lab.adept.opening import model_shapes
+from persimmon_lab.adept.open_release import model_shapes
 from persimmon_lab.adept.release import TOKENIZER, TRACKER
 from persimmon_lab.atomic import filling
 from persimmon_lab.checkpoints.errors import CheckpointError

@@ -1,4 +1,4 @@
-"""Which files a release of Adept's has: its ranks, its tokenizer, its iteration.
+"""Where a release of Adept's is recognised, in a folder or a tar, and which files it has: ranks, tokenizer, iteration.
 
 Megatron writes `<release>/iter_0001000/mp_rank_<tensor rank>[_<pipeline stage>]/model_optim_rng.pt`, or, where the
 optimizer is distributed, `model_rng.pt` there and `optim.pt` in further folders, whose names end in one more number.

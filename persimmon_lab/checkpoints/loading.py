@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,9 +12,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from persimmon_lab.checkpoints import hub
-from persimmon_lab.checkpoints.matching import HEADS, check_fit, check_tied, names_in_file
+from persimmon_lab.checkpoints.keywords import (
+    LOADING_IGNORES,
+    LOADING_REFUSES,
+    SAVING_IGNORES,
+    SAVING_REFUSES,
+    unknown_keywords,
+)
+from persimmon_lab.checkpoints.matching import EMBEDDING, HEADS, check_fit, check_savable, check_tied, names_in_file
 from persimmon_lab.checkpoints.saving import finish_save, staged, write_weights
 from persimmon_lab.checkpoints.settings import (
+    REPEATS_CONFIG,
+    TOKEN_IDS,
     choose_dtype,
     default_generation_config,
     override,
@@ -33,14 +42,39 @@ Device = torch.device | str | int
 class Pretrained(nn.Module):
     """Loading and saving, for a model class that `cls(config)` builds.
 
-    `generation_config` is what `generation_config.json` asks for beyond the token ids of `config.json`. A model has a
-    `config`, says which of its tensors are tied where the configuration ties them, and defines the three methods that
-    are not implemented here.
+    A model has a `config`, says which of its tensors are tied where the configuration ties them, and defines the three
+    methods that are not implemented here. `name_or_path` is where it was loaded from, "" where it was not.
     """
 
     config: PersimmonConfig
-    generation_config: GenerationConfig | None = None
+    name_or_path = ""
     _tied_weights_keys: tuple[str, ...] = ()
+    _generation_config: GenerationConfig | None = None
+    _ids_of_config: Mapping[str, Any] = {}
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """What `generate` does unless it is told otherwise: what `generation_config.json` asks for, or was set here.
+
+        Without either, the token ids are those of `config`, and stay so when `config` changes, but for those that were
+        set here. None sets it back to that.
+        """
+        ids = {name: getattr(self.config, name) for name in TOKEN_IDS}
+        if self._generation_config is None:
+            self._generation_config = default_generation_config(self.config)
+            self._ids_of_config = ids
+        for name, before in self._ids_of_config.items():
+            if getattr(self._generation_config, name) == before:
+                setattr(self._generation_config, name, ids[name])
+        if self._ids_of_config:
+            self._ids_of_config = ids
+        return self._generation_config
+
+    @generation_config.setter
+    def generation_config(self, settings: GenerationConfig | None) -> None:
+        if settings is not self._generation_config:
+            self._generation_config = settings
+            self._ids_of_config = {}
 
     def get_input_embeddings(self) -> nn.Module:
         """What makes embeddings of ids; its `weight` has a row a token."""
@@ -57,7 +91,7 @@ class Pretrained(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        path: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         config: PersimmonConfig | None = None,
         torch_dtype: torch.dtype | str | None = None,
@@ -80,7 +114,7 @@ class Pretrained(nn.Module):
         devices is what `persimmon_lab.fitting.offload` uses; alone it makes no model that runs.
 
         `attn_implementation` ("sdpa" unless it says "eager") and `overrides` (such as `num_labels=3`) replace fields of
-        the configuration.
+        the configuration. Of transformers' other arguments those that change nothing are ignored, with a warning.
 
         A body loads into a head and a head's checkpoint into a body. A head that the checkpoint does not have is drawn
         from `generator`, with a warning; every other missing, unexpected or misshapen tensor is an error. `verify`
@@ -88,10 +122,16 @@ class Pretrained(nn.Module):
         are for hub ids.
 
         Raises CheckpointNotFoundError when there is no such checkpoint, CheckpointError (a ValueError) when it is
-        damaged, unsafe or does not fit, and TypeError for an override that is no field.
+        damaged, unsafe or does not fit, and TypeError for an override that is no field, with what to use where it is an
+        argument of transformers.
         """
+        overrides = unknown_keywords("from_pretrained", overrides, LOADING_IGNORES, LOADING_REFUSES)
         folder = hub.resolve(
-            path, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+            pretrained_model_name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
         )
         finish_save(folder)
         if attn_implementation is not None:
@@ -118,42 +158,69 @@ class Pretrained(nn.Module):
                 stacklevel=2,
             )
         model.generation_config = read_generation_config(folder)
+        model.name_or_path = os.fspath(pretrained_model_name_or_path)
         return model.eval()
 
-    def save_pretrained(self, path: str | os.PathLike[str], max_shard_size: int | str = "5GB") -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        max_shard_size: int | str = "5GB",
+        *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Float[Tensor, "..."]] | None = None,
+        safe_serialization: bool = True,
+        **keywords: Any,
+    ) -> None:
         """Write `config.json`, `generation_config.json` and safetensors that transformers 4 and 5 load as well.
 
         Weights above `max_shard_size` (bytes, or text such as "200MB") are cut into shards with an index. Other files
         of the folder stay, weights of an older save go. An interruption leaves the old checkpoint or the new one.
+        `state_dict` are the tensors to write, where the model holds only a part of them, as under FSDP; a process that
+        is not the main one writes nothing. Of transformers' other arguments those that change nothing are ignored, with
+        a warning.
 
-        Raises OSError when the disk is full or the folder cannot be written; what was there before is unchanged.
+        Raises OSError when the disk is full or the folder cannot be written, and ValueError, before anything is
+        written, for a model that could not be read again: with adapters or masks in it, or other tensors than its
+        configuration describes. What was there before is unchanged. TypeError for unknown arguments.
         """
-        dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
-        config = dataclasses.replace(self.config, torch_dtype=dtype, architectures=[type(self).__name__])
-        tensors = self.state_dict()
-        embedding = self.get_input_embeddings().get_parameter("weight")
-        if (rows := len(embedding)) != config.vocab_size:
+        if unknown := unknown_keywords("save_pretrained", keywords, SAVING_IGNORES, SAVING_REFUSES):
+            raise TypeError(f"save_pretrained() got unexpected arguments {', '.join(unknown)}")
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False: pickles may carry code; safetensors are all that is written")
+        if not is_main_process:
+            return
+        tensors = self.state_dict() if state_dict is None else dict(state_dict)
+        architecture = type(self).__name__
+        needed = skeleton(type(self), self.config)
+        config = dataclasses.replace(self.config, architectures=[architecture])
+        tied = self._tied_weights_keys if config.tie_word_embeddings else ()
+        check_savable(architecture, shapes_in_file(needed, ()), tensors, optional=() if state_dict is None else tied)
+        if untied := _untied(tensors, tied, gathered=state_dict is not None):
             raise ValueError(
-                f"the embedding has {rows} rows and config.vocab_size is {config.vocab_size}: rows were dropped, and "
-                "nothing in a checkpoint says which; save the whole model"
+                f"config.tie_word_embeddings is True, but {', '.join(untied)} is a tensor of its own; call "
+                "tie_weights() to give it up, or set config.tie_word_embeddings=False to keep it"
             )
-        if meta := [name for name, tensor in tensors.items() if tensor.is_meta]:
-            raise ValueError(
-                f"{len(meta)} tensors are on the meta device and have no values to save: {', '.join(meta)}"
-            )
-        if config.tie_word_embeddings:
-            pointers = {name: tensors[name].data_ptr() for name in self._tied_weights_keys}
-            if untied := [name for name, pointer in pointers.items() if pointer != embedding.data_ptr()]:
-                raise ValueError(
-                    f"config.tie_word_embeddings is True, but {', '.join(untied)} is a tensor of its own; call "
-                    "tie_weights() to give it up, or set config.tie_word_embeddings=False to keep it"
-                )
-            tensors = {name: tensor for name, tensor in tensors.items() if name not in self._tied_weights_keys}
-        with staged(Path(path).expanduser()) as folder:
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in tied}
+        config.torch_dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+        settings = self.generation_config
+        if settings != default_generation_config(self.config):  # else a mark says that it repeats config.json
+            extra = {name: value for name, value in settings.extra.items() if name != REPEATS_CONFIG}
+            settings = dataclasses.replace(settings, extra=extra)
+        with staged(Path(save_directory).expanduser()) as folder:
             write_weights(folder, tensors, max_shard_size)
             config.save_pretrained(folder)
             if hasattr(self, "generate"):
-                (self.generation_config or default_generation_config(config)).save_pretrained(folder)
+                settings.save_pretrained(folder)
+
+
+def _untied(tensors: Mapping[str, Float[Tensor, "..."]], tied: Iterable[str], gathered: bool) -> list[str]:
+    """The tied tensors that are not the embedding itself; of gathered copies, those that are not equal to it."""
+    embedding = next(tensor for name, tensor in tensors.items() if name.endswith(EMBEDDING))
+    return [
+        name for name in tied
+        if name in tensors and tensors[name].data_ptr() != embedding.data_ptr()
+        and not (gathered and torch.equal(tensors[name], embedding))
+    ]  # fmt: skip
 
 
 def _match(folder: Path, model: Pretrained, files: dict[str, WeightFile]) -> tuple[dict[str, str], list[str]]:

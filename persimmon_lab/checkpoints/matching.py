@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from torch.nn import Parameter
 
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.tensor_streams import checksum_of
@@ -87,6 +90,51 @@ def differences(needed: Mapping[str, tuple[int, ...]], present: Mapping[str, Des
         ],
     }
     return [f"{len(names)} {what}: {', '.join(names)}" for what, names in kinds.items() if names]
+
+
+def check_savable(
+    architecture: str,
+    needed: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, Shaped[Tensor, "..."]],
+    optional: Iterable[str] = (),
+) -> None:
+    """Compare a model's tensors with those that its class has by its configuration: what is written must be read again.
+
+    `optional` may be missing. Raises ValueError that names the modules, or the tensors and what they are.
+    """
+    strange = [name for name in tensors if name not in needed]
+    missing = [name for name in needed if name not in tensors and name not in set(optional)]
+    if strange or missing:
+        modules = list(dict.fromkeys(name.rpartition(".")[0] for name in strange or missing))
+        # peft puts two tensors beside a weight, torch's prune a mask, torch's parametrizations what the weight is of.
+        raise ValueError(
+            f"this {architecture} has {len(strange)} tensors that its configuration does not describe, and lacks "
+            f"{len(missing)}: see {_listed(modules)} ({_listed(strange or missing)}). Take out what was put in before "
+            "saving: peft's merge_and_unload(), or its own save_pretrained for the adapter alone; torch's "
+            "prune.remove and parametrize.remove_parametrizations"
+        )
+    embedding = next((name for name in needed if name.endswith(EMBEDDING)), None)
+    if embedding is not None and len(tensors[embedding]) != needed[embedding][0]:
+        raise ValueError(
+            f"the embedding has {len(tensors[embedding])} rows and config.vocab_size is {needed[embedding][0]}: rows "
+            "were dropped, and nothing in a checkpoint says which; save the whole model"
+        )
+    if meta := [name for name, tensor in tensors.items() if tensor.is_meta]:
+        raise ValueError(f"{len(meta)} tensors are on the meta device and have no values to save: {', '.join(meta)}")
+    if subclasses := [name for name, tensor in tensors.items() if type(tensor) not in (Tensor, Parameter)]:
+        kind = type(tensors[subclasses[0]])
+        raise ValueError(
+            f"{len(subclasses)} tensors are quantised or distributed, which safetensors cannot hold: "
+            f"{_listed(subclasses)} ({kind.__module__}.{kind.__qualname__}); save the model as it was before, or give "
+            "the whole tensors as state_dict="
+        )
+    if lists := differences({name: shape for name, shape in needed.items() if name in tensors}, tensors):
+        raise ValueError(f"this {architecture} is not what its configuration describes.\n  " + "\n  ".join(lists))
+
+
+def _listed(names: list[str], most: int = 4) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_tied(folder: Path, tied: Iterable[str], files: dict[str, WeightFile]) -> None:

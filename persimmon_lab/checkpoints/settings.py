@@ -12,6 +12,8 @@ from persimmon_lab.checkpoints.weight_files import WeightFile
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.generation_config import GenerationConfig
 
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+REPEATS_CONFIG = "_from_model_config"  # transformers' mark in a generation_config.json
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
 
 
@@ -50,17 +52,12 @@ def read_config(folder: Path) -> PersimmonConfig:
 
 def override(config: PersimmonConfig, overrides: dict[str, Any]) -> PersimmonConfig:
     """A copy of a configuration with some fields replaced."""
-    fields = {field.name for field in dataclasses.fields(config)}
+    fields = {"id2label", "label2id", *(field.name for field in dataclasses.fields(config))}
     if unknown := sorted(overrides.keys() - fields):
-        hint = ""
-        if not {"device_map", "max_memory", "offload_folder"}.isdisjoint(unknown):
-            hint = ". To spread a model over several devices: persimmon_lab.fitting.offload.load_over_devices"
-        raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig{hint}")
-    extra = dict(config.extra)
-    if overrides.get("num_labels", config.num_labels) != config.num_labels:
-        # The names of the old labels count the old number.
-        extra = {key: value for key, value in extra.items() if key not in ("id2label", "label2id")}
-    return dataclasses.replace(config, **{"extra": extra} | overrides)
+        raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig")
+    changed = dataclasses.replace(config)
+    changed.update(overrides)
+    return changed
 
 
 def read_generation_config(folder: Path) -> GenerationConfig | None:
@@ -72,13 +69,9 @@ def read_generation_config(folder: Path) -> GenerationConfig | None:
         settings = GenerationConfig.from_pretrained(folder)
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a JSON object of generation settings: {error}") from error
-    return None if settings.extra.get("_from_model_config") else settings
+    return None if settings.extra.get(REPEATS_CONFIG) else settings
 
 
 def default_generation_config(config: PersimmonConfig) -> GenerationConfig:
-    return GenerationConfig(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-        extra={"_from_model_config": True},
-    )
+    ids: dict[str, Any] = {name: getattr(config, name) for name in TOKEN_IDS}
+    return GenerationConfig(**ids, extra={REPEATS_CONFIG: True})

@@ -1,4 +1,4 @@
-"""Marks for notebook 12, Where does it look?: detectors of heads."""
+"""Marks for notebook 12, Where does it look?: detectors of heads; `nb12_naming` has the rule that names one."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""Marks for notebook 12, Where does it look?: a rule that names a head."""
+"""Marks for notebook 12, Where does it look?: a rule that names a head; `nb12_heads` has the detectors."""
 
 from collections.abc import Callable
 

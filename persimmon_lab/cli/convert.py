@@ -14,8 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from persimmon_lab.adept.convert import write
 from persimmon_lab.adept.export import export_checkpoint, export_release, open_checkpoint
-from persimmon_lab.adept.opening import OpenRelease, open_release
-from persimmon_lab.adept.published import recognise
+from persimmon_lab.adept.known_tars import recognise
+from persimmon_lab.adept.open_release import OpenRelease, open_release
 from persimmon_lab.adept.verify import verify as compare
 from persimmon_lab.checkpoints.settings import DTYPES
 from persimmon_lab.cli.options import stored_folder

@@ -11,6 +11,8 @@ nowhere that we know of. A tokenizer and a trained table tell, in two different 
   training never saw can still be typed.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from einops import einsum, reduce
@@ -22,6 +24,7 @@ from persimmon_lab.tokenizer import PersimmonTokenizer
 
 ASCII = range(0x80)
 OUTSIDE_UTF8 = (0xC0, 0xC1, *range(0xF5, 0x100))  # bytes that occur in no text (RFC 3629)
+PIECE = 2**26  # numbers turned into float32 at a time
 
 
 def never_produced(tokenizer: PersimmonTokenizer, rows: int) -> Int[Tensor, "token"]:
@@ -50,11 +53,16 @@ def never_produced(tokenizer: PersimmonTokenizer, rows: int) -> Int[Tensor, "tok
 def alignment(head: Float[Tensor, "vocab hidden"], never: Int[Tensor, "token"]) -> Float[Tensor, "vocab"]:
     """Cosine between each row of `lm_head` and the mean direction of rows that cannot have been a target.
 
-    Near 1 for every row that never was one.
+    Near 1 for every row that never was one. In float32, a few thousand rows of a large table at a time.
     """
-    directions = F.normalize(head.detach().float(), dim=-1)
-    mean = F.normalize(reduce(directions[never], "token hidden -> hidden", "mean"), dim=-1)
-    return einsum(directions, mean, "vocab hidden, hidden -> vocab")
+    rows = max(1, PIECE // head.shape[-1])
+
+    def directions(table: Float[Tensor, "vocab hidden"]) -> Iterator[Float[Tensor, "_ hidden"]]:
+        return (F.normalize(piece.float(), dim=-1) for piece in table.detach().split(rows))
+
+    total = torch.stack([reduce(piece, "token hidden -> hidden", "sum") for piece in directions(head[never])]).sum(0)
+    mean = F.normalize(total / len(never), dim=-1)
+    return torch.cat([einsum(piece, mean, "vocab hidden, hidden -> vocab") for piece in directions(head)])
 
 
 class KeptEmbedding(nn.Module):

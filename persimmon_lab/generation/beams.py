@@ -95,7 +95,10 @@ def beam_steps(
                 logits = logits[prompt_of_row]
                 context.keep(prompt_of_row)
             log_probs = logits.log_softmax(dim=-1)
-            scores = shape_scores(log_probs, context.sequences, config, context.visible, processors, 1 + (endings or 1))
+            may_end = count > config.least_new_tokens(context.prompt_width)
+            scores = shape_scores(
+                log_probs, context.sequences, config, context.visible, processors, 1 + (endings or 1), may_end
+            )
 
             # The best continuations of each prompt, whichever beam they continue.
             sums = rearrange(scores, "(batch beam) vocab -> batch beam vocab", beam=beams)
@@ -107,7 +110,7 @@ def beam_steps(
             sums = sums.gather(1, places)
             parents, tokens = first_row + places // scores.shape[1], places % scores.shape[1]
             texts = torch.cat([context.sequences[parents], rearrange(tokens, "batch text -> batch text 1")], dim=-1)
-            ends = rearrange(ending(rearrange(texts, "b text p -> (b text) p")), "(b text) -> b text", b=batch)
+            ends = rearrange(ending(rearrange(texts, "b text p -> (b text) p"), scores), "(b text) -> b text", b=batch)
             if count == new_tokens:
                 ends = torch.ones_like(ends)
 

@@ -45,7 +45,7 @@ class Context:
         self.prompt_embeds = prompt_embeds
         self.embed = embed
         self.without_ids = 0 if prompt_embeds is None else prompt_embeds.shape[1]
-        self.width = self.without_ids + ids.shape[1]
+        self.width = self.prompt_width = self.without_ids + ids.shape[1]
         with torch.inference_mode(False):  # which the next token may be written outside of
             self.ids = F.pad(ids, (0, new_tokens))
         # Default positions would count the padding; these count the tokens. Padding itself gets 0, which nothing sees.

@@ -16,47 +16,51 @@ from jaxtyping import Int
 from torch import Tensor
 
 from persimmon_lab.cache import DynamicCache
+from persimmon_lab.elsewhere import require_own_inputs
 from persimmon_lab.generation.beams import beam_steps
 from persimmon_lab.generation.context import Context
 from persimmon_lab.generation.engines.choosing import forget_room, runner_for, take_back
 from persimmon_lab.generation.engines.decodable import Decodable
 from persimmon_lab.generation.engines.fast import FastRunner
-from persimmon_lab.generation.limits import require_memory
+from persimmon_lab.generation.memory import require_memory
 from persimmon_lab.generation.prompts import Prompt, count_new_tokens, prepare_prompt, settle
 from persimmon_lab.generation.sampling import LogitsProcessor, sample, shape_scores
-from persimmon_lab.generation.steps import DecodingStep, GenerateOutput
-from persimmon_lab.generation.stopping import Ending
+from persimmon_lab.generation.steps import DecodingStep, GenerateOutput, Streamer
+from persimmon_lab.generation.stopping import Ending, StoppingCriterion
 from persimmon_lab.generation_config import GenerationConfig
 
 
 def generate(
     model: Decodable,
-    input_ids: Tensor | Any = None,
+    inputs: Tensor | Any = None,
+    generation_config: GenerationConfig | Any = None,
+    logits_processor: Sequence[LogitsProcessor] | None = None,
+    stopping_criteria: Sequence[StoppingCriterion] | None = None,
     *,
+    input_ids: Tensor | Any = None,
     attention_mask: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
     past_key_values: Any = None,
-    generation_config: GenerationConfig | None = None,
     tokenizer: Any = None,
     seed: int | None = None,
     generator: torch.Generator | None = None,
     on_token: Callable[[DecodingStep], Any] | None = None,
+    streamer: Streamer | None = None,
     cancel: threading.Event | None = None,
     engine: str | None = None,
-    logits_processor: Sequence[LogitsProcessor] | None = None,
     progress: bool | None = None,
     return_dict_in_generate: bool = False,
     output_scores: bool = False,
     output_logits: bool = False,
     **settings: Any,
 ) -> Int[Tensor, "batch position"] | GenerateOutput:
-    """Continue a batch of prompts; returns (batch, position) ids, prompts included.
+    """Continue a batch of prompts, `inputs` or `input_ids`; returns (batch, position) ids, prompts included.
 
     `settings` are the fields of `GenerationConfig` (max_new_tokens, max_length, do_sample, temperature, top_k, top_p,
-    min_p, repetition_penalty, no_repeat_ngram_size, num_beams, length_penalty, early_stopping, num_return_sequences,
-    eos_token_id, pad_token_id, stop_strings, use_cache, prefill_chunk_size, ...); what is not given comes from
-    `generation_config`, else from `model.generation_config`, else from the defaults; token ids fall back on
-    `model.config`.
+    min_p, repetition_penalty, no_repeat_ngram_size, min_new_tokens, num_beams, length_penalty, early_stopping,
+    num_return_sequences, eos_token_id, pad_token_id, stop_strings, use_cache, prefill_chunk_size, ...); what is not
+    given comes from `generation_config` (ours or transformers'), else from `model.generation_config`, else from the
+    defaults; token ids fall back on `model.config`.
 
     Prompts of unequal length are padded on the left, with an `attention_mask`; without one, pad ids in the prompt are
     taken for padding when the pad id is neither eos nor bos. With `inputs_embeds` alone the result holds only the new
@@ -64,7 +68,8 @@ def generate(
     it grows, and with several answers or beams a prompt it ends with a row for each of them.
 
     Each of `logits_processor` is a function `(ids so far, scores) -> scores` (batch, vocab), called after the
-    repetition penalty and the n-grams and before temperature and filters; beams give it log-probabilities.
+    repetition penalty and the n-grams and before temperature and filters; beams give it log-probabilities. Each of
+    `stopping_criteria` is one `(ids so far, scores) -> bool`, for all rows, or a tensor with a bool for each.
     `stop_strings` needs `tokenizer`. Sampling draws from `generator`, or one made from `seed`, or torch's default one.
     `engine` says what computes: "plain" calls the model as it is; None takes what is fastest. `progress` shows a bar
     while a prompt is read in chunks; None does so from 4,096 positions on.
@@ -76,18 +81,21 @@ def generate(
     looked at stayed what they were; and a forward replaced on a class. Then ask for engine="plain".
 
     After every step `on_token(step)` is called; returning True stops, and so does setting `cancel`: what was generated
-    until then is returned (of beams the best texts, ended or not). An error or a KeyboardInterrupt passes through and
-    leaves a given cache with the positions of whole steps, to go on from. The model keeps its mode: one in training
-    mode generates with its dropout. Gradients are off by `no_grad`, not `inference_mode`, so that results and tables
-    built on the way can be used in training afterwards.
+    until then is returned (of beams the best texts, ended or not). A `streamer`, as transformers has them, is given the
+    prompt and then each token by `put`, and told the `end`; not with beams, which change their minds. An error or a
+    KeyboardInterrupt passes through and leaves a given cache with the positions of whole steps, to go on from. The
+    model keeps its mode: one in training mode generates with its dropout. Gradients are off by `no_grad`, not
+    `inference_mode`, so that results and tables built on the way can be used in training afterwards.
 
     Raises TypeError for an unknown setting; ValueError for settings, prompts or lengths that cannot be right, naming
     the numbers; MemoryError, before anything is allocated, for more than is free; FloatingPointError when the model
     returns nan or infinity.
     """
+    if inputs is not None and input_ids is not None:
+        raise ValueError("generate() was given both inputs and input_ids, two names of the prompt; pass one of them")
     steps = decode_steps(
         model,
-        input_ids,
+        inputs if input_ids is None else input_ids,
         attention_mask=attention_mask,
         inputs_embeds=inputs_embeds,
         past_key_values=past_key_values,
@@ -97,9 +105,12 @@ def generate(
         generator=generator,
         engine=engine,
         logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
         progress=progress,
         **settings,
     )
+    if streamer is not None:
+        steps = _streamed(steps, streamer)
     scores: list[Tensor] = []
     logits: list[Tensor] = []
     for step in steps:  # at least one
@@ -127,18 +138,20 @@ def decode_steps(
     attention_mask: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
     past_key_values: Any = None,
-    generation_config: GenerationConfig | None = None,
+    generation_config: GenerationConfig | Any = None,
     tokenizer: Any = None,
     seed: int | None = None,
     generator: torch.Generator | None = None,
     engine: str | None = None,
     logits_processor: Sequence[LogitsProcessor] | None = None,
+    stopping_criteria: Sequence[StoppingCriterion] | None = None,
     progress: bool | None = None,
     **settings: Any,
 ) -> Iterator[DecodingStep]:
     """The loop of `generate`, whose arguments it shares: yields one DecodingStep per new token, at least one."""
+    require_own_inputs(model)
     config = settle(model, generation_config, settings)
-    ending = Ending(config, tokenizer, model.device)
+    ending = Ending(config, tokenizer, model.device, stopping_criteria)
     generator = _random_source(model, seed, generator)
     prompt = prepare_prompt(model, config, input_ids, inputs_embeds, attention_mask)
     context, new_tokens = _opened(model, config, prompt, past_key_values, ending, engine, progress)
@@ -156,19 +169,34 @@ def decode_steps(
             if count == 1 and len(rows) > batch:  # the prompt is read once for all its answers
                 logits = logits[rows]
                 context.keep(rows)
-            scores = shape_scores(logits, context.sequences, config, context.visible, logits_processor)
+            may_end = count > config.least_new_tokens(context.prompt_width)
+            scores = shape_scores(logits, context.sequences, config, context.visible, logits_processor, may_end=may_end)
             token_ids = sample(scores, generator) if config.do_sample else scores.argmax(dim=-1)
             if ending.possible:
                 token_ids = token_ids.masked_fill(~unfinished, ending.filler)
             context.append(token_ids)
             if ending.possible:
-                unfinished = unfinished & ~ending(context.sequences)
+                unfinished = unfinished & ~ending(context.sequences, scores)
         is_last = count == new_tokens or (ending.possible and not bool(unfinished.any()))
         yield DecodingStep(
             token_ids, logits, scores, context.sequences, unfinished, is_last, context.cache, config
         )  # fmt: skip
         if is_last:
             return
+
+
+def _streamed(steps: Iterator[DecodingStep], streamer: Streamer) -> Iterator[DecodingStep]:
+    """The same steps, told to the streamer as transformers tells them."""
+    try:
+        for count, step in enumerate(steps):
+            if step.config.num_beams > 1:
+                raise ValueError(f"a streamer cannot follow num_beams={step.config.num_beams}; pass num_beams=1")
+            if count == 0:
+                streamer.put(step.sequences[:, :-1].cpu())
+            streamer.put(step.token_ids.cpu())
+            yield step
+    finally:
+        streamer.end()  # whoever waits for it in another thread is let go
 
 
 def _opened(

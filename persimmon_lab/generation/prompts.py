@@ -8,9 +8,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from persimmon_lab.elsewhere import ignore, refuse
 from persimmon_lab.generation_config import GenerationConfig
 
 DEFAULT_NEW_TOKENS = 20  # transformers' default
+GUIDANCE = "logits_processor=[transformers.UnbatchedClassifierFreeGuidanceLogitsProcessor(...)]"
+ARGUMENTS_ELSEWHERE = {  # of transformers' generate, which are no settings
+    "assistant_model": "generate() without it: nothing drafts here",
+    "prefix_allowed_tokens_fn": "logits_processor=[transformers.PrefixConstrainedLogitsProcessor(...)]",
+    "negative_prompt_ids": GUIDANCE,
+    "negative_prompt_attention_mask": GUIDANCE,
+}
 # Ids, none with embeddings; embeddings, where they were given; the mask, None where nothing is padded.
 Prompt = tuple[
     Int[Tensor, "batch position"],
@@ -19,32 +27,35 @@ Prompt = tuple[
 ]
 
 
-def settle(model: Any, generation_config: GenerationConfig | None, settings: dict[str, Any]) -> GenerationConfig:
-    """What was asked for now, over the model's generation_config, over the token ids in its config."""
-    base = generation_config or getattr(model, "generation_config", None) or GenerationConfig()
+def settle(model: Any, generation_config: Any, settings: dict[str, Any]) -> GenerationConfig:
+    """What was asked for now, over the model's generation_config, over the token ids in its config.
+
+    `generation_config` is ours, transformers' or a dictionary. Of settings that nothing here follows, those in it are a
+    TypeError, and those that came with the model a warning.
+    """
+    given = generation_config or getattr(model, "generation_config", None)
+    base = GenerationConfig() if given is None else GenerationConfig.from_any(given)
+    if generation_config and base.ignored():
+        told = ", ".join(f"{name} ({reason})" for name, reason in base.ignored().items())
+        raise TypeError(f"generate() does not follow {told}")
+    base.warn_of_ignored(stacklevel=5)
+    settings = {name: value for name, value in settings.items() if value is not None or name not in ARGUMENTS_ELSEWHERE}
+    refuse("generate()", settings, ARGUMENTS_ELSEWHERE)
+    if settings.pop("synced_gpus", None):
+        ignore("generate()", ["synced_gpus"], {"synced_gpus": "ranks that end early do not wait for the others"}, 5)
     ids = ("bos_token_id", "eos_token_id", "pad_token_id")
     missing = {name: getattr(model.config, name, None) for name in ids if getattr(base, name) is None}
     config = base.replace(**{**missing, **settings})
-    if config.num_beams < 1 or config.early_stopping not in (True, False, "never"):
-        raise ValueError(
-            f"num_beams={config.num_beams!r}, early_stopping={config.early_stopping!r}, but there is at least 1 beam, "
-            'and early_stopping is True, False or "never"'
-        )
     answers = config.num_beams if config.num_beams > 1 else math.inf if config.do_sample else 1
-    if not 1 <= config.num_return_sequences <= answers:
+    if config.num_return_sequences > answers:
         raise ValueError(
             f"num_return_sequences={config.num_return_sequences} with do_sample={config.do_sample} and "
             f"num_beams={config.num_beams}: greedy decoding has one answer per prompt, beam search one per beam; "
-            "pass do_sample=True or more num_beams for several, and at least 1"
+            "pass do_sample=True or more num_beams for several"
         )
     chunk = config.prefill_chunk_size
-    if chunk is not None and (chunk < 1 or not config.use_cache):
-        raise ValueError(
-            f"prefill_chunk_size={chunk} with use_cache={config.use_cache}: a chunk has at least 1 position, and what "
-            "was read before is remembered in the cache"
-        )
-    if "" in config.stop_string_list():
-        raise ValueError("an empty stop string would end every text at its first token")
+    if chunk is not None and not config.use_cache:
+        raise ValueError(f"prefill_chunk_size={chunk} with use_cache=False: what was read before is kept in the cache")
     idle = [name for name in ("temperature", "top_k", "top_p", "min_p") if settings.get(name) is not None]
     if idle and not config.do_sample and "do_sample" not in settings:
         warnings.warn(f"{', '.join(idle)} have no effect on greedy decoding; pass do_sample=True", stacklevel=4)
@@ -80,6 +91,8 @@ def prepare_prompt(
             raise ValueError(f"attention_mask is {tuple(attention_mask.shape)} but the prompt is {shape}")
     elif inputs_embeds is None and _pad_id_is_only_padding(config):
         attention_mask = torch.ne(input_ids, config.pad_token_id or 0).to(torch.int64)
+    elif inputs_embeds is None:
+        _warn_of_padding(config, input_ids)
     if attention_mask is None or attention_mask.all():
         return input_ids, inputs_embeds, None
     if not attention_mask[:, -1].all():
@@ -135,6 +148,19 @@ def _prompt_ids(model: Any, config: GenerationConfig, input_ids: Tensor | Any) -
             "the prompt is empty and the model has no bos_token_id to start from; pass input_ids or bos_token_id"
         )
     return torch.full((1 if input_ids is None else input_ids.shape[0], 1), config.bos_token_id, device=model.device)
+
+
+def _warn_of_padding(config: GenerationConfig, input_ids: Int[Tensor, "batch position"]) -> None:
+    """Where the pad id is bos or eos as well, a padded batch needs its mask. One bos may begin a row without a word."""
+    pad = config.pad_token_id
+    allowed = int(pad == config.bos_token_id)
+    begin = input_ids[:, : allowed + 1]
+    if pad is not None and begin.shape[1] > allowed and bool(torch.eq(begin, pad).all(dim=1).any()):
+        warnings.warn(
+            f"a row of the prompt begins with pad_token_id {pad}, which is bos or eos as well, and is read as text; if "
+            "it is padding, pass the attention_mask that the tokenizer returns",
+            stacklevel=5,
+        )
 
 
 def _pad_id_is_only_padding(config: GenerationConfig) -> bool:

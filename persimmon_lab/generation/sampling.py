@@ -129,9 +129,10 @@ def shape_scores(
     visible: Bool[Tensor, "batch position"] | None = None,
     processors: Sequence[LogitsProcessor] | None = None,
     at_least: int = 1,
+    may_end: bool = True,
 ) -> Float[Tensor, "batch vocab"]:
-    """What a token is chosen from, in transformers' order: repetition penalty, no repeated n-grams, the caller's own
-    `processors` one after the other and, to draw, `shape_distribution`.
+    """What a token is chosen from, in transformers' order: repetition penalty, no repeated n-grams, no end where the
+    text may not end yet, the caller's own `processors` one after the other and, to draw, `shape_distribution`.
 
     Raises ValueError where n-grams or a processor leave a row no token, or a processor returns another shape, and
     FloatingPointError for nan and infinity from a processor.
@@ -141,6 +142,9 @@ def shape_scores(
     if config.no_repeat_ngram_size:
         logits = forbid_repeated_ngrams(logits, config.no_repeat_ngram_size, token_ids)
         _require_choice(logits, f"no_repeat_ngram_size={config.no_repeat_ngram_size}")
+    if not may_end and config.eos_token_ids():
+        ends = torch.tensor(config.eos_token_ids(), device=logits.device)
+        logits = logits.index_fill(-1, ends, REMOVED)
     for processor in processors or ():
         name = f"the logits_processor {getattr(processor, '__name__', type(processor).__name__)}"
         processed = processor(token_ids, logits)

@@ -1,5 +1,6 @@
 """How probable a given text is: log-probabilities of its tokens, and of a set of tokens that might have stood there."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,18 +34,38 @@ def score_tokens(
     attention_mask: Int[Tensor, "batch position"] | None = None,
     token_set: Sequence[int] | Int[Tensor, "choice"] | None = None,
     *,
+    window: int | None = None,
+    stride: int | None = None,
     chunk_size: int | None = None,
     engine: str | None = None,
 ) -> TokenScores:
     """Score every token of `input_ids`, a prompt or what `generate` made of it: from column prompt length - 1 on it is
     the output's scores. As in Adept's API, `token_set` adds ids to compare at each position, such as "yes" and "no".
 
+    A text longer than the model's context is read in windows of `window` positions, which begin `stride` (by default
+    half a window) after one another; each token is scored in the first window that holds it and what precedes it, so
+    from the second window on at least `window - stride` tokens precede it. Without `window` such a text is read whole,
+    with a warning.
+
     Padding, on either side, is what `attention_mask` says. The model reads `chunk_size` positions at a time; by default
     as many as make 128 MiB of logits, so that the logits of a long text are never there together.
 
-    Raises ValueError for fewer than one position or a `chunk_size` below 1.
+    Raises ValueError for no rows or positions, a `chunk_size` below 1, a `window` below 2 or a `stride` that would
+    leave tokens out.
     """
     batch, length = input_ids.shape
+    if batch < 1:
+        raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}: give at least one row")
+    if window is not None:
+        return _score_windows(model, input_ids, attention_mask, token_set, window, stride, chunk_size, engine)
+    if stride is not None:
+        raise ValueError(f"stride={stride} is how far windows lie apart; pass window= as well")
+    if length > model.config.context_limit:
+        warnings.warn(
+            f"{length} positions are more than the {model.config.context_limit} that the model knows (context_limit): "
+            f"pass window={model.config.context_limit} to read them in windows",
+            stacklevel=2,
+        )
     chunk_size = max(1, LOGITS_AT_ONCE // (batch * model.config.vocab_size)) if chunk_size is None else chunk_size
     if length < 1 or chunk_size < 1:
         raise ValueError(f"{length} positions in chunks of {chunk_size}; there has to be at least 1 of both")
@@ -70,3 +91,40 @@ def score_tokens(
     if mask is not None:
         scores = scores.masked_fill(mask[:, :-1] * mask[:, 1:] == 0, 0.0)
     return TokenScores(scores, torch.cat(sets, dim=1) if sets else None)
+
+
+def _score_windows(
+    model: Any,
+    input_ids: Int[Tensor, "batch position"],
+    attention_mask: Int[Tensor, "batch position"] | None,
+    token_set: Sequence[int] | Int[Tensor, "choice"] | None,
+    window: int,
+    stride: int | None,
+    chunk_size: int | None,
+    engine: str | None,
+) -> TokenScores:
+    stride = window // 2 if stride is None else stride
+    if not (window >= 2 and 1 <= stride < window):
+        raise ValueError(
+            f"window={window}, stride={stride}: a window has at least 2 positions, and the next one begins at least 1 "
+            "and fewer than a window later, or a token would have nothing before it"
+        )
+    length = input_ids.shape[1]
+    tokens: list[Tensor] = []
+    sets: list[Tensor] = []
+    scored = 0  # columns of `tokens` so far; of `sets` one more, once there are some
+    for start in range(0, max(length - window, 0) + stride, stride):
+        part = slice(start, start + window)
+        scores = score_tokens(
+            model,
+            input_ids[:, part],
+            None if attention_mask is None else attention_mask[:, part],
+            token_set,
+            chunk_size=chunk_size,
+            engine=engine,
+        )
+        tokens.append(scores.tokens[:, scored - start :] if start else scores.tokens)
+        if scores.token_set is not None:
+            sets.append(scores.token_set[:, scored + 1 - start :] if start else scores.token_set)
+        scored = start + scores.tokens.shape[1]
+    return TokenScores(torch.cat(tokens, dim=1), torch.cat(sets, dim=1) if sets else None)

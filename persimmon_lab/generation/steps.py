@@ -1,7 +1,7 @@
 """What decoding hands out: each step as it happens, and all of them at the end."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -9,6 +9,17 @@ from torch import Tensor
 from persimmon_lab.generation.sampling import TokenChoice, describe_choice
 from persimmon_lab.generation_config import GenerationConfig
 from persimmon_lab.outputs import ModelOutput
+
+
+@runtime_checkable
+class Streamer(Protocol):
+    """What takes tokens as they come, as transformers' TextStreamer does."""
+
+    def put(self, value: Tensor, /) -> None:
+        """Take ids: first the prompt, (batch, position), then one a row, (batch,); on the CPU."""
+
+    def end(self) -> None:
+        """Know that there are no more."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,27 +1,35 @@
 """Where generation ends: end-of-text ids, and stop strings wherever the token boundaries fall."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persimmon_lab.generation_config import GenerationConfig
 
+# Of the ids so far and the scores that the last one was chosen from: whether all rows end there, or which ones do.
+StoppingCriterion = Callable[[Tensor, Tensor | None], "bool | Tensor"]
 REPLACEMENT_CHARACTER = "\ufffd"
 
 
 class Ending:
-    """Tells which rows end with their last token, by an end-of-text id or a stop string: of whoever asks, the one
-    answer. `config` is the settled one (`prompts.settle`), since a model's generation_config may end its texts at other
-    ids than its config.
+    """Tells which rows end with their last token, by an end-of-text id, a stop string or one of `criteria`: of whoever
+    asks, the one answer. `config` is the settled one (`prompts.settle`), since a model's generation_config may end its
+    texts at other ids than its config.
 
     `filler` is the id that fills them while others go on: the pad id, else the first eos, else 0. Raises ValueError for
     stop strings without a tokenizer.
     """
 
-    def __init__(self, config: GenerationConfig, tokenizer: Any, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: GenerationConfig,
+        tokenizer: Any,
+        device: torch.device,
+        criteria: Sequence[StoppingCriterion] | None = None,
+    ) -> None:
         self.stop_strings = config.stop_string_list()
         self.tokenizer = tokenizer
         if self.stop_strings and tokenizer is None:
@@ -30,10 +38,15 @@ class Ending:
         self.token_ids = torch.tensor(ids, dtype=torch.int64, device=device)
         self.has_filler = config.pad_token_id is not None or bool(ids)
         self.filler = next((i for i in [config.pad_token_id, *ids] if i is not None), 0)
-        self.possible = bool(ids or self.stop_strings)
+        self.criteria = criteria or ()
+        self.possible = bool(ids or self.stop_strings or self.criteria)
 
-    def __call__(self, sequences: Int[Tensor, "row position"]) -> Bool[Tensor, "row"]:
+    def __call__(
+        self, sequences: Int[Tensor, "row position"], scores: Float[Tensor, "row_of_scores vocab"] | None = None
+    ) -> Bool[Tensor, "row"]:
         ended = (sequences[:, -1:] == self.token_ids).any(dim=1)
+        for criterion in self.criteria:
+            ended = ended | torch.as_tensor(criterion(sequences, scores), dtype=torch.bool, device=ended.device)
         if self.stop_strings:
             rows = [ends_with_stop_string(self.tokenizer, row, self.stop_strings) for row in sequences.tolist()]
             ended |= torch.tensor(rows, device=ended.device)

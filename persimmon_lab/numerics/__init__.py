@@ -1,12 +1,13 @@
 """What half precision does to a model, measured.
 
 `formats` says what a number format can hold. `compare` says where runs in several formats part, module by module
-(`lockstep` runs them, `measures` measures, `comparison` is the result); `parity` whether two models agree, `noise`
-whether they differ by more than rounding. `islands` finds what float32 must keep, `stress` makes a small model fail as
-a large one would. `rotary` and `rotary_effect` are about rounded positions, `recipes` is about fine-tuning
-(`observation` and `diagnosis` say what a step did and why it failed).
+(`lockstep` runs them, `borrowing` on one set of weights, `measures` measures, `comparison` is the result); `parity`
+whether two models agree, `noise` whether they differ by more than rounding. `islands` finds what float32 must keep,
+`stress` makes a small model fail as a large one would. `rotary` and `rotary_effect` are about rounded positions,
+`recipes` is about fine-tuning (`observation` and `diagnosis` say what a step did and why it failed).
 """
 
+from persimmon_lab.numerics.borrowing import computing_in
 from persimmon_lab.numerics.bounds import largest_score_found, layer_bound, longest_output, score_bound
 from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.comparison import Comparison
@@ -38,6 +39,7 @@ __all__ = [
     "Watch",
     "collisions",
     "compare",
+    "computing_in",
     "diagnose",
     "effect",
     "fine_tune",

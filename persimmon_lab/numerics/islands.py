@@ -6,7 +6,7 @@ cures what happens inside it (a square beyond 65504), not what its output has be
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas
@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from persimmon_lab.fitting.choosing import check_room_for_copies
+from persimmon_lab.numerics.borrowing import computing_in
 from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.comparison import NonFinite
 from persimmon_lab.numerics.measures import Predictions
@@ -59,19 +61,44 @@ def keep_in_float32(model: nn.Module, dtype: torch.dtype, patterns: Iterable[str
 
     Within a module that matches, everything is island, whatever else matches there. A tied weight is float32 in the
     island and `dtype` outside. Raises ValueError for a pattern that matches nothing and for a model that is not
-    float32, whose islands would be no more precise than it is.
+    float32, whose islands would be no more precise than it is; MemoryError, before the copy, where it has no room.
     """
+    _check_float32(model)
+    paths = outermost(model, patterns)
+    check_room_for_copies(model, [dtype], "keep_in_float32")
+    for path in paths:
+        check_room_for_copies(model.get_submodule(path), [None], "keep_in_float32")
+    mixed = in_dtype(model, dtype)
+    for path in paths:
+        mixed.set_submodule(path, copy.deepcopy(model.get_submodule(path)))
+    _cast_around(mixed, paths, dtype)
+    return mixed
+
+
+def _check_float32(model: nn.Module) -> None:
     if (given := next(model.parameters()).dtype) is not torch.float32:
         raise ValueError(f"the model is {given}; islands take their weights from a float32 model")
-    mixed = in_dtype(model, dtype)
-    for path in outermost(model, patterns):
-        island = copy.deepcopy(model.get_submodule(path))
+
+
+def _cast_around(mixed: nn.Module, paths: Iterable[str], dtype: torch.dtype) -> None:
+    """What goes into the islands becomes float32, what comes out `dtype`."""
+    for path in paths:
+        island = mixed.get_submodule(path)
         island.register_forward_pre_hook(
             lambda _, given, named: (_cast(given, torch.float32), _cast(named, torch.float32)), with_kwargs=True
         )
         island.register_forward_hook(lambda _, given, made: _cast(made, dtype))
-        mixed.set_submodule(path, island)
-    return mixed
+
+
+def _name_lost_weight(
+    bad: NonFinite | None, model: nn.Module, islands: Iterable[str], dtype: torch.dtype
+) -> NonFinite | None:
+    """What is not finite, with the weight that `dtype` cannot hold where that is why: `model` still holds it."""
+    if bad is None or any(_contains(path, bad.path) for path in islands):
+        return bad
+    weights = model.get_submodule(bad.path).named_parameters()
+    lost = (name for name, weight in weights if float(weight.abs().max()) > torch.finfo(dtype).max)
+    return replace(bad, weight=bad.weight or next(lost, None))
 
 
 @dataclass(frozen=True)
@@ -130,16 +157,23 @@ def smallest_island(
 
     Greedy, so the set has no module to spare, but a smaller one may exist. Grow: while a number is not finite, add
     the candidate in which the first one arose; afterwards add those that lower the KL most on their own. Shrink: drop
-    every module without which it still holds. About one run per candidate, three at most.
+    every module without which it still holds. About one run per candidate, three at most. The models that are tried
+    compute on the weights of `model`, so that none of them is a copy.
+
+    Raises ValueError as `keep_in_float32` does.
     """
+    _check_float32(model)
     paths = outermost(model, candidates)
     steps: list[Step] = []
 
     def attempt(action: str, module: str, islands: Iterable[str]) -> Step:
         chosen = tuple(path for path in paths if path in set(islands))
-        comparison = compare(model, {"mixed": keep_in_float32(model, dtype, chosen)}, ids)
+        mixed = computing_in(model, dtype, but_for=chosen)
+        _cast_around(mixed, chosen, dtype)
+        comparison = compare(model, {"mixed": mixed}, ids)
         made = comparison.predictions["mixed"]
-        steps.append(Step(action, module, chosen, made, comparison.first_non_finite["mixed"], restores(made)))
+        bad = _name_lost_weight(comparison.first_non_finite["mixed"], model, chosen, dtype)
+        steps.append(Step(action, module, chosen, made, bad, restores(made)))
         return steps[-1]
 
     if not attempt("all", "", paths).restored:

@@ -19,9 +19,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from persimmon_lab.fitting.choosing import check_room_for_copies
+from persimmon_lab.numerics.borrowing import computing_in
 from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.formats import NumberFormat, format_of, spacing
 from persimmon_lab.trace.names import pattern_list
+
+DRAWN = 2**24  # steps at a time; on a CPU they are the same whether drawn at once or in pieces
 
 
 @torch.no_grad()
@@ -29,12 +33,17 @@ def neighbour(model: nn.Module, format: NumberFormat, generator: torch.Generator
     """A copy with every weight moved down one step of the format, left alone, or moved up, each with probability 1/3.
 
     Whole steps: a weight that the format holds stays one that it holds, so that rounding the copy costs what rounding
-    the model costs. Draws on the generator's device.
+    the model costs. Draws on the generator's device, a few rows of a large weight at a time.
+
+    Raises MemoryError, before the copy, where there is no room for it.
     """
+    check_room_for_copies(model, [None], "a neighbour")
     moved = in_dtype(model, next(model.parameters()).dtype)
     for parameter in moved.parameters():
-        steps = torch.randint(-1, 2, parameter.shape, generator=generator, device=generator.device)
-        parameter.add_((steps.to(parameter.device) * spacing(parameter.detach(), format)).to(parameter.dtype))
+        rows = torch.atleast_1d(parameter.detach())
+        for piece in rows.split(max(1, DRAWN * len(rows) // max(1, rows.numel()))):
+            steps = torch.randint(-1, 2, piece.shape, generator=generator, device=generator.device)
+            piece.add_((steps.to(piece.device) * spacing(piece, format)).to(piece.dtype))
     return moved
 
 
@@ -103,16 +112,21 @@ def noise(
     """Compare the candidate with the reference, then `repeats` neighbours of the reference with themselves in the
     candidate's dtype, which have the reference's code: their errors are rounding and nothing else.
 
-    Raises ValueError for fewer than 2 repeats, which have no spread, and as `compare` does.
+    Beside the two it takes one neighbour, which computes in the candidate's dtype on weights of its own.
+
+    Raises ValueError for fewer than 2 repeats, which have no spread, and as `compare` does; MemoryError, before
+    anything runs, where a neighbour has no room.
     """
     if repeats < 2:
         raise ValueError(f"repeats is {repeats}; how much honest errors vary takes 2 or more")
+    check_room_for_copies(reference, [None], "noise")
     patterns = None if only is None else pattern_list(only)
     dtype = next(candidate.parameters()).dtype
     generator = torch.Generator().manual_seed(seed)
     runs = [compare(reference, {"candidate": candidate}, ids, only=patterns)]
     for _ in range(repeats):
         honest = neighbour(reference, format_of(dtype), generator)
-        runs.append(compare(honest, {"candidate": in_dtype(honest, dtype)}, ids, only=patterns))
+        runs.append(compare(honest, {"candidate": computing_in(honest, dtype)}, ids, only=patterns))
+        del honest  # before the next one is made
     first, *others = ({tap.path: tap.distance.relative_error for tap in run.taps} for run in runs)
     return Noise([NoiseLevel(path, error, tuple(other[path] for other in others)) for path, error in first.items()])

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from persimmon_lab.fitting.choosing import check_room_for_copies
 from persimmon_lab.model import PersimmonDecoderLayer
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
 from persimmon_lab.trace.layers import decoder_layers
@@ -40,11 +41,13 @@ def scale_mlp(
     Squared ReLU is homogeneous of degree 2, relu(s x)^2 = s^2 relu(x)^2: `dense_h_to_4h` times s and the weight of
     `dense_4h_to_h` divided by s^2 is the same function. In float16 a pre-activation of 256 / s now overflows.
 
-    Raises ValueError for another activation, a factor that is not positive, or a layer that is not there.
+    Raises ValueError for another activation, a factor that is not positive, or a layer that is not there; MemoryError,
+    before the copy, where there is no room for it.
     """
     _check_factor(factor)
     if model.config.hidden_act != "relu2":
         raise ValueError(f"hidden_act is {model.config.hidden_act!r}; only for 'relu2' is the scaled MLP the same")
+    check_room_for_copies(model, [None], "scale_mlp")
     stressed = copy.deepcopy(model)
     for layer in chosen_layers(stressed, layers):
         layer.mlp.dense_h_to_4h.weight.mul_(factor)
@@ -69,11 +72,13 @@ def scale_residual(model: PersimmonPreTrainedModel, factor: int | float) -> Pers
     multiplied, and the epsilon of the norms that read it by factor^2. Large factors overflow sums, small ones lose
     what is added.
 
-    Raises ValueError for a factor that is not positive and for tied weights: their embedding also makes the logits.
+    Raises ValueError for a factor that is not positive and for tied weights: their embedding also makes the logits;
+    MemoryError, before the copy, where there is no room for it.
     """
     _check_factor(factor)
     if model.config.tie_word_embeddings:
         raise ValueError("the embedding is tied to lm_head; scaling it would scale the logits as well")
+    check_room_for_copies(model, [None], "scale_residual")
     stressed = copy.deepcopy(model)
     body: Any = stressed.body
     body.embed_tokens.weight.mul_(factor)

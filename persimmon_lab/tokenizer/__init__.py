@@ -3,8 +3,9 @@
 `tokenizer` is what users call; `vocabulary` knows its pieces and special tokens, `segmentation` cuts a text,
 `batch_encoding` pads and truncates, `chat` writes Adept's chat format, `streaming_decoder` shows text as it is
 generated. `lattice` holds every way to cut a text, and `unigram` makes one from the vocabulary. `sentencepiece_model`
-reads and writes the model file, `tokenizer_json` says the same to Hugging Face's tokenizers, `files` finds and writes a
-tokenizer's folder.
+reads and writes the model file, `tokenizer_json` says the same to Hugging Face's tokenizers and `from_tokenizer_json`
+reads it back, `files` finds and writes a tokenizer's folder. `transformers_names` is what collators and trainers look
+up, `instead` what they look up in vain, and what to use.
 """
 
 from persimmon_lab.tokenizer.batch_encoding import BatchEncoding

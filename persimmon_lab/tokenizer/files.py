@@ -19,12 +19,13 @@ CONFIG_KEYS = (
     "add_eos_token",
     "padding_side",
     "model_max_length",
+    "clean_up_tokenization_spaces",
 )
-ON_THE_HUB = hub.Wanted(settings=[CONFIG_FILE], one_of=[[VOCAB_FILE]], spoken=VOCAB_FILE)
+ON_THE_HUB = hub.Wanted(settings=[CONFIG_FILE], one_of=[[VOCAB_FILE], [FAST_FILE]], spoken=VOCAB_FILE)
 NO_LIMIT = 10**30  # what transformers writes as model_max_length where there is none
 
 
-def find_folder(
+def find_vocabulary(
     path_or_id: str | os.PathLike[str],
     *,
     revision: str | None = None,
@@ -32,9 +33,9 @@ def find_folder(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """A folder with a tokenizer.model in it: the one named, or the hub's, downloaded into its cache.
+    """The tokenizer.model in a folder, the one named or the hub's, downloaded into its cache; else its tokenizer.json.
 
-    CheckpointNotFoundError (a FileNotFoundError) where there is neither, or no tokenizer.model.
+    CheckpointNotFoundError (a FileNotFoundError) where there is no such folder, or neither file in it.
     """
     folder = hub.resolve(
         path_or_id,
@@ -44,20 +45,28 @@ def find_folder(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
-    if not (folder / VOCAB_FILE).is_file():
-        names = sorted(path.name for path in folder.iterdir())
-        raise CheckpointNotFoundError(f"{folder} has no {VOCAB_FILE}, where the vocabulary would be; it has {names}")
-    return folder
+    for name in (VOCAB_FILE, FAST_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    names = sorted(path.name for path in folder.iterdir())
+    raise CheckpointNotFoundError(f"{folder} has no {VOCAB_FILE}, where the vocabulary would be; it has {names}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, where settings by name would be")
+    return content
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """What tokenizer_config.json says of the constructor's options; nothing where there is no such file."""
     if not path.is_file():
         return {}
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    stored = read_json(path)
     options = {key: stored[key] for key in CONFIG_KEYS if stored.get(key) is not None}
     for key in ("bos_token", "eos_token", "pad_token"):
         if isinstance(options.get(key), dict):
@@ -74,7 +83,9 @@ def write_files(folder: Path, proto: bytes, config: dict[str, Any], fast: dict[s
         # transformers' LlamaTokenizer would rebuild a Unigram model as BPE; this one takes tokenizer.json as it is.
         "tokenizer_class": "LlamaTokenizer" if fast is None else "PreTrainedTokenizerFast",
         "model_max_length": config["model_max_length"] or NO_LIMIT,
-        "clean_up_tokenization_spaces": False,
+    }
+    config |= {
+        "clean_up_tokenization_spaces": config.pop("clean_up_tokenization_spaces"),  # where it always stood
         "chat_template": bos + CHAT_TEMPLATE,
     }
     contents = {VOCAB_FILE: proto, CONFIG_FILE: json.dumps(config, ensure_ascii=False, indent=2).encode("utf-8")}

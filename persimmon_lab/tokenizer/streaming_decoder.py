@@ -28,14 +28,13 @@ class StreamingDecoder:
     def push(self, token_id: int) -> str:
         """The text that `token_id` completes; empty while a character still lacks bytes.
 
-        ValueError for an id outside the vocabulary.
+        An id beyond the vocabulary is U+FFFD; ValueError for a negative one.
         """
         data = self._tokenizer.id_to_bytes(token_id)
         special = token_id in self._special_ids
         if special and self._skip_special_tokens:
             return ""
-        model = self._tokenizer.sp_model
-        if model.is_byte(token_id):
+        if self._tokenizer.is_byte(token_id):
             return self._shown(self._characters(data))
         remainder = self._shown(self._characters(b"", final=True))
         if special:
@@ -44,13 +43,13 @@ class StreamingDecoder:
         if self._silent is None:
             return remainder + data.decode("utf-8")
         # What is dropped at the beginning is sentencepiece's to say.
-        text = self._shown(model.decode([*self._silent, token_id]))
+        text = self._shown(self._tokenizer.text_of([*self._silent, token_id]))
         if not text:
             self._silent = [token_id]
         return text
 
     def finish(self) -> str:
-        """What is still remainder back, one U+FFFD a byte; the decoder is then ready for another text."""
+        """What is still held back, one U+FFFD a byte; the decoder is then ready for another text."""
         remainder = self._characters(b"", final=True)
         self._silent = []
         return remainder

@@ -8,31 +8,53 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 from jaxtyping import Int
 from torch import Tensor
 
-from persimmon_lab.tokenizer.batch_encoding import BatchEncoding, pad, room_for_text, to_tensors
+from persimmon_lab.tokenizer.batch_encoding import (
+    BatchEncoding,
+    check_tensors,
+    is_cut,
+    pad,
+    padded_length,
+    room_for_text,
+    to_tensors,
+)
 from persimmon_lab.tokenizer.chat import render_chat
 from persimmon_lab.tokenizer.files import (
     CONFIG_FILE,
     CONFIG_KEYS,
     FAST_FILE,
-    VOCAB_FILE,
-    find_folder,
+    find_vocabulary,
     read_config,
+    read_json,
     write_files,
 )
+from persimmon_lab.tokenizer.from_tokenizer_json import ends_of_a_text, load_vocabulary
+from persimmon_lab.tokenizer.instead import (
+    CALL,
+    CALL_IGNORED,
+    CHAT_ARGUMENTS,
+    CONSTRUCTOR,
+    LOADING,
+    LOADING_IGNORED,
+    SAVING,
+    SAVING_IGNORED,
+    TOKENIZE,
+    check_arguments,
+)
 from persimmon_lab.tokenizer.segmentation import Segmenter
-from persimmon_lab.tokenizer.sentencepiece_model import load_sentencepiece, read_model
+from persimmon_lab.tokenizer.sentencepiece_model import read_model
 from persimmon_lab.tokenizer.tokenizer_json import tokenizer_json
-from persimmon_lab.tokenizer.vocabulary import TokenIds, Vocabulary
+from persimmon_lab.tokenizer.transformers_names import TransformersNames
+from persimmon_lab.tokenizer.vocabulary import TokenIds
 
-SPACED_OUT = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")  # the list of transformers
+Messages = str | Sequence[Mapping[str, str]]
 
 
-class PersimmonTokenizer(Vocabulary):
+class PersimmonTokenizer(TransformersNames):
     """A sentencepiece model with special tokens; `sp_model` is the sentencepiece processor itself.
 
     `bos_token` and `eos_token` default to `|ENDOFTEXT|` where the vocabulary has it, else to the `<s>` and `</s>` of
@@ -40,6 +62,8 @@ class PersimmonTokenizer(Vocabulary):
 
     Special tokens are matched in a text only on request (`parse_special=True`): what a user types stays plain text,
     even `|ENDOFTEXT|`, which sentencepiece alone would turn into the id that ends a document.
+
+    What transformers 4.37.2's tokenizers offer is here under the same names, or refused with what to use instead.
     """
 
     def __init__(
@@ -53,43 +77,66 @@ class PersimmonTokenizer(Vocabulary):
         add_eos_token: bool = False,
         padding_side: str = "left",
         model_max_length: int | None = None,
+        clean_up_tokenization_spaces: bool = False,
+        **refused: Any,
     ) -> None:
-        super().__init__(load_sentencepiece(Path(vocab_file).expanduser()), bos_token, eos_token, pad_token)
+        check_arguments("PersimmonTokenizer", refused, CONSTRUCTOR)
+        super().__init__(load_vocabulary(Path(vocab_file).expanduser()), bos_token, eos_token, pad_token)
         self.add_bos_token = add_bos_token
         self.add_eos_token = add_eos_token
         self.padding_side = padding_side
         self.model_max_length = model_max_length
+        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        self.name_or_path = ""
         self._segmenter = Segmenter(self.sp_model)
 
     @classmethod
     def from_pretrained(
         cls,
-        path_or_id: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str],
         *,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        force_download: bool = False,
+        resume_download: bool = False,
         **options: Any,
     ) -> Self:
         """The tokenizer in a folder, or in a repository of the Hugging Face Hub such as `adept/persimmon-8b-chat`.
 
         `revision`, `token`, `cache_dir` and `local_files_only` are for the hub, as in `huggingface_hub`. `options` are
-        those of the constructor, and go before what tokenizer_config.json says.
+        those of the constructor, and go before what tokenizer_config.json says. Where there is no tokenizer.model, as
+        in what transformers saved, tokenizer.json is read, to the same ids.
 
         CheckpointNotFoundError (a FileNotFoundError) where there is none, or no tokenizer in it.
         """
-        folder = find_folder(
-            path_or_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        named: dict[str, Any] = {name: options.pop(name) for name in LOADING if name in options}
+        named |= {"force_download": force_download, "resume_download": resume_download}
+        check_arguments("from_pretrained", named, LOADING, LOADING_IGNORED)
+        vocab_file = find_vocabulary(
+            pretrained_model_name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
         )
-        return cls(folder / VOCAB_FILE, **(read_config(folder / CONFIG_FILE) | options))
+        settings = read_config(vocab_file.with_name(CONFIG_FILE)) | options
+        if vocab_file.name == FAST_FILE:
+            settings = ends_of_a_text(read_json(vocab_file)) | settings
+        tokenizer = cls(vocab_file, **settings)
+        tokenizer.name_or_path = str(pretrained_model_name_or_path)
+        return tokenizer
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write tokenizer.model, tokenizer_config.json and tokenizer.json to `folder`, and return their paths.
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], legacy_format: bool | None = None, **refused: Any
+    ) -> list[Path]:
+        """Write tokenizer.model, tokenizer_config.json and tokenizer.json to a folder, and return their paths.
 
         transformers reads the last two, through AutoTokenizer or PreTrainedTokenizerFast, to the same ids. Where
         tokenizer.json cannot say what the model does (see `tokenizer_json`) it is left out, with a warning.
         """
+        check_arguments("save_pretrained", {**refused, "legacy_format": legacy_format}, SAVING, SAVING_IGNORED)
         proto = self.sp_model.serialized_model_proto()
         bos_id = self.bos_token_id if self.add_bos_token else None
         eos_id = self.eos_token_id if self.add_eos_token else None
@@ -99,7 +146,7 @@ class PersimmonTokenizer(Vocabulary):
             warnings.warn(f"no {FAST_FILE} was written: {error}", stacklevel=2)
             fast = None
         config = {key: getattr(self, key) for key in (*CONFIG_KEYS, "unk_token")}
-        return write_files(Path(folder).expanduser(), proto, config, fast)
+        return write_files(Path(save_directory).expanduser(), proto, config, fast)
 
     # --------------------------------------------------------------------------------------------------- text to ids
 
@@ -111,10 +158,14 @@ class PersimmonTokenizer(Vocabulary):
         parse_special: bool = False,
         padding: bool | str = False,
         padding_side: str | None = None,
-        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        truncation: bool | str | None = False,
         max_length: int | None = None,
         return_tensors: str | None = None,
+        return_attention_mask: bool | None = None,
         return_offsets_mapping: bool = False,
+        verbose: bool | None = None,
+        **refused: Any,
     ) -> BatchEncoding:
         """Encode one text, or a list of them into one row each.
 
@@ -122,35 +173,38 @@ class PersimmonTokenizer(Vocabulary):
         - `parse_special`: take `|ENDOFTEXT|` and the like in the text for the special token; each stretch between them
           is then encoded as a text of its own. Otherwise they are spelt out in ordinary pieces.
         - `padding`: `True` or `"longest"` pads to the longest row, `"max_length"` to `max_length`; on `padding_side`,
-          the tokenizer's own where none is given.
+          the tokenizer's own where none is given; the length is then rounded up to a multiple of `pad_to_multiple_of`.
         - `truncation`: cut the text on its right so that a row with its bos and eos has at most `max_length`.
         - `return_tensors="pt"`: int64 tensors of shape (batch, position), batch 1 for one text.
+        - `return_attention_mask=False`: no mask.
         - `return_offsets_mapping`: for each token the characters `text[start:end]` that it stands for; the byte pieces
           of one character share its span, and a piece that stands for no character has an empty one.
 
         `max_length` defaults to `model_max_length`. ValueError where a row cannot be made as asked, or where a text
         holds half of a surrogate pair, which is no character.
         """
-        if return_tensors not in (None, "pt"):
-            raise ValueError(f"return_tensors={return_tensors!r}: expected 'pt' for torch tensors, or None for lists")
-        if max_length is not None and not truncation and padding != "max_length":
+        check_arguments("a call of the tokenizer", {**refused, "verbose": verbose}, CALL, CALL_IGNORED)
+        check_tensors(return_tensors)
+        cutting = is_cut(truncation)
+        if max_length is not None and not cutting and padding != "max_length":
             raise ValueError(f"max_length={max_length} does nothing alone: add truncation=True or padding='max_length'")
         several = isinstance(text, list | tuple)
         texts: Sequence[Any] = text if several else [text]  # cutting refuses what is no str
-        before = [self.bos_token_id] if add_special_tokens and self.add_bos_token and self.bos_token else []
-        after = [self.eos_token_id] if add_special_tokens and self.add_eos_token and self.eos_token else []
+        before, after = self.special_tokens_around() if add_special_tokens else ([], [])
         limit = self.model_max_length if max_length is None else max_length
-        room = room_for_text(limit, len(before) + len(after)) if truncation else None
+        room = room_for_text(limit, len(before) + len(after)) if cutting else None
         special = self.special_tokens
         cut = [self._segmenter.segment(one, special, parse_special, return_offsets_mapping) for one in texts]
         encoding = BatchEncoding(input_ids=[before + ids[:room] + after for ids, _ in cut])
-        encoding["attention_mask"] = [[1] * len(row) for row in encoding.input_ids]
+        if return_attention_mask is not False:
+            encoding["attention_mask"] = [[1] * len(row) for row in encoding.input_ids]
         if return_offsets_mapping:
             nowhere = [(0, 0)]
             encoding["offset_mapping"] = [
                 nowhere * len(before) + offsets[:room] + nowhere * len(after) for _, offsets in cut
             ]
-        encoding = pad(encoding, padding, limit, padding_side or self.padding_side, self.pad_token_id)
+        length = padded_length(list(map(len, encoding.input_ids)), padding, limit, pad_to_multiple_of)
+        encoding = pad(encoding, length, padding_side or self.padding_side, self.pad_token_id)
         if return_tensors == "pt":
             return to_tensors(encoding)
         return encoding if several else BatchEncoding({key: rows[0] for key, rows in encoding.items()})
@@ -160,9 +214,35 @@ class PersimmonTokenizer(Vocabulary):
         ids: list[int] | Int[Tensor, "batch position"] = self(text, **options).input_ids
         return ids
 
+    def tokenize(self, text: str, *, add_special_tokens: bool = False, **options: Any) -> list[str]:
+        """The pieces of one text, as they stand in the vocabulary; `options` as in calling."""
+        check_arguments("tokenize", {name: options.pop(name) for name in TOKENIZE if name in options}, TOKENIZE)
+        ids: list[int] = self(text, add_special_tokens=add_special_tokens, **options).input_ids
+        return self.convert_ids_to_tokens(ids)
+
+    @overload
+    def apply_chat_template(
+        self, conversation: Messages, *, tokenize: Literal[False], add_generation_prompt: bool = True, **options: Any
+    ) -> str: ...
+
+    @overload
+    def apply_chat_template(
+        self, conversation: Messages, *, return_dict: Literal[True], add_generation_prompt: bool = True, **options: Any
+    ) -> BatchEncoding: ...
+
+    @overload
+    def apply_chat_template(
+        self, conversation: Messages, *, return_tensors: str, add_generation_prompt: bool = True, **options: Any
+    ) -> Int[Tensor, "batch position"]: ...
+
+    @overload
+    def apply_chat_template(
+        self, conversation: Messages, *, add_generation_prompt: bool = True, **options: Any
+    ) -> list[int]: ...
+
     def apply_chat_template(
         self,
-        messages: str | Sequence[Mapping[str, str]],
+        conversation: Messages,
         *,
         tokenize: bool = True,
         add_generation_prompt: bool = True,
@@ -173,7 +253,9 @@ class PersimmonTokenizer(Vocabulary):
 
         Its ids; with `return_dict` the whole encoding; with `tokenize=False` the text itself. `options` as in calling.
         """
-        text = render_chat(messages, add_generation_prompt)
+        named = {name: options.pop(name) for name in CHAT_ARGUMENTS if name in options}
+        check_arguments("apply_chat_template", named, CHAT_ARGUMENTS)
+        text = render_chat(conversation, add_generation_prompt)
         if not tokenize:
             return text
         encoding = self(text, **options)
@@ -182,15 +264,19 @@ class PersimmonTokenizer(Vocabulary):
     # --------------------------------------------------------------------------------------------------- ids to text
 
     def decode(
-        self, token_ids: int | TokenIds, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
+        self,
+        token_ids: int | TokenIds,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
     ) -> str:
-        """The text of some ids, bytes that make no character as U+FFFD each.
+        """The text of some ids; bytes that make no character, and ids beyond the vocabulary, as U+FFFD each.
 
         Special tokens are left out with `skip_special_tokens`, else shown as they are written, and each stretch between
         them is a text of its own, so that this inverts encoding with `parse_special`.
-        `clean_up_tokenization_spaces` also takes out the spaces before English punctuation and contractions.
+        `clean_up_tokenization_spaces` also takes out the spaces before English punctuation and contractions; None means
+        as the tokenizer's own setting says, which is not to.
 
-        ValueError for an id outside the vocabulary.
+        ValueError for a negative id.
         """
         special = set(self.special_tokens.values())
         texts: list[str] = []
@@ -199,12 +285,16 @@ class PersimmonTokenizer(Vocabulary):
             if index not in special:
                 stretch.append(index)
             elif not skip_special_tokens:
-                texts += [self.sp_model.decode(stretch), self.sp_model.id_to_piece(index)]
+                texts += [self.text_of(stretch), self.sp_model.id_to_piece(index)]
                 stretch = []
-        text = "".join([*texts, self.sp_model.decode(stretch)])
-        for spaced in SPACED_OUT if clean_up_tokenization_spaces else ():
-            text = text.replace(spaced, spaced.strip())
-        return text
+        text = "".join([*texts, self.text_of(stretch)])
+        if clean_up_tokenization_spaces is None:
+            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
+        return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text of pieces, special tokens as they are written."""
+        return self.decode(self.convert_tokens_to_ids(tokens))
 
     def batch_decode(self, sequences: Iterable[TokenIds] | Int[Tensor, "batch position"], **options: Any) -> list[str]:
         """`decode` of every row, with its options."""

@@ -11,6 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 END_OF_TEXT = "|ENDOFTEXT|"  # id 71013 in Adept's release, where it begins and ends every document
+NO_PIECE = "\ufffd"  # what an id beyond the vocabulary is shown as
 
 TokenIds = Sequence[SupportsIndex] | np.ndarray | Int[Tensor, "..."]
 
@@ -20,6 +21,11 @@ class Vocabulary:
 
     `bos_token` and `eos_token` default to `|ENDOFTEXT|` where the model has it, else to its `<s>` and `</s>`;
     `pad_token` defaults to `eos_token`. ValueError for a special token that is no piece of the model.
+
+    A model may have more rows than there are pieces (padded to a round number, or by `resize_token_embeddings`), and
+    write such an id. Each is shown as U+FFFD, as is a byte that makes no character: the unknown piece is no choice,
+    since `<unk>` is a special token, which `skip_special_tokens` hides. What is no row of any model, a negative id such
+    as a label's -100, is refused.
     """
 
     def __init__(
@@ -82,23 +88,47 @@ class Vocabulary:
         return [self.sp_model.piece_to_id(token) for token in tokens]
 
     @overload
-    def convert_ids_to_tokens(self, ids: int) -> str: ...
+    def convert_ids_to_tokens(self, ids: int, skip_special_tokens: bool = False) -> str: ...
 
     @overload
-    def convert_ids_to_tokens(self, ids: TokenIds) -> list[str]: ...
+    def convert_ids_to_tokens(self, ids: TokenIds, skip_special_tokens: bool = False) -> list[str]: ...
 
-    def convert_ids_to_tokens(self, ids: int | TokenIds) -> str | list[str]:
-        """The piece of each id as it stands in the vocabulary: `▁` for a space, `<0x0A>` for a byte."""
-        tokens = [self.sp_model.id_to_piece(index) for index in self._checked(ids)]
-        return tokens if isinstance(ids, Iterable) else tokens[0]
+    def convert_ids_to_tokens(self, ids: int | TokenIds, skip_special_tokens: bool = False) -> str | list[str]:
+        """The piece of each id as it stands in the vocabulary: `▁` for a space, `<0x0A>` for a byte.
+
+        `skip_special_tokens` leaves special tokens out of a row; an id that comes alone is always answered.
+        """
+        indices = self._checked(ids)
+        if not isinstance(ids, Iterable):
+            return self._piece_of(indices[0])
+        special = self.special_tokens.values() if skip_special_tokens else ()
+        return [self._piece_of(index) for index in indices if index not in special]
 
     def id_to_bytes(self, token_id: int) -> bytes:
         """What an id adds to a text in the middle of it, in UTF-8; for a byte piece that one byte."""
         [token_id] = self._checked(token_id)
-        piece = self.sp_model.id_to_piece(token_id)
-        if self.sp_model.is_byte(token_id):
+        piece = self._piece_of(token_id)
+        if self.is_byte(token_id):
             return bytes([int(piece[3:5], 16)])
         return piece.replace("\u2581", " ").encode("utf-8")
+
+    def is_byte(self, token_id: int) -> bool:
+        """Whether an id stands for one byte of a character that is no piece; an id beyond the vocabulary does not."""
+        return self._has_piece(token_id) and bool(self.sp_model.is_byte(token_id))
+
+    def _has_piece(self, token_id: int) -> bool:
+        return 0 <= token_id < self.vocab_size
+
+    def _piece_of(self, token_id: int) -> str:
+        piece: str = self.sp_model.id_to_piece(token_id) if self._has_piece(token_id) else NO_PIECE
+        return piece
+
+    def text_of(self, ids: list[int]) -> str:
+        """sentencepiece's text of ids that are no special tokens."""
+        # In pieces it takes one that it does not know as it stands; with ids it has no word for that.
+        is_known = all(map(self._has_piece, ids))
+        text: str = self.sp_model.decode(ids if is_known else [self._piece_of(index) for index in ids])
+        return text
 
     def _first_known(self, *tokens: str) -> str | None:
         return next((token for token in tokens if self.sp_model.piece_to_id(token) != self.unk_token_id), None)
@@ -124,8 +154,9 @@ class Vocabulary:
             indices = [operator.index(index) for index in (row if isinstance(row, Iterable) else [row])]
         except TypeError:
             raise TypeError(f"expected integers in one row, got {row!r:.80}; batch_decode takes several rows") from None
-        size = self.vocab_size
         for index in indices:
-            if not 0 <= index < size:
-                raise ValueError(f"token id {index} is outside the vocabulary, which ends at {size - 1}")
+            if index < 0:
+                raise ValueError(
+                    f"token id {index} is none: ids begin at 0; take out what is no token, as labels' -100"
+                )
         return indices

@@ -1,4 +1,7 @@
-"""What an activation is called: the path of the module that makes it, or `PATH:input` for what the module is given."""
+"""What an activation is called: the path of the module that makes it, or `PATH:input` for what the module is given.
+
+What the paths mean, and the axes of what is found there, says `anatomy`.
+"""
 
 import difflib
 from collections.abc import Iterable, Sequence

@@ -192,7 +192,7 @@ def attention_arcs(
     tokens and pattern differ in length, or `query` is none of them.
     """
     pattern = one_pattern(pattern)
-    width = min(max(4.0, 0.5 + 0.32 * len(tokens)), WIDEST) if size is None else size[0]
+    width = min(max(4.0, 0.5 + 0.32 * len(tokens)), WIDEST) if size is None else float(size[0])
     figure, axes = new_figure(width, 3.2, size, ax)
     draw_arcs(axes, pattern, tokens, width - 0.4, query, threshold=threshold)
     axes.set_title(title, loc="left")

@@ -25,13 +25,15 @@ def explorer(
     chosen: tuple[int, int],
     cell: Cell,
     title: str = "",
+    warning: str = "",
     *,
     cmap: ColourMap = SEQUENTIAL,
 ) -> Figure:
     """`lens_grid` with a ring around the `chosen` (stream, position), and that cell's numbers below it.
 
     Left the best tokens, the following one with a sign; right the following token's probability in every state of the
-    stream, with its ranks below. ValueError where the numbers are not of the same states and positions.
+    stream, with its ranks below. A `warning` stands on top. What is NaN is left out, and a rank of 0 is none.
+    ValueError where the numbers are not of the same states and positions.
     """
     if cell.following is not None:
         check_labels("probability", cell.probabilities, state=len(best), rank=len(cell.ranks))
@@ -42,6 +44,8 @@ def explorer(
         above, below = parts[:, 0]
         grid = above.subplots()
         left, right = below.subplots(1, 2, width_ratios=(1, 1.4))
+    if warning:
+        figure.suptitle(warning, x=0.01, ha="left", fontsize=10, parse_math=False)
     image = draw_lens_grid(grid, best, probabilities, read, following, cells_for(len(read))[1], chosen, cmap)
     above.colorbar(image, ax=grid, label="probability of the best token", shrink=0.9, pad=0.015, aspect=24)
 
@@ -58,10 +62,12 @@ def explorer(
         left.annotate(f"{100 * share:.1f} %", (share, row), (3, 0), textcoords="offset points", va="center",
                       fontsize=8, color=INK)  # fmt: skip
     left.invert_yaxis()
-    left.set_xlim(0, 1.28 * max(share for _, share in cell.likeliest))
+    left.set_xlim(0, 1.28 * max((share for _, share in cell.likeliest), default=1.0))
     left.set_xticks([])
     left.tick_params(length=0)
     left.spines[["left", "bottom"]].set_visible(False)
+    if not cell.likeliest:
+        left.text(0.5, 0.5, "The numbers are not finite here.", ha="center", transform=left.transAxes)
     left.set_title(title, loc="left", fontsize=10, parse_math=False)
 
     states = range(len(cell.probabilities))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from persimmon_lab.viz.agreement import check_curves, check_labels
-from persimmon_lab.viz.signs import readable
+from persimmon_lab.viz.signs import counted, readable
 from persimmon_lab.viz.style import (
     CATEGORICAL,
     FAINT,
@@ -205,8 +205,9 @@ def explorer(
     """One head under a gain: its scores with the bound, its entropy at every gain with a mark at this one, its pattern.
 
     `curves` are the entropies with and without the norm, in this order; `widest` is the largest score of any gain, so
-    that the axis stays where it is while a slider moves. Axes stand at fixed places, which draws several times faster
-    than a layout that has to be found. ValueError where tokens and pattern differ in length.
+    that the axis stays where it is while a slider moves. Scores that are not finite are counted in a title, and a
+    bound that is NaN is none. Axes stand at fixed places, which draws several times faster than a layout that has to be
+    found. ValueError where tokens and pattern differ in length.
     """
     check_labels("token", tokens, query=pattern.shape[0], key=pattern.shape[1])
     with rc_context(RULES):
@@ -217,8 +218,12 @@ def explorer(
     limit = np.arcsinh(widest / STRAIGHT)
     edges = (STRAIGHT * np.sinh(np.linspace(-limit, limit, 2 * BINS + 1))).tolist()
     colour = BLUE if normed else ORANGE
-    above.hist(numbers(scores), edges, color=colour, hatch="" if normed else "////", edgecolor="white", linewidth=0)
-    draw_bound(above, bound)
+    finite = scores[scores.isfinite()]
+    above.hist(numbers(finite), edges, color=colour, hatch="" if normed else "////", edgecolor="white", linewidth=0)
+    if not len(finite):
+        above.set_ylim(0, 1)
+    if np.isfinite(bound):
+        draw_bound(above, bound)
     above.set_xscale("asinh", linear_width=STRAIGHT)
     above.set_xlim(edges[0], edges[-1])
     powers = [10.0**power for power in range(1, 7) if 10.0**power <= widest]
@@ -227,14 +232,17 @@ def explorer(
     above.minorticks_off()
     above.set_xlabel("score (dashed: the bound with the norm)")
     above.set_ylabel("how many")
-    above.set_title(f"largest {float(scores.abs().max()):,.1f}, bound {bound:.1f}", loc="left", fontsize=10)
+    largest = f"largest {float(scores.abs().max()):,.1f}, bound {bound:.1f}"
+    lost = f"{len(scores) - len(finite):,} of {counted(len(scores), 'score')} not finite"
+    above.set_title(largest if len(finite) == len(scores) else lost, loc="left", fontsize=10)
 
     draw_entropies(below, gains, curves)
     here = numbers(list(curves.values())[int(not normed)])[list(gains).index(gain)]
     below.plot([gain], [here], marker="o", markersize=9, color=colour, markeredgecolor="white", zorder=4, clip_on=False)
     below.legend(frameon=False, fontsize=9)
     below.set_ylim(0, 1.2 * np.log2(max(2, len(tokens))))
-    below.set_title(f"mean entropy {here:.2f} bits", loc="left", fontsize=10)
+    entropy = f"mean entropy {here:.2f} bits" if np.isfinite(here) else "mean entropy not finite"
+    below.set_title(entropy, loc="left", fontsize=10)
 
     right.imshow(numbers(pattern), cmap=SEQUENTIAL, vmin=0, vmax=1)
     if len(tokens) <= 40:
@@ -243,5 +251,5 @@ def explorer(
         right.set_yticks(range(len(words)), words, **LABELS | {"fontsize": 7})
     right.tick_params(length=0)
     right.set_title("where it looks (row: query)", loc="left", fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     return figure

@@ -45,6 +45,9 @@ const make = (name, attributes = {}, text = "") => {
 function framed({ model, el }, name, frame) {
   el.classList.add(KEEPS_KEYS, "persimmon-explorer", name);
   el.innerHTML = frame;
+  const warning = make("div", { class: "warning", role: "status" });
+  el.querySelector(".error")?.after(warning);
+  sayWhenGone(model, () => el);
   const part = (selector) => el.querySelector(selector);
   const get = (trait) => model.get(trait);
   const set = (changes) => {
@@ -56,6 +59,7 @@ function framed({ model, el }, name, frame) {
     model.on(`change:${trait}`, update);
     update();
   };
+  show("warning", (message) => (warning.textContent = message));
   return { part, get, set, show };
 }
 

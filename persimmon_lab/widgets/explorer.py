@@ -11,7 +11,7 @@ from torch import Tensor
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.widgets.pictures import Bundle, as_png, with_picture
-from persimmon_lab.widgets.reading import given_or_shipped
+from persimmon_lab.widgets.reading import evaluating, given_or_shipped
 
 Content = dict[str, Any]  # what the page asks and what it is answered, as JSON has it
 Answer = tuple[Content, Sequence[Tensor]]  # a few words and some tensors, which travel as bytes
@@ -31,16 +31,17 @@ def in_range(proposal: Proposal, sizes: dict[str, int]) -> int:
 class Explorer(anywidget.AnyWidget, Generic[Reading]):
     """A text box above views of what a model makes of the text.
 
-    A kind of explorer says how a text is read (`_reading_of`), what a new reading begins with (`_begin`) and what it
-    answers to the page (`_answer_to`). It calls `_open` before `__init__`, since its traits are checked against the
-    reading.
+    A kind of explorer says how a text is read (`_reading_of`), what a new reading begins with (`_begin`), what it
+    answers to the page (`_answer_to`), and what the page warns of (`_warning`). It calls `_open` before `__init__`,
+    since its traits are checked against the reading.
     """
 
     text = traitlets.Unicode().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
+    warning = traitlets.Unicode().tag(sync=True)  # what is amiss with the reading that is shown
 
     def __init__(self, text: str, **chosen: object) -> None:
-        super().__init__(text=text, **chosen)
+        super().__init__(text=text, warning=self._warning(), **chosen)
         self.observe(self._read, "text")
         self.on_msg(self._answer)
 
@@ -58,7 +59,7 @@ class Explorer(anywidget.AnyWidget, Generic[Reading]):
     def _repr_mimebundle_(self, **options: Any) -> tuple[Bundle, Bundle] | None:
         """The widget, and its figure for pages that cannot run it, where there is one."""
         bundle = super()._repr_mimebundle_(**options)
-        return bundle if self._read_text != self.text else with_picture(bundle, as_png(self.static()))
+        return bundle if self._read_text != self.text else with_picture(bundle, as_png(self.static()), repr(self))
 
     def _reading_of(self, text: str) -> Reading:
         raise NotImplementedError
@@ -66,20 +67,25 @@ class Explorer(anywidget.AnyWidget, Generic[Reading]):
     def _begin(self) -> None:
         raise NotImplementedError
 
+    def _warning(self) -> str:
+        return ""
+
     def _answer_to(self, kind: str, arguments: Content) -> Answer | None:
         raise NotImplementedError
 
     def _open(self, text: str, model: PersimmonForCausalLM | None, tokenizer: PersimmonTokenizer | None) -> None:
         """The first reading. ValueError where the text cannot be read."""
         self._model, self._tokenizer = given_or_shipped(model, tokenizer)
-        self._reading = self._reading_of(text)  # the last one that there was
+        with evaluating(self._model):
+            self._reading = self._reading_of(text)  # the last one that there was
         self._read_text = text  # what it is of
         self._readings = 0  # how many there were before
 
     def _read(self, _change: object) -> None:
         """Run the model over a new text; whatever is wrong with it, the person at the widget is to see it."""
         try:
-            reading = self._reading_of(self.text)
+            with evaluating(self._model):
+                reading = self._reading_of(self.text)
         except Exception as error:
             self.error = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             return
@@ -87,6 +93,7 @@ class Explorer(anywidget.AnyWidget, Generic[Reading]):
         self._read_text = self.text
         self._readings += 1
         self.error = ""
+        self.warning = self._warning()
         self._begin()
         self._answer(self, {"type": "whole"}, None)
 

@@ -27,6 +27,20 @@ function keepKeys({ target }) {
   widget.addEventListener("keydown", (event) => event.stopPropagation());
 }
 
+/**
+ * Says so where the kernel of a widget was restarted or is gone, until it is heard of again.
+ * @param {Model} model
+ * @param {() => Element | null} widget  where it is said, on top
+ */
+function sayWhenGone(model, widget) {
+  const word = document.createElement("div");
+  word.setAttribute("role", "alert");
+  word.style.cssText = "border-left: 3px solid var(--jp-warn-color1, #b26a00); padding: 2px 10px; margin: 4px 0";
+  word.textContent = "The kernel of this widget is gone: what it shows stays as it is. Run its cell again.";
+  model.on("comm_live_update", () => widget()?.prepend(word));
+  for (const event of ["change", "msg:custom"]) model.on(event, () => word.remove());
+}
+
 // Once a page, before anybody else hears of the key: so what stands in a box of ipywidgets, which has no script of ours,
 // is kept as well.
 if (!("persimmonKeepsKeys" in window)) {

@@ -5,6 +5,7 @@ from typing import Any
 
 import anywidget
 import ipywidgets
+import traitlets
 
 from persimmon_lab.widgets.page import joined
 
@@ -12,14 +13,16 @@ KEEPS_KEYS = "persimmon-widget"  # the class of an element inside which keys sta
 
 
 class Keys(anywidget.AnyWidget):
-    """Shows nothing, and brings keys.js to the page."""
+    """Shows nothing, and brings keys.js to the page. `alt` is what the pictures around it show, in words."""
 
     _esm = joined("keys.js", "box.js")
+    alt = traitlets.Unicode().tag(sync=True)
 
 
 class Column(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """Widgets one above the other, inside which keys stay, whoever made those widgets."""
 
     def __init__(self, children: Sequence[ipywidgets.Widget], **options: Any) -> None:
-        super().__init__((*children, Keys(layout={"display": "none"})), **options)
+        self.keeper = Keys(layout={"display": "none"})
+        super().__init__((*children, self.keeper), **options)
         self.add_class(KEEPS_KEYS)

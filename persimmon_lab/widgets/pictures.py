@@ -18,12 +18,14 @@ def as_png(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     return file.getvalue()
 
 
-def with_picture(bundle: Bundle | tuple[Bundle, Bundle] | None, png: bytes | memoryview) -> tuple[Bundle, Bundle]:
-    """A widget's own mime bundle and a picture for pages that cannot run it, WIDTH wide.
+def with_picture(
+    bundle: Bundle | tuple[Bundle, Bundle] | None, png: bytes | memoryview, alt: str
+) -> tuple[Bundle, Bundle]:
+    """A widget's own mime bundle and a picture for pages that cannot run it, WIDTH wide, and what it shows in words.
 
     The bundle is what `_repr_mimebundle_` gives: of ipywidgets the data, of anywidget the data and the metadata, or
     nothing where there is no front end.
     """
     data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
     picture = base64.b64encode(png).decode()
-    return data | {"image/png": picture}, metadata | {"image/png": {"width": WIDTH}}
+    return data | {"image/png": picture}, metadata | {"image/png": {"width": WIDTH, "alt": alt}}

@@ -1,26 +1,54 @@
 """What a widget reads: a model with its tokenizer, and a text as tokens, or the reason why it cannot be read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
-from persimmon_lab.mini import load_mini
+from persimmon_lab.mini import MINI, load_mini
 from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.viz.signs import counted
 
 PHRASE = "the king gave seven golden rings to Hannah"
 TEXT = f"{PHRASE}, {PHRASE}"
 LONGEST = 2048  # tokens; the page keeps a box for each
+SHIPPED = "persimmon-mini"
 
 
 def given_or_shipped(
     model: PersimmonForCausalLM | None, tokenizer: PersimmonTokenizer | None
 ) -> tuple[PersimmonForCausalLM, PersimmonTokenizer]:
-    """A model with its tokenizer: these, or the shipped ones. ValueError for one without the other."""
+    """A model with its tokenizer: these, or the shipped ones. ValueError for one alone, or without weights."""
     if model is not None and tokenizer is not None:
+        if model.device.type == "meta":
+            raise ValueError("the model is on the meta device: it has shapes and no numbers; load its weights first")
         return model, tokenizer
     if model is not None or tokenizer is not None:
         raise ValueError("give a model together with its tokenizer, or neither for the shipped ones")
     return load_mini()
+
+
+def name_of(model: PersimmonForCausalLM | None) -> str:
+    """What figures call a model: the name of the folder or hub id that it was loaded from; "" of one that was not."""
+    origin = str(getattr(model, "name_or_path", None) or "")
+    return SHIPPED if model is None or origin == str(MINI) else Path(origin).name
+
+
+@contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """Without dropout while the model reads; afterwards each of its modules trains again if it did before."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def ids_to_read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> Int[Tensor, "1 position"]:
@@ -31,7 +59,7 @@ def ids_to_read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text
     longest = min(model.config.context_limit, LONGEST)
     if ids.shape[1] > longest:
         raise ValueError(
-            f"the text has {ids.shape[1]:,} tokens, but at most {longest:,} can be read here; shorten it by "
-            f"{ids.shape[1] - longest:,} tokens"
+            f"the text has {counted(ids.shape[1], 'token')}, but at most {longest:,} can be read here; shorten it by "
+            f"{counted(ids.shape[1] - longest, 'token')}"
         )
     return ids

@@ -13,7 +13,7 @@ import transformers
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonTokenizer
 from persimmon_lab.adept.convert import convert
-from persimmon_lab.adept.opening import open_release
+from persimmon_lab.adept.open_release import open_release
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.adept.conversions import SILENT, TOKENIZER, VARIANTS, WITH_TOKENIZER, release, same_tensors, snapshot, stored
 from tests.adept.releases import as_tar

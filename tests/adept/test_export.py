@@ -9,10 +9,10 @@ import torch
 import transformers
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
-from persimmon_lab.adept.archive import read_archive
 from persimmon_lab.adept.convert import convert
 from persimmon_lab.adept.export import export_checkpoint, export_release
 from persimmon_lab.adept.release import find_release
+from persimmon_lab.adept.torch_files import read_archive
 from persimmon_lab.adept.verify import verify
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.adept.conversions import TOKENIZER, WITH_TOKENIZER, release, same_tensors, snapshot, stored

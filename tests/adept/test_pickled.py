@@ -22,8 +22,8 @@ import pytest
 import torch
 
 from persimmon_lab.adept import stand_ins
-from persimmon_lab.adept.archive import read_archive
 from persimmon_lab.adept.stand_ins import Inert
+from persimmon_lab.adept.torch_files import read_archive
 from persimmon_lab.adept.window import Window
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.adept.releases import build_release, write_archive
@@ -392,7 +392,7 @@ def test_pickle_that_is_too_large(tmp_path, legacy, monkeypatch):
     """It is not even read."""
     contents = {"text": "x" * 10000, "a": torch.ones(2)}
     assert read_saved(tmp_path / "x.pt", contents, legacy=legacy)["text"] == "x" * 10000
-    monkeypatch.setattr("persimmon_lab.adept.archive.LARGEST", 9000)
+    monkeypatch.setattr("persimmon_lab.adept.torch_files.LARGEST", 9000)
     with pytest.raises(
         CheckpointError, match="cannot be read" if legacy else "more than 9,000 bytes are there to fill"
     ):

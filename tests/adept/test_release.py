@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from persimmon_lab.adept import published, tars
+from persimmon_lab.adept import known_tars, tars
 from persimmon_lab.adept import release as module
-from persimmon_lab.adept.archive import read_archive
-from persimmon_lab.adept.published import md5_of, recognise
+from persimmon_lab.adept.known_tars import md5_of, recognise
 from persimmon_lab.adept.release import Release, find_release
+from persimmon_lab.adept.torch_files import read_archive
 from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from tests.adept.releases import as_tar, build_release
 
@@ -403,14 +403,14 @@ def test_not_a_tar(tmp_path, content, told):
 
 def test_published_sums():
     """As the README of adept-inference prints them."""
-    assert published.PUBLISHED == {
+    assert known_tars.PUBLISHED == {
         "cd0320cba9efad9ccd18e9ec4d16ae1b": "8b_base_model_release.tar",
         "663aeace07269c44e90f4e8bcd07f32a": "8b_chat_model_release.tar",
     }
 
 
 def test_md5_tells_its_progress(tmp_path, monkeypatch):
-    monkeypatch.setattr(published, "BITE", 1000)
+    monkeypatch.setattr(known_tars, "BITE", 1000)
     data = bytes(range(256)) * 10
     (tmp_path / "x").write_bytes(data)
     told = []
@@ -420,7 +420,7 @@ def test_md5_tells_its_progress(tmp_path, monkeypatch):
 
 def test_recognise(tmp_path, monkeypatch):
     sums = {hashlib.md5(name.encode()).hexdigest(): f"{name}.tar" for name in ("base", "chat")}
-    monkeypatch.setattr(published, "PUBLISHED", sums)
+    monkeypatch.setattr(known_tars, "PUBLISHED", sums)
 
     def file(name: str, content: bytes) -> Path:
         (tmp_path / name).write_bytes(content)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from persimmon_lab import PersimmonForCausalLM
 from persimmon_lab.adept.convert import convert
-from persimmon_lab.adept.opening import open_release
+from persimmon_lab.adept.open_release import open_release
 from persimmon_lab.adept.verify import logits, verify
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.adept.conversions import VARIANTS, release, stored

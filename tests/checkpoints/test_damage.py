@@ -166,17 +166,31 @@ def test_index_that_points_outside_its_folder(saved, tmp_path, shard):
     refused(folder, str(folder / INDEX), "points outside its folder", repr(shard))
 
 
-def test_index_with_a_link_out_of_its_folder(saved, tmp_path):
+@pytest.mark.parametrize("layout", [60_000, "5GB"], ids=["sharded", "whole"])
+@pytest.mark.parametrize("linked", ["the weights", "every file", "the folder"])
+def test_links_of_the_reader_are_followed(saved, tmp_path, layout, linked):
+    """Weights on another disk, whole or in shards: what must not lead out is the name in an index, which came from
+    elsewhere."""
+    folder = saved(max_shard_size=layout)
+    disk = tmp_path / "disk"
+    if linked == "the folder":
+        folder.rename(disk)
+        folder.symlink_to(disk)
+    else:
+        disk.mkdir()
+        for file in [*folder.glob("*.safetensors" if linked == "the weights" else "*")]:
+            file.rename(disk / file.name)
+            file.symlink_to(disk / file.name)
+    loaded = PersimmonForCausalLM.from_pretrained(folder).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in build().state_dict().items())
+
+
+def test_a_link_to_nothing_is_a_missing_shard(saved, tmp_path):
     folder = saved(max_shard_size=60_000)
     shard = next(folder.glob("model-00001*"))
-    shard.rename(tmp_path / "outside.safetensors")
-    shard.symlink_to(tmp_path / "outside.safetensors")
-    refused(folder, "points outside its folder", shard.name)
-    # A link to a file beside it is harmless.
     shard.unlink()
-    (tmp_path / "outside.safetensors").rename(folder / "weights")
-    shard.symlink_to("weights")
-    PersimmonForCausalLM.from_pretrained(folder)
+    shard.symlink_to(tmp_path / "unplugged" / shard.name)
+    refused(folder, "names 1 shards that are not beside it", shard.name)
 
 
 def test_missing_shards_are_all_named(saved):

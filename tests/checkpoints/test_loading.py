@@ -1,5 +1,6 @@
 """What is saved is what is loaded: by us, by transformers, from one into the other."""
 
+import copy
 import json
 import sys
 import warnings
@@ -228,13 +229,82 @@ def test_generation_settings_travel(saved, tmp_path):
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == 6
     assert transformers.GenerationConfig.from_pretrained(folder).eos_token_id == 6
     # It repeats config.json, so a later change of the configuration must not be overruled by it.
-    assert PersimmonForCausalLM.from_pretrained(folder).generation_config is None
+    model = PersimmonForCausalLM.from_pretrained(folder)
+    assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (6, 0)
+    model.config.eos_token_id = 9
+    assert model.generation_config.eos_token_id == 9
     settings = {"eos_token_id": [6, 7], "temperature": 0.5, "do_sample": True, "typical_p": 0.9}
     (folder / "generation_config.json").write_text(json.dumps(settings))
     model = PersimmonForCausalLM.from_pretrained(folder)
     assert (model.generation_config.eos_token_id, model.generation_config.temperature) == ([6, 7], 0.5)
     model.save_pretrained(tmp_path / "again")
     assert json.loads((tmp_path / "again" / "generation_config.json").read_text()) == settings
+
+
+def test_generation_settings_that_were_set_stay(tmp_path):
+    """Where nothing was read, settings are made from the configuration; what is set in them is kept and saved."""
+    model = build()
+    model.generation_config.temperature = 0.5
+    model.generation_config.pad_token_id = 4
+    model.config.pad_token_id = 3
+    model.config.eos_token_id = 9
+    settings = model.generation_config
+    assert (settings.temperature, settings.pad_token_id, settings.eos_token_id) == (0.5, 4, 9)
+    again = copy.deepcopy(model)
+    again.config.eos_token_id = 8
+    assert (again.generation_config.eos_token_id, model.generation_config.eos_token_id) == (8, 9)
+    model.save_pretrained(tmp_path)
+    loaded = PersimmonForCausalLM.from_pretrained(tmp_path).generation_config
+    assert (loaded.temperature, loaded.pad_token_id, loaded.eos_token_id) == (0.5, 4, 9)
+    model.generation_config = None
+    assert model.generation_config.pad_token_id == 3
+
+
+def test_name_or_path(saved, tmp_path):
+    """On the instance, where peft looks, and in no file."""
+    folder = saved()
+    model = PersimmonForCausalLM.from_pretrained(folder)
+    assert vars(model)["name_or_path"] == str(folder)
+    assert build().name_or_path == ""
+    model.save_pretrained(tmp_path / "again")
+    assert all(str(folder) not in file.read_text() for file in (tmp_path / "again").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"low_cpu_mem_usage": True}, {"trust_remote_code": True}, {"resume_download": True, "mirror": "here"}],
+    ids=str,
+)
+def test_arguments_that_change_nothing(saved, keywords):
+    """Ignored with a word that names them."""
+    with pytest.warns(UserWarning, match=".*".join(keywords)):
+        loaded = PersimmonForCausalLM.from_pretrained(saved(), **keywords)
+    assert torch.equal(output(loaded), output(build()))
+
+
+def test_arguments_that_ask_for_nothing_pass_quietly(saved):
+    nothing = {"device_map": None, "load_in_8bit": False, "trust_remote_code": False, "subfolder": "", "variant": None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PersimmonForCausalLM.from_pretrained(saved(), **nothing)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "use"),
+    [
+        ({"device_map": "auto"}, "persimmon_lab.fitting.offload.load_over_devices"),
+        ({"load_in_8bit": True}, "torchao.quantize_"),
+        ({"subfolder": "last"}, "the path of the folder itself"),
+        ({"use_safetensors": False}, "pickles"),
+        ({"variant": "fp16", "use_auth_token": True}, "token="),
+    ],
+    ids=str,
+)
+def test_arguments_of_transformers_are_refused_with_what_to_use(saved, keywords, use):
+    with pytest.raises(TypeError, match="from_pretrained does not take") as caught:
+        PersimmonForCausalLM.from_pretrained(saved(), **keywords)
+    assert all(name in str(caught.value) for name in keywords)
+    assert use in str(caught.value)
 
 
 def test_unknown_fields_of_the_configuration_survive(saved, tmp_path):

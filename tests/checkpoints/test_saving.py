@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
 from persimmon_lab import PersimmonForCausalLM
 from persimmon_lab.checkpoints import saving
@@ -332,3 +334,120 @@ def test_what_cannot_be_saved(tmp_path):
     with pytest.raises(ValueError, match="meta device"):
         build().to("meta").save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def low_rank(model):
+    """As peft's LoRA puts it: a module around the one that was there, with two small ones beside it."""
+    dense = model.model.layers[1].mlp.dense_4h_to_h
+    around = nn.Module()
+    around.base_layer, around.lora_A, around.lora_B = dense, nn.Linear(256, 4, bias=False), nn.Linear(4, 64, bias=False)
+    model.model.layers[1].mlp.dense_4h_to_h = around
+
+
+def pruned(model):
+    prune.l1_unstructured(model.model.layers[1].mlp.dense_4h_to_h, "weight", 0.5)
+
+
+def spectral(model):
+    parametrizations.spectral_norm(model.model.layers[1].mlp.dense_4h_to_h)
+
+
+def of_old_torch(model):
+    weight_norm(model.model.layers[1].mlp.dense_4h_to_h)
+
+
+def replaced(model):
+    model.model.layers[1].mlp.dense_4h_to_h = nn.Identity()
+
+
+def probed(model):
+    model.model.layers[1].mlp.dense_4h_to_h.probe = nn.Linear(3, 3)
+
+
+CHANGES = [low_rank, pruned, spectral, of_old_torch, replaced, probed]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_what_could_not_be_read_is_not_written(tmp_path, change):
+    """Nothing is touched, and the module that is another one is named."""
+    build().save_pretrained(tmp_path)
+    before = snapshot(tmp_path)
+    model = build(seed=1)
+    change(model)
+    with pytest.raises(ValueError, match=r"model\.layers\.1\.mlp\.dense_4h_to_h.* before saving"):
+        model.save_pretrained(tmp_path)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_was_taken_out_again_is_saved(tmp_path):
+    model = build()
+    pruned(model)
+    prune.remove(model.model.layers[1].mlp.dense_4h_to_h, "weight")
+    spectral(model)
+    parametrize.remove_parametrizations(model.model.layers[1].mlp.dense_4h_to_h, "weight")
+    model.save_pretrained(tmp_path)
+    assert holds(tmp_path, model)
+
+
+def narrower(model):
+    model.model.layers[1].mlp.dense_h_to_4h = nn.Linear(64, 200)
+    model.model.layers[1].mlp.dense_4h_to_h = nn.Linear(200, 64)
+
+
+def rounded(model):
+    model.model.layers[1].mlp.dense_4h_to_h.weight = nn.Parameter(torch.ones(64, 256, dtype=torch.int8), False)
+
+
+class Quantised(torch.Tensor):
+    """A tensor whose numbers are kept in some other way."""
+
+
+def quantised(model):
+    dense = model.model.layers[1].mlp.dense_4h_to_h
+    dense.weight = nn.Parameter(dense.weight.detach().as_subclass(Quantised))
+
+
+@pytest.mark.parametrize("change", [narrower, rounded, quantised], ids=lambda change: change.__name__)
+def test_tensors_of_another_kind_are_not_written(tmp_path, change):
+    model = build()
+    change(model)
+    with pytest.raises(ValueError, match=r"model\.layers\.1\.mlp\.dense_4h_to_h\.weight"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("left_out", [(), ("lm_head.weight",)])
+def test_tensors_that_were_gathered_elsewhere(tmp_path, tied, left_out):
+    """As under FSDP: the model's own are not looked at, but that they are all there."""
+    model = build(tie_word_embeddings=tied)
+    gathered = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in left_out}
+    empty = model.to("meta")
+    if left_out and not tied:
+        with pytest.raises(ValueError, match=r"lacks 1: see lm_head"):
+            empty.save_pretrained(tmp_path / "saved", state_dict=gathered)
+        assert not (tmp_path / "saved").exists()
+        return
+    empty.save_pretrained(tmp_path / "saved", state_dict=gathered)
+    assert holds(tmp_path / "saved", build(tie_word_embeddings=tied))
+    gathered |= {"lm_head.weight": torch.zeros(128, 64)}
+    if tied:
+        with pytest.raises(ValueError, match="lm_head.weight is a tensor of its own"):
+            empty.save_pretrained(tmp_path / "saved", state_dict=gathered)
+
+
+def test_the_other_arguments_of_transformers(tmp_path):
+    build().save_pretrained(tmp_path / "other", is_main_process=False, push_to_hub=False, token=None)
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ValueError, match="safe_serialization=False"):
+        build().save_pretrained(tmp_path / "other", safe_serialization=False)
+    with pytest.raises(TypeError, match=r"push_to_hub .use huggingface_hub.HfApi\(\).upload_folder"):
+        build().save_pretrained(tmp_path / "other", push_to_hub=True)
+    with pytest.raises(TypeError, match="unexpected arguments max_shards"):
+        build().save_pretrained(tmp_path / "other", max_shards=3)
+    assert not (tmp_path / "other").exists()
+    with pytest.warns(UserWarning, match="ignores save_function"):
+        build().save_pretrained(tmp_path, save_function=torch.save, safe_serialization=True, is_main_process=True)
+    assert holds(tmp_path, build())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from persimmon_lab.adept import published
+from persimmon_lab.adept import known_tars
 from persimmon_lab.cli import app, convert
 from persimmon_lab.mini import MINI
 from tests.adept.conversions import SILENT, WITH_TOKENIZER, release, same_tensors, snapshot, stored
@@ -74,7 +74,7 @@ def test_a_published_tar_is_recognised(run, tmp_path, monkeypatch):
     release(tmp_path / "release")
     tar = as_tar(tmp_path / "release")
     digest = hashlib.md5(tar.read_bytes()).hexdigest()
-    monkeypatch.setattr(published, "PUBLISHED", {digest: "8b_base_model_release.tar"})
+    monkeypatch.setattr(known_tars, "PUBLISHED", {digest: "8b_base_model_release.tar"})
     result = run("convert", tar, tmp_path / "out")
     assert f"{tar} has the md5 of 8b_base_model_release.tar, as Adept published it" in result.stdout
     monkeypatch.undo()

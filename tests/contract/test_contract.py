@@ -87,7 +87,7 @@ def not_refused(name: Name, verdict: Verdict, instance: object) -> list[str]:
         said.append(error_of(type(instance), **{name.name: 1}))
     return [
         "is not refused" if words is None else f"the error is {words!r}, which does not say {verdict.refused!r}"
-        for words in said if words is None or verdict.refused not in words.replace(name.name, "")
+        for words in said if words is None or verdict.refused not in words.replace(name.name, "", 1)
     ]  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def unbound(name: Name, verdict: Verdict, function: object) -> list[str]:
     if name.name == "__init__" and name.section.endswith("Config"):
         # Each setting has a verdict of its own.
         takes |= {setting for section, setting in VERDICTS if section == name.section}
-    wanted = [parameter for parameter in name.parameters if parameter not in verdict.refuses]
+    # `unsaid` gives those that are ignored or refused.
+    wanted = [parameter for parameter in name.parameters if parameter not in {*verdict.ignored, *verdict.refuses}]
     missing = [parameter for parameter in wanted if parameter not in takes]
     return [f"does not take {', '.join(missing)}"] if missing else []
 

@@ -24,6 +24,7 @@ class Cell:
     source: str
     tags: frozenset[str]
     hidden: bool = False
+    left_out: bool = False
     count: int | None = None
     outputs: tuple[dict, ...] = ()
 
@@ -112,6 +113,7 @@ def _cell(index: int, cell: dict) -> Cell:
         "".join(cell["source"]),
         frozenset(metadata.get("tags", ())),
         metadata.get("jupyter", {}).get("source_hidden", False),
+        metadata.get("transient", {}).get("remove_source", False),
         cell.get("execution_count"),
         tuple(cell.get("outputs", ())),
     )

@@ -1,10 +1,12 @@
 """Rows of ids: padding, truncation, tensors, masks and offsets."""
 
+import copy
 import pickle
 
 import pytest
 import torch
 from hypothesis import given
+from transformers import AutoTokenizer
 
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from tests.tokenizer.texts import FOLDER, TOKENIZER, texts, texts_with_special_tokens, thorough
@@ -94,6 +96,9 @@ def test_an_encoding_is_a_dict_with_attributes():
         ),
         ({"return_tensors": "np"}, "return_tensors='np': expected 'pt'"),
         ({"padding": "most"}, "padding='most': expected True, 'longest', 'max_length' or False"),
+        ({"padding": True, "pad_to_multiple_of": 0}, "pad_to_multiple_of=0: expected a whole number from 1 on"),
+        ({"truncation": "most", "max_length": 3}, "truncation='most': expected True, 'longest_first', 'only_first'"),
+        ({"truncation": "do_not_truncate", "max_length": 3}, "max_length=3 does nothing alone"),
         ({"padding": True, "padding_side": "top"}, "padding_side='top': expected 'left' or 'right'"),
         ({"padding": "max_length"}, "padding='max_length' needs a max_length"),
         ({"truncation": True}, "truncation=True needs a max_length"),
@@ -104,6 +109,94 @@ def test_an_encoding_is_a_dict_with_attributes():
 def test_what_cannot_be_made_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TOKENIZER([SHORT, LONG], **options)
+
+
+def test_padding_to_a_multiple():
+    padded = TOKENIZER([SHORT, LONG], padding=True, pad_to_multiple_of=8, return_tensors="pt")
+    assert len(LONG_IDS) % 8 and padded.input_ids.shape == (2, -(-len(LONG_IDS) // 8) * 8)
+    assert TOKENIZER(SHORT, padding="max_length", max_length=9, pad_to_multiple_of=4).attention_mask == (
+        [0] * (12 - len(SHORT_IDS)) + [1] * len(SHORT_IDS)
+    )
+
+
+def test_the_words_of_transformers_for_truncation():
+    for word in ("longest_first", "only_first"):
+        assert TOKENIZER(LONG, truncation=word, max_length=4).input_ids == LONG_IDS[:4]
+    assert TOKENIZER(LONG, truncation="do_not_truncate") == TOKENIZER(LONG, truncation=None) == TOKENIZER(LONG)
+
+
+def test_no_mask_on_request():
+    assert list(TOKENIZER([SHORT, LONG], padding=True, return_attention_mask=False)) == ["input_ids"]
+
+
+# Encodings made before
+
+
+FEATURES = [{"input_ids": SHORT_IDS, "labels": [1, 2]}, {"input_ids": LONG_IDS, "labels": [3, 4]}]
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    TOKENIZER.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"padding": "longest", "pad_to_multiple_of": 8},
+        {"padding": "max_length", "max_length": 20},
+        {"padding": "max_length", "max_length": 3, "pad_to_multiple_of": 5},
+        {"padding": "do_not_pad"},
+        {"return_attention_mask": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_that_of_transformers(peer, options, side):
+    masked = [{**feature, "attention_mask": [1] * (len(feature["input_ids"]) - 1) + [0]} for feature in FEATURES]
+    marked = [{**feature, "special_tokens_mask": [0] * len(feature["input_ids"])} for feature in FEATURES]
+    together = {key: [feature[key] for feature in FEATURES] for key in FEATURES[0]}
+    for features in (FEATURES, masked, marked, together, FEATURES[0], FEATURES[:1]):
+        theirs = peer.pad(copy.deepcopy(features), padding_side=side, **options)
+        assert TOKENIZER.pad(features, padding_side=side, **options) == dict(theirs)
+
+
+def test_tensors_of_padded_encodings(peer):
+    floats = [{**feature, "score": index / 2} for index, feature in enumerate(FEATURES)]
+    theirs, ours = (one.pad(copy.deepcopy(floats), return_tensors="pt") for one in (peer, TOKENIZER))
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype for key in ours)
+    rows = [{key: torch.tensor(value) for key, value in feature.items()} for feature in FEATURES]
+    assert torch.equal(TOKENIZER.pad(rows, return_tensors="pt").input_ids, ours.input_ids)
+    assert torch.equal(TOKENIZER.pad(rows, return_tensors="pt").labels, ours.labels)
+    assert list(TOKENIZER.pad(FEATURES, return_attention_mask=False)) == ["input_ids", "labels"]
+    assert FEATURES[0] == {"input_ids": SHORT_IDS, "labels": [1, 2]}  # what was given stays
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "error", "message"),
+    [
+        ([{"labels": [1]}], {}, ValueError, r"padding needs input_ids, and these encodings have \['labels'\]"),
+        ([SHORT_IDS], {}, TypeError, "expected encodings to pad|encoded_inputs"),
+        ([*FEATURES, {"input_ids": [1]}], {}, ValueError, "some of the 3 encodings have 'labels' and some have not"),
+        ([{"input_ids": [1, 2], "attention_mask": [1]}], {}, ValueError, "rows of different lengths"),
+        (FEATURES, {"padding": "most"}, ValueError, "padding='most': expected"),
+        (FEATURES, {"padding": False, "return_tensors": "pt"}, ValueError, "do not make one tensor; pass padding"),
+        (FEATURES, {"return_tensors": "np"}, ValueError, "expected 'pt'"),
+        (
+            [{"input_ids": [1], "labels": [1]}, {"input_ids": [1], "labels": [1, 2]}],
+            {"return_tensors": "pt"},
+            ValueError,
+            "'labels' does not make one tensor .* pad it yourself",
+        ),
+    ],
+)
+def test_what_cannot_be_padded_is_refused(features, options, error, message):
+    with pytest.raises(error, match=message):
+        TOKENIZER.pad(features, **options)
 
 
 # Offsets

@@ -40,6 +40,12 @@ def test_options_go_to_the_encoding():
     assert encoding.attention_mask.shape == encoding.input_ids.shape == tensor.shape
 
 
+def test_the_format_is_the_only_one():
+    assert TOKENIZER.apply_chat_template("Hello!", chat_template=None) == TOKENIZER.apply_chat_template("Hello!")
+    with pytest.raises(TypeError, match="does not take chat_template .use persimmon_lab.tokenizer.chat.render_chat"):
+        TOKENIZER.apply_chat_template(conversation=[HELLO], chat_template="{{ messages }}")
+
+
 def test_a_message_cannot_end_the_document():
     ids = TOKENIZER.apply_chat_template("|ENDOFTEXT|")
     assert ids.count(TOKENIZER.eos_token_id) == 1  # the bos

@@ -1,11 +1,13 @@
 """The files of a tokenizer: what we write is read back, by other libraries too, and bad files are refused."""
 
+import dataclasses
 import json
+from functools import cache
 
 import huggingface_hub
 import pytest
 import sentencepiece
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -24,6 +26,8 @@ from persimmon_lab.tokenizer.sentencepiece_model import (
 from tests.fixtures.tokenizer.make import train
 from tests.tokenizer.texts import FOLDER, TOKENIZER, texts, texts_with_special_tokens, thorough
 
+END = TOKENIZER.eos_token_id
+few = settings(max_examples=20, deadline=None, derandomize=True)
 PROTO = (FOLDER / "tokenizer.model").read_bytes()
 OVERLAPPING = ["|ENDOFTEXT|", "\n", "lo", "love", "he", "heaven", "in the", "e m"]
 TEXT = "Hello, where\n\nare  the \u67ff? |ENDOFTEXT|"
@@ -49,6 +53,7 @@ def test_the_settings_come_back(tmp_path):
         "add_eos_token": True,
         "padding_side": "right",
         "model_max_length": 77,
+        "clean_up_tokenization_spaces": True,
     }
     PersimmonTokenizer(FOLDER / "tokenizer.model", **options).save_pretrained(tmp_path)
     again = PersimmonTokenizer.from_pretrained(tmp_path)
@@ -176,6 +181,96 @@ def test_no_tokenizer_json_rather_than_a_wrong_one(tmp_path, settings):
         paths = tokenizer.save_pretrained(tmp_path / "out")
     assert [path.name for path in paths] == ["tokenizer.model", "tokenizer_config.json"]
     assert PersimmonTokenizer.from_pretrained(tmp_path / "out").encode(TEXT) == tokenizer.encode(TEXT)
+
+
+# What transformers saved, without tokenizer.model
+
+
+@pytest.fixture(scope="module")
+def saved_by_transformers(saved, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("theirs")
+    AutoTokenizer.from_pretrained(saved).save_pretrained(folder)
+    assert not (folder / "tokenizer.model").exists()
+    return folder
+
+
+@thorough
+@given(text=texts_with_special_tokens)
+def test_what_transformers_saved_is_read(saved_by_transformers, text):
+    tokenizer = read_once(saved_by_transformers)
+    assert tokenizer.encode(text) == TOKENIZER.encode(text)
+    assert tokenizer.encode(text, parse_special=True) == TOKENIZER.encode(text, parse_special=True)
+    assert tokenizer.decode(tokenizer.encode(text)) == TOKENIZER.decode(TOKENIZER.encode(text))
+
+
+@cache
+def read_once(folder):
+    return PersimmonTokenizer.from_pretrained(folder)
+
+
+def test_the_same_pieces_come_back(saved, saved_by_transformers, tmp_path):
+    tokenizer = PersimmonTokenizer(saved_by_transformers / "tokenizer.json")
+    assert tokenizer.special_tokens == TOKENIZER.special_tokens
+    ours, theirs = read_model(PROTO), read_model(tokenizer.sp_model.serialized_model_proto())
+    assert dataclasses.replace(ours, pieces=[]) == dataclasses.replace(theirs, pieces=[])
+    end_as_control = dataclasses.replace(ours.pieces[END], type=PieceType.CONTROL)  # no text matches it anyway
+    assert [*ours.pieces[:END], end_as_control, *ours.pieces[END + 1 :]] == theirs.pieces
+    tokenizer.save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (saved / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "ends"),
+    [
+        ({"vocab_size": 450, "character_coverage": 0.98}, {}),
+        ({"byte_fallback": False, "vocab_size": 400}, {"add_bos_token": False}),
+        ({"add_dummy_prefix": False}, {"add_eos_token": True}),
+        ({"user_defined_symbols": OVERLAPPING}, {"add_bos_token": False, "add_eos_token": True}),
+    ],
+    ids=str,
+)
+def test_other_models_that_transformers_saved(tmp_path, settings, ends):
+    train(FOLDER / "text.txt", tmp_path / "tokenizer.model", **settings)
+    tokenizer = PersimmonTokenizer.from_pretrained(tmp_path, **ends)
+    tokenizer.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "theirs")
+    again = PersimmonTokenizer.from_pretrained(tmp_path / "theirs")
+
+    @few
+    @given(texts_with_special_tokens)
+    def compare(text):
+        assert again.encode(text) == tokenizer.encode(text)
+
+    compare()
+
+
+def test_tokens_that_were_added_with_transformers_are_pieces(saved, tmp_path):
+    peer = AutoTokenizer.from_pretrained(saved)
+    peer.add_special_tokens({"pad_token": "[PAD]"})
+    peer.add_tokens(["flibbertigibbet"])
+    peer.save_pretrained(tmp_path)
+    tokenizer = PersimmonTokenizer.from_pretrained(tmp_path)
+    assert (tokenizer.pad_token, tokenizer.pad_token_id, len(tokenizer)) == ("[PAD]", 700, 702)
+    assert 701 in tokenizer.encode("a flibbertigibbet")
+    assert 700 not in tokenizer.encode("a [PAD]")
+    assert tokenizer(["a", "a b c"], padding=True).input_ids[0][0] == 700
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model": {"type": "BPE"}}, "its model is 'BPE', and Persimmon's is 'Unigram'"),
+        ({"normalizer": {"type": "NFKC"}}, "its normalizer does more than write spaces"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer 'Whitespace' cuts texts"),
+        ({"model": {"type": "Unigram"}}, "not of the form that is known"),
+        ({"added_tokens": [{"id": 900, "content": "x", "special": True}]}, "'x' has id 900, which is not the next"),
+    ],
+)
+def test_a_tokenizer_json_of_another_kind_says_where_to_look(saved, tmp_path, change, reason):
+    content = json.loads((saved / "tokenizer.json").read_text()) | change
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointNotFoundError, match=rf"has no tokenizer.model, .*{reason}.* Copy tokenizer.model"):
+        PersimmonTokenizer.from_pretrained(tmp_path)
 
 
 # The model file

@@ -103,7 +103,11 @@ EXAMPLES = {
     "choosing.probability_along": Example({"texts": TWO_LINES}),
     "choosing.likelihood_and_variety": Example({"points": {"greedy": (-1.0, 0.5)}, "real": (-2.0, 0.9)}),
     "collisions.staircase": Example(
-        {"distinct_so_far": TWO_LINES, "rounded": torch.arange(3.0), "zooms": [(0, 2)]},
+        {
+            "distinct_so_far": {name: line.long() for name, line in TWO_LINES.items()},
+            "rounded": torch.arange(3.0),
+            "zooms": [(0, 2)],
+        },
         ("distinct_so_far",),
         ("zooms",),
     ),

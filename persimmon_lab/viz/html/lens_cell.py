@@ -1,6 +1,7 @@
 """One cell of the logit lens in HTML: its best tokens, the following token's rank, and how that came about."""
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,9 @@ NAMED = 10  # layers at most that have room for their name and their rank
 class Cell:
     """What one state of the residual stream says next.
 
-    `likeliest` are (piece, probability), best first. `following` is the piece that follows in the text, None at its
-    end; `probabilities` and `ranks` are those of it in every state of the stream at this position, the embedding first,
-    and `stream` is which of them the cell is.
+    `likeliest` are (piece, probability), best first; none where the model's numbers are not finite. `following` is the
+    piece that follows in the text, None at its end; `probabilities` and `ranks` are those of it in every state of the
+    stream at this position, the embedding first, NaN and 0 where it has none; `stream` is which of them the cell is.
     """
 
     read: str
@@ -40,9 +41,11 @@ def cell_html(cell: Cell, vocab_size: int) -> str:
         f'<div style="font-size: 115%">after <b>{piece_html(cell.read)}</b>'
         f'<span style="opacity: 0.6"> {cell.position:,}</span></div>',
     ]
+    if not cell.likeliest:
+        parts.append("<div>The numbers are not finite here (NaN or infinite): no token is the likeliest.</div>")
     if cell.following is None:
         parts.append('<div style="opacity: 0.75">The text ends here: nothing follows.</div>')
-    else:
+    elif cell.likeliest:
         rank, probability = cell.ranks[cell.stream], cell.probabilities[cell.stream]
         parts.append(
             f'<div><span style="opacity: 0.7">follows</span> <b>{piece_html(cell.following)}</b>'
@@ -66,13 +69,18 @@ def curve_svg(piece: str, probabilities: Sequence[float], ranks: Sequence[int], 
     width, height = CURVE
     count = len(probabilities)
     step = width / max(count - 1, 1)
-    points = [(LEFT + step * index, TOP + height * (1 - value)) for index, value in enumerate(probabilities)]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    area = f"{LEFT},{TOP + height} {path} {points[-1][0]:.1f},{TOP + height}"
+    points = [
+        (LEFT + step * index, TOP + height * (1 - (0.0 if math.isnan(value) else value)))
+        for index, value in enumerate(probabilities)
+    ]
+    finite = [point for point, value in zip(points, probabilities) if not math.isnan(value)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in finite)
+    ends = [x for x, _ in finite] or [LEFT]
+    area = f"{ends[0]},{TOP + height} {path} {ends[-1]:.1f},{TOP + height}"
     names = [name.replace("embedding", "emb").replace("layer ", "") for name in stream_names(count)]
     every = -(-count // NAMED)
     told = ", ".join(
-        f"{name} {percent(value)} rank {rank:,}"
+        f"{name} not finite" if math.isnan(value) else f"{name} {percent(value)} rank {rank:,}"
         for name, value, rank in zip(stream_names(count), probabilities, ranks, strict=True)
     )
 
@@ -95,6 +103,7 @@ def curve_svg(piece: str, probabilities: Sequence[float], ranks: Sequence[int], 
         f'fill="{rgba(SURPRISE if index == chosen else BAR, 1.0)}" '
         f'stroke="currentColor" stroke-width="{1.5 if index == chosen else 0}"/>'
         for index, (x, y) in enumerate(points)
+        if not math.isnan(probabilities[index])
     )
     below = "".join(
         word(x, TOP + height + 14, names[index], opacity=1.0 if index == chosen else 0.7)
@@ -116,7 +125,9 @@ def curve_svg(piece: str, probabilities: Sequence[float], ranks: Sequence[int], 
 
 
 def short_rank(rank: int) -> str:
-    """As much as fits below a dot: 812, 3.4k, 26k."""
+    """As much as fits below a dot: 812, 3.4k, 26k; "NaN" for the rank 0 of what has none."""
+    if rank == 0:
+        return "NaN"
     if rank < 1000:
         return str(rank)
     return f"{rank / 1000:.1f}k" if rank < 9950 else f"{rank / 1000:.0f}k"

@@ -19,6 +19,7 @@ from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.trace.heads import score_parts
 from persimmon_lab.viz.html.tokens import Token
+from persimmon_lab.viz.signs import readable
 from persimmon_lab.widgets.described import describe_prompt
 from persimmon_lab.widgets.reading import ids_to_read
 
@@ -34,7 +35,7 @@ HeadScores = Float[Tensor, "layer head"]
 
 def label(token: Token) -> str:
     """A short name for a token: what it adds to the text, or its piece in the vocabulary where that shows nothing."""
-    text = token.text.strip(" ").replace("\n", "↵").replace("\t", "⇥")
+    text = readable(token.text.strip(" "))
     return text or ("␣" if token.text else token.piece)
 
 
@@ -115,6 +116,11 @@ class Reading:
         return replace(self, query=self.query[here], key=self.key[here], log_sums=self.log_sums[here],
                        thumbnails=self.thumbnails[here], means=means)  # fmt: skip
 
+    def not_finite(self) -> tuple[int, int] | None:
+        """The first layer and head that has a score which is NaN or infinite; None where all are finite."""
+        places = (~self.log_sums.isfinite()).any(dim=-1).nonzero().tolist()
+        return (places[0][0], places[0][1]) if places else None
+
     def entropy(self, token: int) -> HeadScores:
         """Bits: 0 where all attention goes to one key, log2 of the number of keys where it is even."""
         nats: Tensor = torch.special.entr(self.rows(token, "from")).sum(dim=-1)
@@ -159,9 +165,9 @@ def in_blocks(matrix: Float[Tensor, "query key"], most: int) -> Float[Tensor, "r
 
 
 def in_bytes(values: Float[Tensor, "*any"], limit: float, power: float = 1.0) -> Int8[Tensor, "*any"]:
-    """sign · |value / limit| ^ power as a whole number from -127 to 127. A power of 1/2 lifts what is faint."""
+    """sign · |value / limit| ^ power as a number from -127 to 127; NaN is 0. A power of 1/2 lifts what is faint."""
     shares = (values / limit if limit else values).clamp(-1, 1)
-    return (FINEST * shares.sign() * shares.abs() ** power).round().to(torch.int8)
+    return (FINEST * shares.sign() * shares.abs() ** power).nan_to_num(0.0).round().to(torch.int8)
 
 
 def read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> Reading:

@@ -9,6 +9,7 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.attention_explorer import explorer
 from persimmon_lab.viz.html.links import Link, links_html
+from persimmon_lab.viz.signs import counted
 from persimmon_lab.widgets.attention.answers import ORDERS, answer, strongest_in_block
 from persimmon_lab.widgets.attention.reading import DIRECTIONS, VIEWS, Reading, read
 from persimmon_lab.widgets.explorer import Answer, Content, Explorer, Proposal, in_range
@@ -92,8 +93,8 @@ class AttentionExplorer(Explorer[Reading]):
     def __repr__(self) -> str:
         layers, heads, positions = self._reading.shape
         return (
-            f"AttentionExplorer({positions} tokens, {layers} layers of {heads} heads, layer {self.layer} head "
-            f"{self.head}, token {self.token})"
+            f"AttentionExplorer({counted(positions, 'token')}, {layers} layers of {heads} heads, layer {self.layer} "
+            f"head {self.head}, token {self.token})"
         )
 
     def _check_head(self, layer: int, head: int) -> None:
@@ -118,6 +119,13 @@ class AttentionExplorer(Explorer[Reading]):
     def _begin(self) -> None:
         self.token, self.other = self._reading.strongest_link(self.layer, self.head)
         self._tell()
+
+    def _warning(self) -> str:
+        place = self._reading.not_finite()
+        return "" if place is None else (
+            f"Scores that are not finite (NaN or infinite) begin in layer {place[0]}, head {place[1]}: what such a "
+            "head looks at is unknown, and left blank."
+        )  # fmt: skip
 
     def _tell(self, _change: object = None) -> None:
         """The strongest links of the chosen token, and the one to the other end, in numbers."""

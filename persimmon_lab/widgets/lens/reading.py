@@ -4,6 +4,7 @@ A reading keeps the residual stream, which is small, and decodes as many positio
 layer and position together would fill the memory of a machine that reads a long text with a large vocabulary.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,12 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.lens import decode, residual_streams
 from persimmon_lab.viz.html.lens_cell import Cell
+from persimmon_lab.viz.signs import stream_names
 from persimmon_lab.widgets.reading import ids_to_read
 
 AFTER = ("attention", "mlp")
+PARTS = {"attention": "its attention", "mlp": "its MLP"}
+NOTHING = "⟨NaN⟩"  # stands for the likeliest token where there is none
 LIKELIEST = 10  # tokens of a cell
 CHUNK = 16  # positions that the page asks for, and that are decoded, together
 
@@ -27,7 +31,8 @@ class Window:
     """Some neighbouring positions in every state of the stream.
 
     `best` are the ids of the likeliest tokens and `likeliest` their probabilities. `probability` and `rank` (1 is the
-    most probable) are those of the token that follows in the text; 0 at the text's end.
+    most probable) are those of the token that follows in the text; 0 at the text's end. Where the logits are not all
+    finite the probabilities are NaN, the ids mean nothing, and the rank is 0.
     """
 
     best: Int[Tensor, "stream position best"]
@@ -76,23 +81,40 @@ class Reading:
             of_following = logits[: len(following)].gather(-1, index)
             rank = torch.zeros(len(stream), dtype=torch.long)
             probability = torch.zeros(len(stream))
-            rank[: len(following)] = (logits[: len(following)] > of_following).sum(dim=-1).cpu() + 1
             probability[: len(following)] = rearrange(
                 probabilities[: len(following)].gather(-1, index), "position 1 -> position"
             ).cpu()
+            rank[: len(following)] = (logits[: len(following)] > of_following).sum(dim=-1).cpu() + 1
+            rank[probability.isnan()] = 0
             columns.append((best.cpu(), likeliest.cpu(), probability, rank))
         return Window(*map(torch.stack, zip(*columns)))
+
+    def best(self, window: Window) -> list[list[str]]:
+        """The likeliest token's piece in each state of the stream and at each position; NOTHING where there is none."""
+        return [
+            [NOTHING if math.isnan(share) else self.piece(token) for token, share in zip(*row)]
+            for row in zip(window.best[..., 0].tolist(), window.likeliest[..., 0].tolist())
+        ]
+
+    def not_finite(self) -> str | None:
+        """Where on the model's way the first number is that is NaN or infinite; None where all are finite."""
+        for stream, name in enumerate(stream_names(self.shape[0])):
+            for after in AFTER:
+                if not self.streams[after][stream].isfinite().all():
+                    return name if stream == 0 else f"{name}, {PARTS[after]}"
+        return "the final norm or lm_head" if self.window("mlp", 0, 1).likeliest.isnan().any() else None
 
     def cell(self, after: str, stream: int, position: int) -> Cell:
         """One cell's best tokens, and the following token's way through the layers."""
         window = self.window(after, position, 1)
-        likeliest = zip(window.best[stream, 0].tolist(), window.likeliest[stream, 0].tolist())
+        pairs = zip(window.best[stream, 0].tolist(), window.likeliest[stream, 0].tolist())
+        likeliest = [(self.piece(token), probability) for token, probability in pairs if not math.isnan(probability)]
         place = "The embedding" if stream == 0 else f"Layer {stream - 1}, after {after.replace('mlp', 'MLP')}"
         return Cell(
             self.piece(int(self.ids[position])),
             position,
             place,
-            tuple((self.piece(token), probability) for token, probability in likeliest),
+            tuple(likeliest),
             self.following(position),
             tuple(window.probability[:, 0].tolist()),
             tuple(window.rank[:, 0].tolist()),
@@ -105,7 +127,8 @@ class Reading:
         windows = [self.window("mlp", first) for first in range(0, len(self.ids), CHUNK)]
         probability = torch.cat([window.probability for window in windows], dim=-1)
         rank = torch.cat([window.rank for window in windows], dim=-1)
-        position = int((probability[-1] - probability[len(probability) // 2]).argmax())
+        gain = (probability[-1] - probability[len(probability) // 2]).nan_to_num(0.0)
+        position = int(gain.argmax())
         missed = [stream for stream, place in enumerate(rank[:, position].tolist()) if place != 1]
         return min(max(missed, default=-1) + 1, len(rank) - 1), position
 

@@ -141,7 +141,10 @@ function render({ model, el }) {
     for (const [position, column] of columns) fill(column, position);
     const [left, right] = [scroll.scrollLeft / width, (scroll.scrollLeft + scroll.clientWidth) / width];
     const [from, to] = [Math.ceil(left - 0.1), Math.floor(right + 0.1) - 1]; // those that are seen whole
-    part(".window").textContent = `Tokens ${from} … ${Math.max(from, to)} of ${reading.tokens.length}`;
+    const count = reading.tokens.length;
+    const end = clamp(Math.max(from, to), count - 1);
+    const span = from < end ? `Tokens ${from} … ${end}` : `Token ${end}`;
+    part(".window").textContent = `${span} of ${count}`;
   }
 
   /** @param {number} position */
@@ -179,7 +182,8 @@ function render({ model, el }) {
         cell.style.backgroundColor = rgba(BLUE, (STRONGEST * share).toFixed(3));
         cell.classList.toggle("follows", Boolean(follows));
         const name = `${reading.streams[stream]}, token ${position}`;
-        const said = `: ${visible(piece)} ${(100 * share).toFixed(1)} %${follows ? ", which follows" : ""}`;
+        const percent = share === null ? "" : ` ${(100 * share).toFixed(1)} %`;
+        const said = `: ${visible(piece)}${percent}${follows ? ", which follows" : ""}`;
         cell.setAttribute("aria-label", answer ? name + said : name);
       }
       const is = (there) => there.stream === stream && there.position === position;

@@ -1,5 +1,6 @@
 """The lens explorer: what a model would say next, in every layer and at every token of a text."""
 
+import math
 from collections.abc import Callable
 
 import traitlets
@@ -10,9 +11,9 @@ from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.html.lens_cell import cell_html
 from persimmon_lab.viz.lens import COLUMNS
 from persimmon_lab.viz.lens_explorer import explorer
-from persimmon_lab.viz.signs import stream_names, visible
+from persimmon_lab.viz.signs import counted, readable, stream_names, visible
 from persimmon_lab.widgets.explorer import Answer, Content, Explorer, Proposal, in_range
-from persimmon_lab.widgets.lens.reading import AFTER, CHUNK, Reading, read
+from persimmon_lab.widgets.lens.reading import AFTER, CHUNK, NOTHING, Reading, read
 from persimmon_lab.widgets.page import joined
 from persimmon_lab.widgets.reading import TEXT
 
@@ -60,23 +61,24 @@ class LensExplorer(Explorer[Reading]):
         first = max(0, min(self.position - COLUMNS // 2, len(pieces) - COLUMNS))
         shown = range(first, min(first + COLUMNS, len(pieces)))
         window = reading.window(self.after, first, COLUMNS)
-        best = [[reading.piece(token) for token in row] for row in window.best[..., 0].tolist()]
         cell = reading.cell(self.after, self.stream, self.position)
         return explorer(
-            best,
+            reading.best(window),
             window.likeliest[..., 0],
             [pieces[position] for position in shown],
             [reading.following(position) for position in shown],
             (self.stream, self.position - first),
             cell,
             f"{cell.place}, after {visible(cell.read)} ({self.position})",
+            self.warning,
         )
 
     def __repr__(self) -> str:
         streams, positions = self._reading.shape
         name = stream_names(streams)[self.stream]
         return (
-            f"LensExplorer({positions} tokens, {streams - 1} layers, after {self.after}, {name}, token {self.position})"
+            f"LensExplorer({counted(positions, 'token')}, {counted(streams - 1, 'layer')}, after {self.after}, {name}, "
+            f"token {self.position})"
         )
 
     @traitlets.validate("stream", "position")
@@ -90,19 +92,28 @@ class LensExplorer(Explorer[Reading]):
     def _begin(self) -> None:
         self.stream, self.position = self._reading.discovery()
 
+    def _warning(self) -> str:
+        place = self._reading.not_finite()
+        return "" if place is None else f"Numbers that are not finite begin in {place}; {NOTHING} is where they lead."
+
     def _answer_to(self, kind: str, arguments: Content) -> Answer:
         answers: dict[str, Callable[..., Content]] = {"whole": self._whole, "window": self._window, "cell": self._cell}
         return answers[kind](**{name: value for name, value in arguments.items() if name != "key"}), []
 
     def _whole(self) -> Content:
-        return {"tokens": self._reading.pieces, "streams": stream_names(self._reading.shape[0]), "chunk": CHUNK}
+        tokens = [readable(piece) for piece in self._reading.pieces]
+        return {"tokens": tokens, "streams": stream_names(self._reading.shape[0]), "chunk": CHUNK}
 
     def _window(self, after: str, first: int) -> Content:
-        """Cells from `first` on, a row for each state of the stream: [piece, its probability, whether it follows]."""
+        """Cells from `first` on, a row for each state of the stream: [piece, its probability, whether it follows].
+
+        JSON has no NaN: where the probability is none, None.
+        """
         window = self._reading.window(after, first)
+        best = [[readable(piece) for piece in row] for row in self._reading.best(window)]
         cells = [
-            [(self._reading.piece(token), share, int(rank == 1)) for token, share, rank in zip(*row)]
-            for row in zip(window.best[..., 0].tolist(), window.likeliest[..., 0].tolist(), window.rank.tolist())
+            [(piece, None if math.isnan(share) else share, int(rank == 1)) for piece, share, rank in zip(*row)]
+            for row in zip(best, window.likeliest[..., 0].tolist(), window.rank.tolist())
         ]
         return {"cells": cells}
 

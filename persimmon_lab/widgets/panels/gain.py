@@ -1,6 +1,7 @@
 """The gain explorer: what becomes of a head's scores and attention as queries and keys grow, with and without norm."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,9 @@ from persimmon_lab.rotary import apply_rotary, rotary_tables
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.viz.scores import explorer
-from persimmon_lab.widgets.panels.panel import Panel
-from persimmon_lab.widgets.reading import TEXT, given_or_shipped
+from persimmon_lab.viz.signs import counted
+from persimmon_lab.widgets.panels.panel import Panel, title
+from persimmon_lab.widgets.reading import TEXT, evaluating, given_or_shipped, name_of
 
 GAINS = tuple(2.0 ** (power / 2) for power in range(-6, 9))  # 1/8 to 16
 LONGEST = 512  # tokens: every gain of a head is a matrix of their square
@@ -46,9 +48,10 @@ class Bench:
     def __init__(self, model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> None:
         ids = tokenizer(text, return_tensors="pt").input_ids[:, :LONGEST]
         self.layers = [module for module in model.modules() if isinstance(module, PersimmonAttention)]
-        self.bounds = [layer_bound(attention) for attention in self.layers]
+        self.bounds = [bound_of(attention) for attention in self.layers]
         self.tokens = [piece.replace("\n", "⏎") for piece in tokenizer.convert_ids_to_tokens(ids[0].tolist())]
-        trace = capture(model, ids, only=["q_layernorm:input", "k_layernorm:input"])
+        with evaluating(model):
+            trace = capture(model, ids, only=["q_layernorm:input", "k_layernorm:input"])
         self.queries, self.keys = (trace.stacked(f"{side}_layernorm:input").float().cpu() for side in ("q", "k"))
         length = ids.shape[1]
         positions = rearrange(torch.arange(length), "position -> 1 position")
@@ -87,15 +90,28 @@ class Bench:
         }
 
 
+def bound_of(attention: PersimmonAttention) -> float:
+    """`layer_bound`; NaN where the norms' weights are not all finite, and bound nothing."""
+    norms = [*attention.q_layernorm.parameters(), *attention.k_layernorm.parameters()] if attention.qk_layernorm else []
+    return layer_bound(attention) if all(weight.isfinite().all() for weight in norms) else math.nan
+
+
 def told(bench: Bench, settings: Settings) -> str:
     """In a sentence, what the figure shows."""
     scores = bench.scores(settings)
-    largest = float(scores[bench.visible].abs().max())
-    sharpest = float(scores.softmax(dim=-1)[1:].amax(dim=-1).mean())
+    visible = scores[bench.visible]
     side = "with" if settings.norm else "without"
+    place = f"Layer {settings.layer}, head {settings.head}, queries and keys × {settings.gain:.3g}, {side} the norm"
+    if lost := int((~visible.isfinite()).sum()):
+        return (
+            f"{place}: {lost:,} of {counted(len(visible), 'score')} {'is' if lost == 1 else 'are'} not finite (NaN or "
+            "infinite), and so is what follows from them. Look for a weight that is NaN, or for a number too large for "
+            "its format, in this layer or before it."
+        )
+    largest = float(visible.abs().max())
+    sharpest = float(scores.softmax(dim=-1)[1:].amax(dim=-1).mean())
     return (
-        f"Layer {settings.layer}, head {settings.head}, queries and keys × {settings.gain:.3g}, {side} the norm: "
-        f"largest score {largest:,.1f} (bound with the norm {bench.bounds[settings.layer]:.1f}), entropy "
+        f"{place}: largest score {largest:,.1f} (bound with the norm {bench.bounds[settings.layer]:.1f}), entropy "
         f"{bench.entropy(settings):.2f} bits, on average {sharpest:.0%} of a query's attention on one key."
     )
 
@@ -104,8 +120,9 @@ def render(bench: Bench, settings: Settings, name: str) -> Figure:
     """What the explorer shows: scores and bound, entropy by gain, and the head's pattern."""
     scores = bench.scores(settings)
     pattern = attention_pattern(rearrange(scores, "query key -> 1 1 query key"))[0, 0]
-    largest = bench.scores(Settings(settings.layer, settings.head, GAINS[-1], norm=False))[bench.visible].abs().max()
+    grown = bench.scores(Settings(settings.layer, settings.head, GAINS[-1], norm=False))[bench.visible].abs()
     bound = bench.bounds[settings.layer]
+    sizes = [size for size in (*grown[grown.isfinite()].tolist(), bound) if math.isfinite(size)]
     return explorer(
         scores[bench.visible],
         bound,
@@ -115,9 +132,12 @@ def render(bench: Bench, settings: Settings, name: str) -> Figure:
         bench.sweep(settings.layer, settings.head),
         settings.gain,
         settings.norm,
-        widest=1.1 * max(float(largest), bound),
-        title=f"{name}, layer {settings.layer}, head {settings.head}: queries and keys × {settings.gain:.3g}, "
-        f"{'with' if settings.norm else 'without'} the norm",
+        widest=1.1 * max(sizes, default=1.0),
+        title=title(
+            name,
+            f"layer {settings.layer}, head {settings.head}: queries and keys × {settings.gain:.3g}, "
+            f"{'with' if settings.norm else 'without'} the norm",
+        ),
     )
 
 
@@ -125,7 +145,7 @@ class GainExplorer(Panel):
     """Move the gain on queries and keys, switch the norm off and on, and watch one head's scores and attention.
 
     Takes the shipped model, or a `model` of yours with its `tokenizer`; runs it once, over `text`. `name` is how the
-    figures call the model; `explorer.settings` is what they show.
+    figures call the model, by default as its folder is called; `explorer.settings` is what they show.
     """
 
     def __init__(
@@ -133,11 +153,12 @@ class GainExplorer(Panel):
         model: PersimmonForCausalLM | None = None,
         tokenizer: PersimmonTokenizer | None = None,
         text: str = TEXT,
-        name: str = "persimmon-mini",
+        name: str | None = None,
         settings: Settings | None = None,
     ) -> None:
+        self.name = name_of(model) if name is None else name
         model, tokenizer = given_or_shipped(model, tokenizer)
-        self.bench, self.name = Bench(model, tokenizer, text), name
+        self.bench = Bench(model, tokenizer, text)
         config, start = model.config, settings or Settings()
         layers, heads = config.num_hidden_layers, config.num_attention_heads
         self.gain = ipywidgets.SelectionSlider(

@@ -13,6 +13,11 @@ from persimmon_lab.widgets.pictures import DOTS_PER_INCH, WIDTH, Bundle, as_png,
 CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": f"{WIDTH}px", "grid_gap": "2px 24px"}
 
 
+def title(name: str, said: str, joint: str = ", ") -> str:
+    """What a figure of a model says on top: its name, if it has one, and what is shown."""
+    return f"{name}{joint}{said}" if name else f"{said[:1].upper()}{said[1:]}"
+
+
 class Panel(Column):
     """Controls in two columns, below them a picture of what they say, and below that a few words.
 
@@ -43,6 +48,7 @@ class Panel(Column):
             self.told.value = f"<b>This cannot be drawn</b>: {html.escape(str(error))}"
             return
         self.picture.value = picture
+        self.keeper.alt = " ".join((f"{self!r}.", *words))
         self.told.value = "<br>".join(map(html.escape, words))
 
     def _figure(self) -> Figure:
@@ -57,4 +63,5 @@ class Panel(Column):
             picture = as_png(self.static(), self.dots_per_inch)
         except ValueError:
             picture = self.picture.value
-        return with_picture(super()._repr_mimebundle_(**options), picture)
+        bundle: Bundle = super()._repr_mimebundle_(**options)
+        return with_picture(bundle, picture, self.keeper.alt) if picture else (bundle, {})

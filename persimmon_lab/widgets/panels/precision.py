@@ -18,8 +18,8 @@ from persimmon_lab.numerics.islands import keep_in_float32
 from persimmon_lab.numerics.stress import scale_mlp, scale_residual, what_scale_mlp_does, what_scale_residual_does
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.precision import explorer
-from persimmon_lab.widgets.panels.panel import Panel
-from persimmon_lab.widgets.reading import given_or_shipped
+from persimmon_lab.widgets.panels.panel import Panel, title
+from persimmon_lab.widgets.reading import given_or_shipped, name_of
 
 TEXT = "human: Do you have a dog?\n\nadept: I do not have a dog, but I have a cat. Her name is Luna."
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -54,7 +54,8 @@ class Bench:
     """A model and the tokens that it reads, and every comparison that was made with them so far."""
 
     def __init__(self, model: PersimmonForCausalLM, ids: Int[Tensor, "batch position"]) -> None:
-        self.model, self.ids = in_dtype(model, torch.float32), ids
+        self.model = in_dtype(model, torch.float32).eval()
+        self.ids = ids
         self._made: dict[tuple[str | bool | float, ...], Comparison] = {}
 
     def compare(self, settings: Settings) -> Comparison:
@@ -76,6 +77,8 @@ def verdict(comparison: Comparison, dtype: str) -> str:
     if (bad := comparison.first_non_finite[dtype]) is not None:
         return f"not finite from {bad}"
     changes = comparison.predictions[dtype]
+    if not changes.kl.isfinite().all():
+        return "in float32 the model's own logits are not finite (NaN or infinite): there is nothing to compare with"
     return (
         f"mean KL {float(changes.kl.mean()):.1e} nats, {int(changes.flipped.sum())} of {changes.flipped.numel()} "
         f"likeliest tokens differ, perplexity {changes.perplexity:.4g} (in float32 {changes.reference_perplexity:.4g})"
@@ -109,7 +112,11 @@ def render(bench: Bench, settings: Settings, name: str, note: str = "") -> Figur
         [str(layer) for layer in sizes.index],
         {label: (shares[module] > 1).to_numpy().nonzero()[0].tolist() for label, module in shown.items()},
         SPANS,
-        f"{name} in {dtype}{', its MLPs in float32' * settings.islands}, against float32: {settings.module}",
+        title(
+            name,
+            f"in {dtype}{', its MLPs in float32' * settings.islands}, against float32: {settings.module}",
+            joint=" ",
+        ),
         note,
     )
 
@@ -118,7 +125,8 @@ class PrecisionExplorer(Panel):
     """Choose a format, a module and a stress, and watch the error ladder and the overflow margin move.
 
     Takes the shipped model, or a small `model` of yours with its `tokenizer`: every new choice runs it over `text`
-    in float32 and in the format. `name` is how the figures call the model; `explorer.settings` is what they show.
+    in float32 and in the format. `name` is how the figures call the model, by default as its folder is called;
+    `explorer.settings` is what they show.
     """
 
     def __init__(
@@ -126,10 +134,11 @@ class PrecisionExplorer(Panel):
         model: PersimmonForCausalLM | None = None,
         tokenizer: PersimmonTokenizer | None = None,
         text: str = TEXT,
-        name: str = "persimmon-mini",
+        name: str | None = None,
     ) -> None:
+        self.name = name_of(model) if name is None else name
         model, tokenizer = given_or_shipped(model, tokenizer)
-        self.bench, self.name = Bench(model, tokenizer(text, return_tensors="pt").input_ids), name
+        self.bench = Bench(model, tokenizer(text, return_tensors="pt").input_ids)
         self.dtype = ipywidgets.ToggleButtons(
             options=list(DTYPES), description="format", style={"button_width": "82px"}
         )

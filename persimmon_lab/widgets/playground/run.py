@@ -19,6 +19,7 @@ from persimmon_lab.widgets.playground.settings import Settings
 from persimmon_lab.widgets.playground.text import encode_prompt, stream_tokens
 from persimmon_lab.widgets.playground.tree import Branch
 from persimmon_lab.widgets.playground.tree_code import capped
+from persimmon_lab.widgets.reading import evaluating
 
 
 @dataclass(eq=False)
@@ -65,11 +66,12 @@ class Run:
         def keep(step: Tensor) -> None:
             logits.keep(branch, position, step)
 
-        for token in stream_tokens(model, tokenizer, settings, self.cancel, ids, keep):
-            branch.tokens.append(token)
-            position += 1
-            branch.seconds = max(time.perf_counter() - started, 1e-9)  # a coarse clock may not have moved
-            on_token()
+        with evaluating(model):
+            for token in stream_tokens(model, tokenizer, settings, self.cancel, ids, keep):
+                branch.tokens.append(token)
+                position += 1
+                branch.seconds = max(time.perf_counter() - started, 1e-9)  # a coarse clock may not have moved
+                on_token()
 
 
 def path_ids(tokenizer: PersimmonTokenizer, branch: Branch, length: int | None = None) -> Int[Tensor, "1 position"]:

@@ -20,6 +20,8 @@ from persimmon_lab.widgets.playground.text import shortened
 from persimmon_lab.widgets.playground.token_view import TokenView
 from persimmon_lab.widgets.playground.tree import Branch, Tree
 
+OTHER_MODEL = "opened from a file that another model wrote: its probabilities are not this model’s"
+
 
 class Screen:
     """Shows a session in these views and parts, and what it does by itself; `settings()` is what the controls say."""
@@ -59,7 +61,8 @@ class Screen:
         path = branch.path
         self.view.show(path)
         self.view.stale = branch.settings != self.settings()  # last: until then the old tokens are on the page
-        self.parts.status.value = branch.summary()
+        remark = OTHER_MODEL if self.session.is_of_another_model else ""
+        self.parts.status.value = " · ".join(filter(None, (branch.summary(), remark)))
         self._show_meter(len(path))
 
     def show_prompt(self) -> None:

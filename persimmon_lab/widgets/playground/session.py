@@ -15,18 +15,21 @@ from persimmon_lab.viz.html.nucleus import Nucleus
 from persimmon_lab.viz.html.tokens import Token
 from persimmon_lab.widgets.described import describe_prompt
 from persimmon_lab.widgets.playground.background import exiting, in_background
+from persimmon_lab.widgets.playground.fingerprint import fingerprint
 from persimmon_lab.widgets.playground.nucleus import KeptLogits, nucleus
 from persimmon_lab.widgets.playground.run import Run, path_ids
 from persimmon_lab.widgets.playground.settings import Settings
 from persimmon_lab.widgets.playground.text import encode_prompt, forced_token
 from persimmon_lab.widgets.playground.tree import Branch, Tree
 from persimmon_lab.widgets.playground.tree_code import tree_code
+from persimmon_lab.widgets.reading import evaluating
 
 SECONDS_BETWEEN_UPDATES = 0.05  # a reader sees no difference, and decoding keeps its speed
 
 
 class Session:
-    """`tree` holds every text that was written, `branch` is the one that is shown, `run` the latest Run.
+    """`tree` holds every text that was written, `branch` is the one that is shown, `run` the latest Run;
+    `is_of_another_model` says that the tree is from a file and other weights wrote it.
 
     Runs work in threads; a new one ends the one before, and one at a time asks the model. `load` is the code that makes
     model and tokenizer. While the shown text grows `on_growth` is called now and then, and `on_change` where a run has
@@ -41,6 +44,7 @@ class Session:
         self.branch: Branch | None = None
         self.run: Run | None = None
         self.compared: tuple[Branch, Branch] | None = None
+        self.is_of_another_model = False
         self.logits = KeptLogits()
         self.on_growth: Callable[[], None] = lambda: None
         self.on_change: Callable[[], None] = lambda: None
@@ -93,7 +97,7 @@ class Session:
         """What token `index` was chosen from: kept since it was written, else from one pass over the text before."""
         logits = self.logits.get(branch, index)
         if logits is None:
-            with self._turn, torch.no_grad():
+            with self._turn, torch.no_grad(), evaluating(self.model):
                 ids = path_ids(self.tokenizer, branch, index).to(self.model.device)
                 outputs: Any = self.model(input_ids=ids, logits_to_keep=1)
             logits = outputs.logits[0, -1]
@@ -115,6 +119,9 @@ class Session:
             is_replaced = branch is self._typed or not branch.tokens or branch.settings == settings
             if is_replaced and not self.tree.children(branch):
                 self.tree.remove(branch)
+        if not self.tree.branches:
+            self.tree.model = fingerprint(self.model)
+            self.is_of_another_model = False
         branch = self.tree.add(settings)
         self._typed = branch if passing else None
         self._start(branch, delay)
@@ -127,8 +134,8 @@ class Session:
         path = [] if self.branch is None else self.branch.path
         if not 0 <= index < len(path):
             raise IndexError(f"there is no token {index} to be replaced: the shown text has {len(path)}, from 0 on")
-        if not 0 <= token_id < self.tokenizer.vocab_size:
-            raise IndexError(f"there is no token id {token_id}: there are {self.tokenizer.vocab_size:,}, from 0 on")
+        if not 0 <= token_id < self.model.config.vocab_size:
+            raise IndexError(f"there is no token id {token_id}: there are {self.model.config.vocab_size:,}, from 0 on")
         return self.tree.find(self._of_this_prompt(settings), self.shown, index, token_id)
 
     def take(self, settings: Settings, index: int, token_id: int) -> None:
@@ -160,11 +167,14 @@ class Session:
         return settings
 
     def open(self, text: str) -> None:
-        """Put a tree that was saved in place of the present one. ValueError where it is not of this tokenizer."""
+        """Put a tree that was saved in place of the present one, which stays where the file is not in order, not of
+        this tokenizer, or longer than the model has positions: ValueError."""
         tree = Tree.from_json(text)
         tree.require_tokenizer(self.tokenizer)
+        tree.require_room(self.model.config.context_limit, self._prompt_length)
         self.stop()
         self.tree = tree
+        self.is_of_another_model = tree.model is not None and fingerprint(self.model) not in (None, tree.model)
         self.branch = self.run = self._typed = self.compared = None
 
     def remove(self, number: int) -> Branch:

@@ -13,6 +13,7 @@ from persimmon_lab.generation.streaming import decoder_after
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.tokenizer.chat import render_chat
 from persimmon_lab.viz.html.tokens import Token
+from persimmon_lab.viz.signs import counted
 from persimmon_lab.widgets.described import described
 from persimmon_lab.widgets.playground.settings import Settings
 
@@ -65,4 +66,4 @@ def shortened(tokens: Sequence[Token]) -> list[Token]:
     if left_out <= 0:
         return list(tokens)
     half = LONGEST_PROMPT_SHOWN // 2
-    return [*tokens[:half], Token("", f" … {left_out:,} tokens … "), *tokens[-half:]]
+    return [*tokens[:half], Token("", f" … {counted(left_out, 'token')} … "), *tokens[-half:]]

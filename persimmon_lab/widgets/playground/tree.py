@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.html.tokens import Token
 from persimmon_lab.widgets.playground.settings import Settings
+from persimmon_lab.widgets.playground.tree_file import FORMAT, VERSION, checked
 
-FORMAT, VERSION = "persimmon-lab branches", 1
+DEEPEST = 100  # branches of a lineage, in a file
 STORED = ("token_id", "text", "piece", "probability", "rank", "entropy_bits")  # of each token
 
 
@@ -72,9 +75,11 @@ class Branch:
 
 
 class Tree:
-    """Branches in the order in which they were made, so that parents come before their children."""
+    """Branches in the order in which they were made, so that parents come before their children; `model` is the
+    fingerprint of the one that wrote them, None where it is not known."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str | None = None) -> None:
+        self.model = model
         self.branches: list[Branch] = []
 
     def add(
@@ -129,10 +134,19 @@ class Tree:
         """ValueError where a token of the tree is another one, or none, to this tokenizer."""
         for token in [token for branch in self.branches for token in branch.tokens]:
             number = -1 if token.token_id is None else token.token_id
-            piece = tokenizer.convert_ids_to_tokens(number) if 0 <= number < tokenizer.vocab_size else None
+            piece = tokenizer.convert_ids_to_tokens(number) if number >= 0 else None
             if piece != token.piece:
                 raise ValueError(
                     f"the tree is of another tokenizer: token {token.token_id} is {token.piece!r} there, {piece!r} here"
+                )
+
+    def require_room(self, limit: int, prompt_length: Callable[[Settings], int]) -> None:
+        """ValueError where a text, its prompt included, is longer than a model's number of positions."""
+        for branch in self.branches:
+            length = prompt_length(branch.settings) + len(branch.path)
+            if length > limit:
+                raise ValueError(
+                    f"branch {branch.number} has {length:,} tokens with its prompt, and the model {limit:,} positions"
                 )
 
     def remove(self, branch: Branch) -> None:
@@ -162,25 +176,32 @@ class Tree:
             }
             for branch in self.branches
         ]
-        return json.dumps({"format": FORMAT, "version": VERSION, "branches": branches}, ensure_ascii=False, indent=1)
+        stored = {"format": FORMAT, "version": VERSION, "model": self.model, "branches": branches}
+        return json.dumps(stored, ensure_ascii=False, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "Tree":
-        """A tree from what `to_json` wrote. ValueError for anything else."""
-        stored = json.loads(text)
-        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-            raise ValueError(f"this is no tree of texts: its format should be {FORMAT!r}")
-        if stored["version"] != VERSION:
-            raise ValueError(f"the tree has version {stored['version']}, and this playground reads version {VERSION}")
-        tree = cls()
+        """A tree from what `to_json` wrote. ValueError, which says what is wrong where, for anything else."""
+        stored = checked(text)
+        tree = cls(stored["model"])
         for entry in stored["branches"]:
-            parent = None if entry["parent"] is None else tree.numbered(entry["parent"])
-            if not 0 <= entry["fork"] <= (0 if parent is None else len(parent.path)):
-                raise ValueError(f"branch {entry['number']} forks at {entry['fork']}, beyond the text it forks from")
-            tokens = [Token(**token) for token in entry["tokens"]]
-            branch = Branch(
-                entry["number"], Settings(**entry["settings"]), parent, entry["fork"], entry["forced"], tokens
-            )
-            branch.name, branch.stopped = entry["name"], entry["stopped"]
-            tree.branches.append(branch)
+            tree._append(entry)
         return tree
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        number, fork = entry["number"], entry["fork"]
+        if any(branch.number == number for branch in self.branches):
+            raise ValueError(f"there are two branches {number}")
+        parent = None if entry["parent"] is None else self.numbered(entry["parent"])
+        if parent is not None and len(parent.lineage) >= DEEPEST:
+            raise ValueError(f"branch {number} grows from {DEEPEST} others, one from another; no more are read")
+        if fork > (0 if parent is None else len(parent.path)):
+            raise ValueError(f"branch {number} forks at {fork}, beyond the text it forks from")
+        settings = Settings(**entry["settings"])
+        if parent is not None and (parent.settings.prompt, parent.settings.chat) != (settings.prompt, settings.chat):
+            raise ValueError(f"branch {number} has another prompt than branch {parent.number}, which it goes on from")
+        if entry["forced"] and not entry["tokens"]:
+            raise ValueError(f"branch {number} should begin with a token that a reader chose, and has no tokens")
+        tokens = [Token(**token) for token in entry["tokens"]]
+        branch = Branch(number, settings, parent, fork, entry["forced"], tokens, entry["stopped"], entry["name"])
+        self.branches.append(branch)

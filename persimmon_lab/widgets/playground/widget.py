@@ -54,7 +54,7 @@ class GenerationPlayground(Column):
         self.session = Session(model, tokenizer, load)
         self._following = True
         longest = min(LONGEST_RUN, model.config.context_limit - 1)
-        self.controls = make_controls(Settings(prompt, **settings), tokenizer.vocab_size, longest)
+        self.controls = make_controls(Settings(prompt, **settings), model.config.vocab_size, longest)
         self.view = TokenView(self._opened, self._describe, self._taken, self._describe)
         self.branches = BranchView(self._asked)
         self.parts = Parts(as_you_type)
@@ -163,10 +163,10 @@ class GenerationPlayground(Column):
         self.select(self.session.remove(number))
 
     def load_tree(self, text: str) -> "GenerationPlayground":
-        """Show a tree that was saved in place of the present one. ValueError where it is not of this tokenizer."""
+        """Show a tree that was saved in place of the present one; where another model wrote it, the status says so.
+        ValueError, and the present one stays, where it is no tree, not of this tokenizer, or too long for the model."""
         self.session.open(text)
-        if self.tree.branches:
-            self.select(self.tree.branches[-1])
+        self.select(self.tree.branches[-1])
         return self
 
     def stop(self) -> None:

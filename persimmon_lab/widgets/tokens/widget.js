@@ -25,6 +25,7 @@ const AFTER_RESTING = 60; // of the mouse on a piece
 function render({ model, el }) {
   el.classList.add(KEEPS_KEYS, "persimmon-pieces");
   el.innerHTML = FRAME;
+  sayWhenGone(model, () => el);
   /** @param {string} selector @returns {any} */
   const part = (selector) => el.querySelector(selector);
   const [area, box, pieces] = [part("textarea"), part("input"), part(".pieces")];

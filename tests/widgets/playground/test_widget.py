@@ -1,5 +1,6 @@
 """The playground's wiring: threads that end, errors that are seen, and a view that is told what happened."""
 
+import json
 import re
 import threading
 from dataclasses import replace
@@ -555,7 +556,7 @@ def test_a_tree_of_another_tokenizer_is_refused_and_shown_why(make):
     one.branches._answer(one.branches, {"type": "open", "text": other}, [])
     assert one.view.error.startswith("ValueError: the tree is of another tokenizer")
     one.branches._answer(one.branches, {"type": "open", "text": "nonsense"}, [])
-    assert "JSONDecodeError" in one.view.error
+    assert "this is no tree of texts: it cannot be read as JSON" in one.view.error
     assert len(one.tree.branches) == 1
 
 
@@ -613,3 +614,36 @@ def test_a_token_put_in_keeps_the_distribution_it_was_taken_from(make):
     one.controls["top_p"].value = 0.5
     assert "top-p 0.5" in one.view.details and not asked
     assert one.session.logits.get(one.branch, 4) is not None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda branch: branch["settings"].update(temperature="hot"), "as its temperature, and has 'hot'"),
+        (lambda branch: branch["tokens"][0].update(probability="much"), "as its probability, and has 'much'"),
+        (lambda branch: branch.update(tokens=branch["tokens"] * 500), "tokens with its prompt, and the model 256"),
+        (lambda branch: branch.update(number=None), "as its number"),
+    ],
+)
+def test_a_tree_that_is_refused_leaves_the_present_one(make, spoil, message):
+    one = make().generate().wait()
+    before, text = one.tree, one.text
+    stored = json.loads(one.tree.to_json())
+    spoil(stored["branches"][0])
+    one.branches._answer(one.branches, {"type": "open", "text": json.dumps(stored)}, [])
+    assert one.view.error.startswith("ValueError: ") and message in one.view.error
+    assert one.tree is before and one.text == text
+    assert one.generate().wait().run.error is None
+
+
+def test_a_tree_of_another_model_is_shown_with_a_word(make, model, tokenizer):
+    one = make().generate().wait()
+    own = one.tree.to_json()
+    word = "another model wrote"
+    assert word not in GenerationPlayground.from_json(model, tokenizer, own).status.value
+    with torch.no_grad():
+        model.lm_head.weight *= 1.01
+    again = GenerationPlayground.from_json(model, tokenizer, own)
+    assert word in again.status.value and again.text == one.text
+    assert again.tree.to_json() == own, "it stays the other model's"
+    assert word not in make("Twice").generate().wait().status.value

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from persimmon_lab import DynamicCache, PersimmonConfig, StaticCache
 from persimmon_lab.footprint import activation_bytes
-from persimmon_lab.generation import GenerationConfig, context, limits
+from persimmon_lab.generation import GenerationConfig, context, memory
 from persimmon_lab.generation.engines.reserved_cache import ReservedCache
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
@@ -17,7 +17,7 @@ IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
 @pytest.fixture
 def free(monkeypatch):
     """free(bytes): what the CPU has left."""
-    return lambda size: monkeypatch.setattr(limits, "free_memory", lambda: {"cpu": size})
+    return lambda size: monkeypatch.setattr(memory, "free_memory", lambda: {"cpu": size})
 
 
 # Memory
@@ -36,7 +36,7 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_read(tiny_model
 
 def test_just_enough_is_enough(tiny_model, free):
     model, settings = tiny_model(), {"max_new_tokens": 9, "eos_token_id": None}
-    needed = sum(limits.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
+    needed = sum(memory.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
     free(needed)
     model.generate(IDS, **settings)
     free(needed - 1)
@@ -53,14 +53,14 @@ def test_the_cache_is_counted_as_it_will_be(tiny_model):
             IDS.repeat(2, 1), max_new_tokens=9, return_dict_in_generate=True, engine="plain", seed=0, **settings
         )
         held = sum(tensor.nbytes for pair in output.past_key_values for tensor in pair)
-        assert limits.memory_needed(model, config, 2, 7, 9)["cache"] == held // 15 * 16
-    assert limits.memory_needed(model, GenerationConfig(use_cache=False), 2, 7, 9)["cache"] == 0
+        assert memory.memory_needed(model, config, 2, 7, 9)["cache"] == held // 15 * 16
+    assert memory.memory_needed(model, GenerationConfig(use_cache=False), 2, 7, 9)["cache"] == 0
 
 
 def test_what_a_given_cache_holds_already_is_not_needed_again(tiny_model, free):
     model, cache = tiny_model(), DynamicCache()
     model(IDS[:, :6], past_key_values=cache, use_cache=True)
-    needed = sum(limits.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
+    needed = sum(memory.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
     held = sum(tensor.nbytes for pair in cache for tensor in pair)
     free(needed - held)
     model.generate(IDS, max_new_tokens=9, past_key_values=cache)
@@ -90,7 +90,7 @@ def test_what_a_generation_needs(settings, answers, positions, rows, mask):
     model = SimpleNamespace(config=PersimmonConfig.tiny(), dtype=torch.bfloat16)
     padded = settings.get("padded", False)
     config = GenerationConfig(**{name: value for name, value in settings.items() if name != "padded"})
-    needed = limits.memory_needed(model, config, 2, 700, 9, padded)
+    needed = memory.memory_needed(model, config, 2, 700, 9, padded)
     assert needed["forward"] == activation_bytes(model.config, model.dtype, positions, rows) + 5 * mask
     assert needed["choice"] == 3 * answers * 128 * 4
 
@@ -100,30 +100,30 @@ def test_on_a_gpu_what_torch_holds_unused_is_free(monkeypatch, device):
     for name, value in {"current_device": 1, "memory_reserved": 300, "memory_allocated": 100}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     model = SimpleNamespace(config=PersimmonConfig.tiny(), dtype=torch.float32, device=device)
-    needed = sum(limits.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
+    needed = sum(memory.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
     free = {"cpu": 0, "cuda:0": 0, "cuda:1": needed - 200}
-    monkeypatch.setattr(limits, "free_memory", lambda: free)
-    limits.require_memory(model, GenerationConfig(), 1, 7, 9)
+    monkeypatch.setattr(memory, "free_memory", lambda: free)
+    memory.require_memory(model, GenerationConfig(), 1, 7, 9)
     free["cuda:1"] -= 1
     with pytest.raises(MemoryError):
-        limits.require_memory(model, GenerationConfig(), 1, 7, 9)
+        memory.require_memory(model, GenerationConfig(), 1, 7, 9)
 
 
 def test_padding_is_counted_and_what_a_cache_holds_beyond_its_share_is_not(tiny_model, free):
     model, mask = tiny_model(), torch.ones_like(IDS)
     mask[0, 0] = 0
-    needed = limits.memory_needed(model, GenerationConfig(), 1, 7, 9, padded=True)
+    needed = memory.memory_needed(model, GenerationConfig(), 1, 7, 9, padded=True)
     free(sum(needed.values()) - 1)
     with pytest.raises(MemoryError):
         model.generate(IDS, attention_mask=mask, max_new_tokens=9)
     free(sum(needed.values()) - needed["cache"] - 1)
     large = DynamicCache.from_legacy_cache(((torch.zeros(1, 1, 5, 10_000),) * 2,))
     with pytest.raises(MemoryError):
-        limits.require_memory(model, GenerationConfig(), 1, 7, 9, large, padded=True)
+        memory.require_memory(model, GenerationConfig(), 1, 7, 9, large, padded=True)
 
 
 def test_where_the_system_cannot_say_nothing_is_refused(tiny_model, monkeypatch):
-    monkeypatch.setattr(limits, "free_memory", dict)
+    monkeypatch.setattr(memory, "free_memory", dict)
     assert tiny_model().generate(IDS, max_new_tokens=1).shape == (1, 8)
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from persimmon_lab.adept.archive import StoredTensor, read_archive
 from persimmon_lab.adept.stand_ins import Inert
+from persimmon_lab.adept.torch_files import StoredTensor, read_archive
 from persimmon_lab.adept.window import Window
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.adept.releases import build_release, megatron, write_archive

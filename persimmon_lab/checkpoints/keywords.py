@@ -1,0 +1,81 @@
+"""Arguments that transformers' `from_pretrained` and `save_pretrained` take and ours do not need, or do otherwise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from persimmon_lab.elsewhere import ignore, refuse
+
+READ_ONE_BY_ONE = "weights are always read one by one"
+OFFLOAD = "persimmon_lab.fitting.offload.load_over_devices"
+QUANTIZE = "torchao.quantize_ on the loaded model"
+ADAPTER = "peft.PeftModel.from_pretrained"
+CONVERT = "transformers 4.37.2 to save it as safetensors first"
+UPLOAD = "huggingface_hub.HfApi().upload_folder after saving"
+
+LOADING_IGNORES = {
+    "low_cpu_mem_usage": READ_ONE_BY_ONE,
+    "offload_state_dict": READ_ONE_BY_ONE,
+    "force_download": "huggingface_hub.snapshot_download(force_download=True) does it",
+    "resume_download": "downloads always go on where they ended",
+    "mirror": "HF_ENDPOINT is read by huggingface_hub",
+    "trust_remote_code": "no code of a repository is ever run",
+}
+LOADING_REFUSES = {
+    "adapter_kwargs": ADAPTER,
+    "adapter_name": ADAPTER,
+    "device_map": OFFLOAD,
+    "from_flax": CONVERT,
+    "from_tf": CONVERT,
+    "ignore_mismatched_sizes": "num_labels=, or resize_token_embeddings after loading",
+    "load_in_4bit": QUANTIZE,
+    "load_in_8bit": QUANTIZE,
+    "max_memory": OFFLOAD,
+    "offload_folder": OFFLOAD,
+    "output_loading_info": "the warning that names what is new; whatever else does not fit is an error",
+    "proxies": "HTTPS_PROXY in the environment",
+    "quantization_config": QUANTIZE,
+    "state_dict": "load_state_dict on a model made from the configuration",
+    "subfolder": "the path of the folder itself",
+    "use_auth_token": "token=",
+    "use_flash_attention_2": 'attn_implementation="sdpa"',
+    "use_safetensors": "the files of the folder: safetensors are read where there are some, else pickles of tensors",
+    "variant": "the path of the folder itself",
+}
+SAVING_IGNORES = {
+    "save_function": "safetensors are written here, whole or not at all",
+    "save_peft_format": "adapters are saved by peft",
+    "ignore_metadata_errors": "no model card is written",
+    "save_config": "the configuration is always written",
+}
+SAVING_REFUSES = {
+    "push_to_hub": UPLOAD,
+    "repo_id": UPLOAD,
+    "commit_message": UPLOAD,
+    "token": UPLOAD,
+    "use_auth_token": UPLOAD,
+    "variant": "a folder of its own",
+}
+
+
+def unknown_keywords(
+    function: str,
+    given: Mapping[str, Any],
+    ignored: Mapping[str, str],
+    refused: Mapping[str, str],
+    stacklevel: int = 4,
+) -> dict[str, Any]:
+    """What is left of `given` without transformers' own arguments: some ignored with a warning, the others refused.
+
+    None and False ask for nothing and pass quietly, but for the arguments in which False says something.
+
+    Raises TypeError that says what to use instead.
+    """
+    known = {*ignored, *refused}
+    asked = [name for name in given if name in known and not _asks_for_nothing(name, given[name])]
+    refuse(function, asked, refused)
+    ignore(function, asked, ignored, stacklevel)
+    return {name: value for name, value in given.items() if name not in known}
+
+
+def _asks_for_nothing(name: str, value: Any) -> bool:
+    return value is None or (value is False and name != "use_safetensors") or (value == "" and name == "subfolder")

@@ -1,0 +1,118 @@
+"""transformers.Trainer, which accelerate drives, against a loop written out."""
+
+import pytest
+import torch
+
+from tests.clients.clients import mini, rows
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+STEPS, RATE = 3, 1e-3
+
+
+def examples() -> list[dict[str, torch.Tensor]]:
+    return [{"input_ids": row, "labels": row} for row in rows()]
+
+
+def trainer(folder, model=None, **options):
+    arguments = {
+        "max_steps": STEPS, "per_device_train_batch_size": 8, "learning_rate": RATE, "lr_scheduler_type": "constant",
+        "logging_steps": 1, "report_to": [], "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "seed": 0,
+    }  # fmt: skip
+    return transformers.Trainer(
+        model=model or mini(layers=2),
+        args=transformers.TrainingArguments(output_dir=str(folder), **arguments | options),
+        train_dataset=examples(),
+        eval_dataset=examples(),
+    )
+
+
+def losses(ran) -> list[float]:
+    return [entry["loss"] for entry in ran.state.log_history if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def by_hand() -> list[float]:
+    """The loss before each step of AdamW as Trainer sets it up: clipped to a norm of 1, no weight decay."""
+    model = mini(layers=2).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+    seen = []
+    for _ in range(STEPS):
+        loss = model(rows(), labels=rows()).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        seen.append(loss.item())
+    return seen
+
+
+def test_three_steps(tmp_path, by_hand):
+    ran = trainer(tmp_path)
+    ran.train()
+    assert losses(ran) == pytest.approx(by_hand, abs=2e-4)
+    assert by_hand[-1] < by_hand[0] - 0.1
+
+
+def test_accumulation(tmp_path, by_hand):
+    """Four batches of two are one of eight."""
+    ran = trainer(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    ran.train()
+    assert losses(ran) == pytest.approx(by_hand, abs=2e-4)
+
+
+def test_gradient_checkpointing(tmp_path, by_hand):
+    ran = trainer(tmp_path, gradient_checkpointing=True)
+    ran.train()
+    assert losses(ran) == pytest.approx(by_hand, abs=2e-4)
+    assert ran.model.model.gradient_checkpointing
+
+
+def test_bfloat16(tmp_path, by_hand):
+    """Autocast: the weights stay in float32."""
+    ran = trainer(tmp_path, bf16=True)
+    ran.train()
+    assert losses(ran) == pytest.approx(by_hand, rel=2e-2)
+    assert ran.model.dtype == torch.float32
+
+
+def test_resume(tmp_path):
+    """Three steps at once, or one and two more after an interruption: the same weights."""
+    whole = trainer(tmp_path / "whole")
+    whole.train()
+    first = trainer(tmp_path / "parts", save_strategy="steps", save_steps=1, max_steps=1)
+    first.train()
+    second = trainer(tmp_path / "parts")
+    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-1"))
+    assert second.state.global_step == STEPS
+    for name, weight in whole.model.state_dict().items():
+        torch.testing.assert_close(
+            second.model.state_dict()[name], weight, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_checkpoint_is_a_model(tmp_path):
+    """Of a model that is no class of transformers Trainer writes the weights alone: the configuration is given."""
+    ran = trainer(tmp_path, save_strategy="steps", save_steps=STEPS)
+    ran.train()
+    loaded = type(ran.model).from_pretrained(tmp_path / f"checkpoint-{STEPS}", config=ran.model.config)
+    for name, weight in ran.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+
+
+def test_evaluate(tmp_path):
+    model = mini(layers=2).eval()
+    ran = trainer(tmp_path, model=model, per_device_eval_batch_size=4)
+    with torch.no_grad():
+        expected = model(rows(), labels=rows())
+    assert ran.evaluate()["eval_loss"] == pytest.approx(expected.loss.item(), abs=1e-4)
+
+
+def test_predict_gives_logits_alone(tmp_path):
+    """No keys and values among the predictions: config.keys_to_ignore_at_inference names them."""
+    model = mini(layers=2).eval()
+    predictions = trainer(tmp_path, model=model, per_device_eval_batch_size=4).predict(examples()).predictions
+    with torch.no_grad():
+        expected = model(rows()).logits
+    torch.testing.assert_close(torch.as_tensor(predictions), expected, atol=1e-4, rtol=1e-4)
