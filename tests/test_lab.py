@@ -83,12 +83,12 @@ def test_adds_the_extras_that_a_command_needs(lab, monkeypatch):
     monkeypatch.setattr(lab, "check", lambda: None)
     lab.main("open")
     lab.main("test", "-x")
-    assert [line.split()[-1] for line in lab.commands if "pip" in line] == [".[lab]", ".[lab,offload,test,web]"]
+    assert [line.split()[-1] for line in lab.commands if "pip" in line] == [".[lab]", ".[clients,lab,offload,test,web]"]
     for command in ("open", "refresh", "setup", "test"):  # a superset will do
         lab.main(command)
     assert sum("pip install" in line for line in lab.commands) == 2
     lab.main("setup", "bench")
-    assert lab.commands[-1].endswith(".[bench,lab,offload,test,web]")  # what was there stays
+    assert lab.commands[-1].endswith(".[bench,clients,lab,offload,test,web]")  # what was there stays
 
 
 def test_a_stamp_without_extras_costs_one_pip(lab):
