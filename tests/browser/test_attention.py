@@ -1,5 +1,6 @@
 """The attention explorer in a real browser: hover, clicks and keys show the numbers that Python computes."""
 
+import json
 import re
 
 import pytest
@@ -189,7 +190,8 @@ def test_a_cell_of_the_picture_chooses_a_link(jupyter, reading):
     page = jupyter.page
     canvas = page.locator(".matrix canvas")
     expect(canvas).to_have_attribute("aria-label", re.compile("attention of layer 6 head 3"))
-    edge, cell = page.evaluate("(({edge, cell}) => [edge, cell])(document.querySelector('.matrix canvas').geometry)")
+    geometry = json.loads(page.locator(".matrix canvas").get_attribute("data-geometry"))
+    edge, cell = geometry["edge"], geometry["cell"]
     there = {"x": edge + (GAVE + 0.5) * cell, "y": (KING + 0.5) * cell}
     canvas.hover(position=there)
     expect(page.locator(".told")).to_have_text("king (16) → gave (3)")
@@ -273,7 +275,8 @@ def test_hundreds_of_tokens(opened):
     expect(page.locator(".details")).to_contain_text(f"{found.labels[470]} 470 looks at")
     expect(page.locator(".told")).to_contain_text("4 tokens a cell")
     # A cell of sixteen links chooses the strongest of them.
-    edge, cell = page.evaluate("(({edge, cell}) => [edge, cell])(document.querySelector('.matrix canvas').geometry)")
+    geometry = json.loads(page.locator(".matrix canvas").get_attribute("data-geometry"))
+    edge, cell = geometry["edge"], geometry["cell"]
     page.locator(".matrix canvas").click(position={"x": edge + 10.5 * cell, "y": 100.5 * cell})
     block = found.matrix(6, 3, "pattern")[400:404, 40:44]
     query, key = divmod(int(block.argmax()), 4)

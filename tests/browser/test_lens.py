@@ -218,34 +218,6 @@ def test_a_change_of_text_is_read_and_a_bad_one_leaves_the_view(opened, expected
     assert "script" in "".join(names)
 
 
-def test_a_text_that_is_read_while_a_cell_has_the_focus_is_drawn(jupyter):
-    """Whether the focus came from the box at once, by mouse or by keys, or was there when Python set the text."""
-    jupyter.open(EXPLORER)
-    jupyter.run_all()
-    page = jupyter.page
-    box, focused = page.locator(".persimmon-lens textarea"), page.locator(".persimmon-lens .cell:focus")
-
-    def click():
-        page.locator(".persimmon-lens .cell").nth(30).click()
-
-    def go_by_keys():
-        page.keyboard.press("Tab")
-        page.keyboard.press("Tab")
-
-    expect(cell(page, 6, RING)).to_be_visible()
-    for text, come in (("one two three one two three", click), ("four five six four five six", go_by_keys)):
-        box.fill(text)
-        come()
-        expect_cells(page, Expected(text), [(8, 1), (6, 5), (0, 2)])
-        expect(focused).to_have_count(1)
-    text = "seven eight nine seven eight nine"
-    page.evaluate(EXECUTE, f"explorer.text = {text!r}")
-    expect_cells(page, Expected(text), [(8, 1), (6, 5), (0, 2)])
-    expect(focused).to_have_count(1)
-    page.keyboard.press("End")
-    expect(focused).to_have_attribute("aria-label", re.compile(f"token {len(Expected(text).pieces) - 1}:"))
-
-
 def test_hundreds_of_tokens(opened):
     page = opened([EXPLORER[0], f"explorer = LensExplorer({LONG!r})\nexplorer"])
     found = Expected(LONG)

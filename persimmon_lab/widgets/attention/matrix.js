@@ -27,6 +27,7 @@ function matrixView(page) {
     const edge = labelled ? 62 : 4;
     const cell = MATRIX / size;
     geometry = { edge, cell, size, block };
+    canvas.dataset.geometry = JSON.stringify(geometry); // for who looks at the page from outside
     const context = prepared(canvas, MATRIX + edge, MATRIX + edge);
     context.fillStyle = "rgba(128, 128, 128, 0.08)";
     context.fillRect(edge, 0, MATRIX, MATRIX);
