@@ -17,16 +17,13 @@ class Elsewhere:
     if not TYPE_CHECKING:  # which knows better what a class has, by its own `__getattr__` or without one
 
         def __getattr__(self, name: str) -> Any:
-            inherited = getattr(super(), "__getattr__", None)
-            if inherited is not None:  # an nn.Module finds its parameters and modules by it
-                try:
-                    return inherited(name)
-                except AttributeError:
-                    if name not in type(self).elsewhere:
-                        raise
-            if name in type(self).elsewhere:
-                raise AttributeError(f"{type(self).__name__} has no {name}: use {type(self).elsewhere[name]}") from None
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            try:
+                return super().__getattr__(name)  # an nn.Module finds its parameters and modules by it
+            except AttributeError:
+                told = f"{type(self).__name__!r} object has no attribute {name!r}"
+                if name in type(self).elsewhere:
+                    told = f"{type(self).__name__} has no {name}: use {type(self).elsewhere[name]}"
+                raise AttributeError(told) from None
 
 
 def refuse(function: str, given: Iterable[str], elsewhere: Mapping[str, str]) -> None:

@@ -11,11 +11,13 @@ def test_a_readers_answer_is_marked(jupyter):
     page = jupyter.page
     jupyter.open_excerpt(
         NOTEBOOK,
-        "from persimmon_lab.numerics.stress",
+        "from persimmon_lab.numerics.compare import in_dtype",
         "from persimmon_lab.widgets import PrecisionExplorer",
         "def half_step(",
     )
-    jupyter.write_into_cell("from persimmon_lab.numerics.stress", "mini, tokenizer = load_mini()")  # no sweep
+    jupyter.write_into_cell(
+        "from persimmon_lab.numerics.compare import in_dtype", "mini, tokenizer = load_mini()"
+    )  # no sweep
     jupyter.run_all()
 
     picture = page.locator("img.widget-image")
