@@ -10,28 +10,18 @@ from torch import Tensor, nn
 
 from persimmon_lab.cache import Cache, LegacyCache, cache_for
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.elsewhere import OF_DECODING, OF_MODELS
 from persimmon_lab.generation.decoding import generate
 from persimmon_lab.losses import causal_lm_loss
 from persimmon_lab.model import Hidden, Padding, PersimmonModel, Tokens
 from persimmon_lab.outputs import CausalLMOutputWithPast
-from persimmon_lab.pretrained import ELSEWHERE, PersimmonPreTrainedModel
-
-DECODING_ELSEWHERE = {
-    "assisted_decoding": "generate(), in which nothing drafts",
-    "beam_sample": "generate(num_beams=..., do_sample=True)",
-    "beam_search": "generate(num_beams=...)",
-    "constrained_beam_search": "generate(num_beams=...), without constraints",
-    "contrastive_search": "generate()",
-    "greedy_search": "generate()",
-    "group_beam_search": "generate(num_beams=...), in one group",
-    "sample": "generate(do_sample=True)",
-}
+from persimmon_lab.pretrained import PersimmonPreTrainedModel
 
 
 class PersimmonForCausalLM(PersimmonPreTrainedModel):
     """The body and `lm_head`, a projection without bias onto the vocabulary; `generate` writes text with it."""
 
-    elsewhere = ELSEWHERE | DECODING_ELSEWHERE
+    elsewhere = OF_MODELS | OF_DECODING
     _tied_weights_keys = ("lm_head.weight",)
     read_by_fast_engine = True  # see generation/engines/choosing.py; a subclass has to say so of itself
     generate = generate

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any, ClassVar, Self
 import torch
 
 from persimmon_lab.atomic import write_atomically
-from persimmon_lab.elsewhere import Elsewhere, refuse
+from persimmon_lab.dialects import agree, in_our_dialect
+from persimmon_lab.elsewhere import OF_CONFIG, UPLOADS, Elsewhere, no_keywords_left, refuse
 from persimmon_lab.field_checks import (
     Rule,
     check_fields,
     flag,
     instance_of,
-    is_whole,
     number,
     one_of,
     prepared_by,
@@ -28,6 +27,7 @@ from persimmon_lab.field_checks import (
     token_ids,
     whole,
 )
+from persimmon_lab.labels import check_label_names, settle_label_names, take_label_names
 
 ROPE_SCALING_TYPES = ("linear", "dynamic")
 ROPE_PRECISIONS = ("float32", "adept")
@@ -83,93 +83,13 @@ RULES: dict[str, Rule] = {
 }
 FLAGS = [name for name, rule in RULES.items() if rule is FLAG]
 
-DECODER = "nothing, it is a decoder alone"
-DECODING = "GenerationConfig, whose it is"
-UPLOAD = "huggingface_hub.HfApi().upload_folder"
-# What transformers' class has and ours does not, and what to use instead.
-ELSEWHERE = {
-    "add_cross_attention": DECODER,
-    "bad_words_ids": DECODING,
-    "begin_suppress_tokens": DECODING,
-    "chunk_size_feed_forward": "persimmon_lab.fitting.memory",
-    "cross_attention_hidden_size": DECODER,
-    "decoder_start_token_id": "bos_token_id",
-    "dict_torch_dtype_to_str": "to_dict",
-    "diversity_penalty": DECODING,
-    "do_sample": DECODING,
-    "early_stopping": DECODING,
-    "encoder_no_repeat_ngram_size": DECODER,
-    "exponential_decay_length_penalty": DECODING,
-    "finetuning_task": "extra",
-    "forced_bos_token_id": DECODING,
-    "forced_eos_token_id": DECODING,
-    "get_config_dict": "from_json_file",
-    "is_decoder": DECODER,
-    "length_penalty": DECODING,
-    "max_length": DECODING,
-    "min_length": DECODING,
-    "no_repeat_ngram_size": DECODING,
-    "num_beam_groups": DECODING,
-    "num_beams": DECODING,
-    "num_return_sequences": DECODING,
-    "output_scores": DECODING,
-    "prefix": "extra",
-    "pruned_heads": "persimmon_lab.trace.ablation.ablate",
-    "push_to_hub": UPLOAD,
-    "register_for_auto_class": "transformers.AutoConfig.register",
-    "remove_invalid_values": "nothing, generate raises FloatingPointError",
-    "repetition_penalty": DECODING,
-    "return_dict_in_generate": DECODING,
-    "sep_token_id": "eos_token_id",
-    "suppress_tokens": DECODING,
-    "task_specific_params": "extra",
-    "temperature": DECODING,
-    "tf_legacy_loss": "torch",
-    "tie_encoder_decoder": "tie_word_embeddings",
-    "tokenizer_class": "PersimmonTokenizer",
-    "top_k": DECODING,
-    "top_p": DECODING,
-    "torchscript": "torch.export",
-    "transformers_version": "persimmon_lab.__version__",
-    "typical_p": DECODING,
-    "update_from_string": "dataclasses.replace",
-    "use_bfloat16": "torch_dtype",
-}
-UPLOADS = dict.fromkeys(("push_to_hub", "repo_id", "commit_message", "token"), UPLOAD)
+
+def _prepared(named: dict[str, Any]) -> dict[str, Any]:
+    refuse("PersimmonConfig()", named, OF_CONFIG)
+    return take_label_names(named)
 
 
-def _take_label_names(named: dict[str, Any]) -> dict[str, Any]:
-    """`id2label` and `label2id`, which transformers' constructor takes, as `extra` keeps them."""
-    refuse("PersimmonConfig()", named, ELSEWHERE)
-    names = named.pop("id2label", None)
-    ids = named.pop("label2id", None)
-    _check_label_names(names, ids)
-    if not (names or ids):
-        return named
-    names = names or {index: name for name, index in ids.items()}
-    if named.setdefault("num_labels", len(names)) != len(names):
-        raise ValueError(f"num_labels is {named['num_labels']!r}, but id2label has {len(names)} names")
-    extra = {key: value for key, value in named.get("extra", {}).items() if key != "label2id"}
-    return named | {"extra": {**extra, "id2label": names}}
-
-
-def _check_label_names(names: Any, ids: Any) -> None:
-    """Raise ValueError unless each is a dictionary or None, numbers to names and names to numbers, and both agree."""
-    for field_name, labels in (("id2label", names), ("label2id", ids)):
-        if labels is not None and not isinstance(labels, dict):
-            raise ValueError(f"{field_name} is {shown(labels)}; it has to be a dictionary of labels, or None")
-    for index in [*(names or {}), *(ids or {}).values()]:
-        if not (is_whole(index) or (isinstance(index, str) and index.isdecimal())):
-            raise ValueError(f"id2label and label2id number the labels; {shown(index)} is no whole number")
-    if (
-        names
-        and ids
-        and {name: int(index) for index, name in names.items()} != {name: int(index) for name, index in ids.items()}
-    ):
-        raise ValueError(f"id2label is {shown(names)}, but label2id is {shown(ids)}; one is the other turned around")
-
-
-@prepared_by(_take_label_names)
+@prepared_by(_prepared)
 @dataclass
 class PersimmonConfig(Elsewhere):
     """The configuration of a Persimmon model; the defaults are those of Persimmon-8B.
@@ -222,7 +142,7 @@ class PersimmonConfig(Elsewhere):
     name_or_path: str = field(default="", repr=False, compare=False)
 
     model_type = "persimmon"
-    elsewhere: ClassVar[Mapping[str, str]] = ELSEWHERE
+    elsewhere: ClassVar[Mapping[str, str]] = OF_CONFIG
     # What other software asks of a configuration.
     attribute_map: ClassVar[dict[str, str]] = {}
     is_composition = False
@@ -242,7 +162,7 @@ class PersimmonConfig(Elsewhere):
             )
         self.rope_scaling = self._checked_rope_scaling(self.rope_scaling)
         self._check_token_ids()
-        self._settle_labels()
+        self.extra = settle_label_names(self.extra, self.num_labels)
 
     def _check_token_ids(self) -> None:
         """Special tokens are ids of the vocabulary; the defaults are not held against a vocabulary of two."""
@@ -255,19 +175,6 @@ class PersimmonConfig(Elsewhere):
                     f"{name} is {shown(value)}; it has to be an id of the vocabulary, 0 to {self.vocab_size - 1} "
                     f"(vocab_size {self.vocab_size}), or None"
                 )
-
-    def _settle_labels(self) -> None:
-        """Labels by number in `extra`; the names of another number of labels are dropped, as those of a copy with
-        another `num_labels`."""
-        self.extra = dict(self.extra)
-        _check_label_names(self.extra.get("id2label"), self.extra.get("label2id"))
-        if names := self.extra.get("id2label"):
-            names = {int(i): name for i, name in names.items()}
-            for key in ("id2label", "label2id"):
-                self.extra.pop(key, None)
-            if len(names) == self.num_labels:
-                self.extra["id2label"] = names
-                self.extra["label2id"] = {name: i for i, name in names.items()}
 
     def _checked_rope_scaling(self, scaling: dict[str, Any] | None) -> dict[str, Any] | None:
         """Either dialect of the dictionary as {"type", "factor"}; None where positions are not scaled."""
@@ -379,40 +286,17 @@ class PersimmonConfig(Elsewhere):
         """Read the contents of a `config.json` of either dialect; `overrides` replace fields.
 
         Raises ValueError when `model_type` names another architecture, or when the two dialects contradict each other
-        in one file; but of two `partial_rotary_factor` that of `rope_parameters` holds, with a warning, since
-        transformers 5.0 to 5.3 write its default beside it.
+        in one file (see `dialects`).
         """
         refuse("PersimmonConfig.from_dict", overrides, {"return_unused_kwargs": "extra, which keeps them"})
         values = {name: value for name, value in config_dict.items() if value is not None or name not in FLAGS}
         model_type = values.pop("model_type", cls.model_type)
         if model_type != cls.model_type:
             raise ValueError(f"model_type is {model_type!r}; this package reads {cls.model_type!r} configurations only")
-        values.pop("transformers_version", None)
-        _translate(values, "dtype", "torch_dtype")
-        _translate(values, "_attn_implementation", "attn_implementation")
-        if (rope := values.pop("rope_parameters", None)) is not None:
-            if not isinstance(rope, dict):
-                raise ValueError(
-                    f"rope_parameters is {rope!r}; expected a dictionary such as {{'rope_theta': 25000.0}}"
-                )
-            rope = dict(rope)
-            if "rope_theta" in rope:
-                _agree(values, "rope_theta", rope.pop("rope_theta"), "rope_parameters")
-            if (fraction := rope.pop("partial_rotary_factor", None)) is not None:
-                beside = values.get("partial_rotary_factor")
-                if beside is not None and beside != fraction:
-                    warnings.warn(
-                        f"partial_rotary_factor is {beside!r}, but rope_parameters says {fraction!r}, which holds: "
-                        "transformers 5.0 to 5.3 write the default beside the value they compute with",
-                        stacklevel=2,
-                    )
-                values["partial_rotary_factor"] = fraction
-            if rope.get("rope_type", "default") != "default":
-                _agree(values, "rope_scaling", {"type": rope["rope_type"], "factor": rope.get("factor")},
-                       "rope_parameters")  # fmt: skip
-        _check_label_names(values.get("id2label"), values.get("label2id"))
+        values = in_our_dialect(values)
+        check_label_names(values.get("id2label"), values.get("label2id"))
         if labels := values.get("id2label"):
-            _agree(values, "num_labels", len(labels), "id2label")
+            agree(values, "num_labels", len(labels), "id2label")
         known = RULES.keys() - {"extra", "name_or_path"}
         extra = {key: values.pop(key) for key in list(values) if key not in known}
         config = cls(**values, extra=extra)
@@ -475,21 +359,7 @@ class PersimmonConfig(Elsewhere):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **uploads: Any) -> None:
         """Write `config.json` into a folder, made if it is missing, whole or not at all. Nothing is uploaded: arguments
         for that are a TypeError."""
-        refuse("save_pretrained", [name for name, value in uploads.items() if value], UPLOADS)
-        if unknown := sorted(uploads.keys() - UPLOADS):
-            raise TypeError(f"save_pretrained has no argument {', '.join(unknown)}")
+        no_keywords_left("save_pretrained", uploads, UPLOADS)
         folder = Path(save_directory).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         self.to_json_file(folder / "config.json")
-
-
-def _translate(values: dict[str, Any], theirs: str, ours: str) -> None:
-    """Move a value from one dialect's key to ours; a file that says two different things is refused."""
-    if (value := values.pop(theirs, None)) is not None:
-        _agree(values, ours, value, theirs)
-
-
-def _agree(values: dict[str, Any], key: str, value: Any, source: str) -> None:
-    if values.get(key) is not None and values[key] != value:
-        raise ValueError(f"contradictory configuration: {key} is {values[key]!r}, but {source} says {value!r}")
-    values[key] = value

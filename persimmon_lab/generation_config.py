@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from persimmon_lab.atomic import write_atomically
-from persimmon_lab.elsewhere import Elsewhere, ignore, refuse
+from persimmon_lab.elsewhere import OF_GENERATION_CONFIG, UPLOADS, Elsewhere, ignore, no_keywords_left, refuse
 from persimmon_lab.field_checks import (
     Rule,
     check_fields,
@@ -55,48 +55,6 @@ RULES: dict[str, Rule] = {
     "extra": instance_of(dict, "a dictionary"),
 }
 
-PROCESSOR = "logits_processor=[transformers."
-# What transformers' class has and ours does not, and what to use instead.
-ELSEWHERE = {
-    "bad_words_ids": f"{PROCESSOR}NoBadWordsLogitsProcessor(...)]",
-    "begin_suppress_tokens": f"{PROCESSOR}SuppressTokensAtBeginLogitsProcessor(...)]",
-    "constraints": "num_beams",
-    "decoder_start_token_id": "bos_token_id",
-    "dict_torch_dtype_to_str": "to_dict",
-    "diversity_penalty": "num_beams",
-    "encoder_no_repeat_ngram_size": "no_repeat_ngram_size",
-    "encoder_repetition_penalty": "repetition_penalty",
-    "epsilon_cutoff": "min_p",
-    "eta_cutoff": "min_p",
-    "exponential_decay_length_penalty": "length_penalty",
-    "force_words_ids": "num_beams",
-    "forced_bos_token_id": "bos_token_id",
-    "forced_decoder_ids": "input_ids that begin with them",
-    "forced_eos_token_id": f"{PROCESSOR}ForcedEOSTokenLogitsProcessor(...)]",
-    "generation_kwargs": "extra",
-    "guidance_scale": f"{PROCESSOR}UnbatchedClassifierFreeGuidanceLogitsProcessor(...)]",
-    "low_memory": "prefill_chunk_size",
-    "max_time": "cancel, an event that ends generate",
-    "num_assistant_tokens": "engine",
-    "num_assistant_tokens_schedule": "engine",
-    "num_beam_groups": "num_beams",
-    "output_attentions": "persimmon_lab.trace.capture.capture",
-    "output_hidden_states": "persimmon_lab.trace.capture.capture",
-    "output_scores": "the argument of generate",
-    "penalty_alpha": "do_sample",
-    "prompt_lookup_num_tokens": "engine",
-    "push_to_hub": "huggingface_hub.HfApi().upload_folder",
-    "remove_invalid_values": "nothing, generate raises FloatingPointError",
-    "renormalize_logits": f"{PROCESSOR}LogitNormalization()]",
-    "return_dict_in_generate": "the argument of generate",
-    "sequence_bias": f"{PROCESSOR}SequenceBiasLogitsProcessor(...)]",
-    "suppress_tokens": f"{PROCESSOR}SuppressTokensLogitsProcessor(...)]",
-    "transformers_version": "persimmon_lab.__version__",
-    "typical_p": f"{PROCESSOR}TypicalLogitsWarper(...)]",
-}
-UPLOADS = dict.fromkeys(
-    ("push_to_hub", "repo_id", "commit_message", "token", "use_auth_token"), "huggingface_hub.HfApi().upload_folder"
-)
 # In a file these values change nothing; nor do None, False and empty ones.
 WITHOUT_EFFECT = {
     "diversity_penalty": 0.0,
@@ -120,7 +78,7 @@ HARMLESS = {
 
 
 def _refuse_keywords(named: dict[str, Any]) -> dict[str, Any]:
-    refuse("GenerationConfig()", named, ELSEWHERE)
+    refuse("GenerationConfig()", named, OF_GENERATION_CONFIG)
     return named
 
 
@@ -178,7 +136,7 @@ class GenerationConfig(Elsewhere):
     stop_strings: str | list[str] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
-    elsewhere: ClassVar[Mapping[str, str]] = ELSEWHERE
+    elsewhere: ClassVar[Mapping[str, str]] = OF_GENERATION_CONFIG
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -244,7 +202,7 @@ class GenerationConfig(Elsewhere):
     def ignored(self) -> dict[str, str]:
         """The settings in `extra` that would have changed the text, which `generate` leaves out, and why."""
         return {
-            name: f"use {ELSEWHERE[name]}" if name in ELSEWHERE else "no setting of ours"
+            name: f"use {OF_GENERATION_CONFIG[name]}" if name in OF_GENERATION_CONFIG else "no setting of ours"
             for name, value in self.extra.items()
             if not (name.startswith("_") or name in HARMLESS or value is None or value is False)
             and value not in ([], {}, "")
@@ -300,16 +258,14 @@ class GenerationConfig(Elsewhere):
     ) -> None:
         """Write `save_directory`/generation_config.json (or another name), whole or not at all; the folder is made if
         it is missing. Nothing is uploaded: arguments for that are a TypeError."""
-        refuse("save_pretrained", [name for name, value in uploads.items() if value], UPLOADS)
-        if unknown := sorted(uploads.keys() - UPLOADS):
-            raise TypeError(f"save_pretrained has no argument {', '.join(unknown)}")
+        no_keywords_left("save_pretrained", uploads, UPLOADS)
         folder = Path(save_directory).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         self.to_json_file(folder / (config_file_name or FILE_NAME))
 
     def update(self, **settings: Any) -> dict[str, Any]:
         """Set what is given, all of it or nothing; returns what is no setting of ours."""
-        refuse("GenerationConfig.update", settings, ELSEWHERE)
+        refuse("GenerationConfig.update", settings, OF_GENERATION_CONFIG)
         known = {name: value for name, value in settings.items() if name in self.names()}
         self.__dict__.update(dataclasses.replace(self, **known).__dict__)
         return {name: value for name, value in settings.items() if name not in known}
@@ -319,7 +275,7 @@ class GenerationConfig(Elsewhere):
 
         Raises TypeError for a name that is not a setting, ValueError as `check` does.
         """
-        refuse("generate()", settings, ELSEWHERE)
+        refuse("generate()", settings, OF_GENERATION_CONFIG)
         unknown = [name for name in settings if name not in self.names()]
         if unknown:
             raise TypeError(f"generate() has no setting {_with_suggestions(unknown, self.names())}")

@@ -12,49 +12,13 @@ from torch.utils.hooks import RemovableHandle
 
 from persimmon_lab.checkpoints.loading import Pretrained
 from persimmon_lab.config import ATTENTION_IMPLEMENTATIONS, PersimmonConfig
-from persimmon_lab.elsewhere import Elsewhere
-
-_CAUSAL_MASK = "persimmon_lab.attention.causal_mask"
-_ABLATE = "persimmon_lab.trace.ablation.ablate"
-_TAGS = "huggingface_hub.ModelCardData, in a README.md of the folder"
-_WRITER = "PersimmonForCausalLM, which writes text"
-ELSEWHERE = {
-    "active_adapter": "peft.PeftModel.active_adapter",
-    "active_adapters": "peft.PeftModel.active_adapters",
-    "add_adapter": "peft.get_peft_model",
-    "add_memory_hooks": "torch.cuda.max_memory_allocated",
-    "add_model_tags": _TAGS,
-    "create_extended_attention_mask_for_decoder": "attention_mask, which may be two-dimensional",
-    "disable_adapters": "peft.PeftModel.disable_adapter",
-    "enable_adapters": "peft.PeftModel.set_adapter",
-    "generate": _WRITER,
-    "get_adapter_state_dict": "peft.get_peft_model_state_dict",
-    "get_extended_attention_mask": _CAUSAL_MASK,
-    "get_head_mask": _ABLATE,
-    "get_position_embeddings": "persimmon_lab.rotary.rotary_tables",
-    "init_weights": "initialize_weights",
-    "invert_attention_mask": _CAUSAL_MASK,
-    "load_adapter": "peft.PeftModel.from_pretrained",
-    "model_tags": _TAGS,
-    "post_init": "initialize_weights, which constructors call",
-    "prepare_inputs_for_generation": _WRITER,
-    "prune_heads": _ABLATE,
-    "push_to_hub": "huggingface_hub.HfApi().upload_folder, of what save_pretrained wrote",
-    "register_for_auto_class": "transformers.AutoModelForCausalLM.register",
-    "reset_memory_hooks_state": "torch.cuda.reset_peak_memory_stats",
-    "resize_position_embeddings": "config.rope_scaling: positions are turned, no table of them is learnt",
-    "retrieve_modules_from_names": "get_submodule",
-    "reverse_bettertransformer": "set_attn_implementation",
-    "set_adapter": "peft.PeftModel.set_adapter",
-    "to_bettertransformer": "set_attn_implementation",
-    "warn_if_padding_and_no_attention_mask": "attention_mask",
-}
+from persimmon_lab.elsewhere import OF_MODELS, Elsewhere
 
 
 class PersimmonPreTrainedModel(Elsewhere, Pretrained):
     """The shared base of the body and the heads. The body is `self.model`, or `self` when it is the body."""
 
-    elsewhere = ELSEWHERE
+    elsewhere = OF_MODELS
     config_class = PersimmonConfig
     base_model_prefix = "model"
     # What Trainer and its like ask of a class.

@@ -399,7 +399,7 @@ def test_names_of_transformers_say_what_to_use():
     assert PersimmonConfig.from_dict({"top_k": 3}).extra == {"top_k": 3}, "a file keeps what it has"
     with pytest.raises(TypeError, match=r"push_to_hub .use huggingface_hub"):
         config.save_pretrained("anywhere", push_to_hub=True)
-    with pytest.raises(TypeError, match="no argument colour"):
+    with pytest.raises(TypeError, match="no argument 'colour'"):
         config.save_pretrained("anywhere", colour=True)
 
 

@@ -237,7 +237,7 @@ def test_names_of_transformers_do_what_theirs_do(tmp_path):
         GenerationConfig.from_dict({}, return_unused_kwargs=True)
     with pytest.raises(TypeError, match="push_to_hub .use huggingface_hub"):
         config.save_pretrained(tmp_path, push_to_hub=True)
-    with pytest.raises(TypeError, match="no argument colour"):
+    with pytest.raises(TypeError, match="no argument 'colour'"):
         config.save_pretrained(tmp_path, colour=2)
     (tmp_path / "generation_config.json").write_text("[1]")
     with pytest.raises(ValueError, match="a JSON list, not an object"):

@@ -1,16 +1,12 @@
 """Arguments that transformers' `from_pretrained` and `save_pretrained` take and ours do not need, or do otherwise."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from persimmon_lab.elsewhere import ignore, refuse
+from persimmon_lab.elsewhere import UPLOADS
 
 READ_ONE_BY_ONE = "weights are always read one by one"
 OFFLOAD = "persimmon_lab.fitting.offload.load_over_devices"
 QUANTIZE = "torchao.quantize_ on the loaded model"
 ADAPTER = "peft.PeftModel.from_pretrained"
 CONVERT = "transformers 4.37.2 to save it as safetensors first"
-UPLOAD = "huggingface_hub.HfApi().upload_folder after saving"
 
 LOADING_IGNORES = {
     "low_cpu_mem_usage": READ_ONE_BY_ONE,
@@ -48,34 +44,6 @@ SAVING_IGNORES = {
     "save_config": "the configuration is always written",
 }
 SAVING_REFUSES = {
-    "push_to_hub": UPLOAD,
-    "repo_id": UPLOAD,
-    "commit_message": UPLOAD,
-    "token": UPLOAD,
-    "use_auth_token": UPLOAD,
+    **UPLOADS,
     "variant": "a folder of its own",
 }
-
-
-def unknown_keywords(
-    function: str,
-    given: Mapping[str, Any],
-    ignored: Mapping[str, str],
-    refused: Mapping[str, str],
-    stacklevel: int = 4,
-) -> dict[str, Any]:
-    """What is left of `given` without transformers' own arguments: some ignored with a warning, the others refused.
-
-    None and False ask for nothing and pass quietly, but for the arguments in which False says something.
-
-    Raises TypeError that says what to use instead.
-    """
-    known = {*ignored, *refused}
-    asked = [name for name in given if name in known and not _asks_for_nothing(name, given[name])]
-    refuse(function, asked, refused)
-    ignore(function, asked, ignored, stacklevel)
-    return {name: value for name, value in given.items() if name not in known}
-
-
-def _asks_for_nothing(name: str, value: Any) -> bool:
-    return value is None or (value is False and name != "use_safetensors") or (value == "" and name == "subfolder")

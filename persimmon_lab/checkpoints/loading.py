@@ -17,7 +17,6 @@ from persimmon_lab.checkpoints.keywords import (
     LOADING_REFUSES,
     SAVING_IGNORES,
     SAVING_REFUSES,
-    unknown_keywords,
 )
 from persimmon_lab.checkpoints.matching import EMBEDDING, HEADS, check_fit, check_savable, check_tied, names_in_file
 from persimmon_lab.checkpoints.saving import finish_save, staged, write_weights
@@ -34,6 +33,7 @@ from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import module_of, shapes_in_file, skeleton
 from persimmon_lab.checkpoints.weight_files import WeightFile
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.elsewhere import keywords_left, no_keywords_left
 from persimmon_lab.generation_config import GenerationConfig
 
 Device = torch.device | str | int
@@ -125,7 +125,9 @@ class Pretrained(nn.Module):
         damaged, unsafe or does not fit, and TypeError for an override that is no field, with what to use where it is an
         argument of transformers.
         """
-        overrides = unknown_keywords("from_pretrained", overrides, LOADING_IGNORES, LOADING_REFUSES)
+        overrides = keywords_left(
+            "from_pretrained", overrides, LOADING_REFUSES, LOADING_IGNORES, false_counts=["use_safetensors"]
+        )
         folder = hub.resolve(
             pretrained_model_name_or_path,
             revision=revision,
@@ -183,8 +185,7 @@ class Pretrained(nn.Module):
         written, for a model that could not be read again: with adapters or masks in it, or other tensors than its
         configuration describes. What was there before is unchanged. TypeError for unknown arguments.
         """
-        if unknown := unknown_keywords("save_pretrained", keywords, SAVING_IGNORES, SAVING_REFUSES):
-            raise TypeError(f"save_pretrained() got unexpected arguments {', '.join(unknown)}")
+        no_keywords_left("save_pretrained", keywords, SAVING_REFUSES, SAVING_IGNORES)
         if not safe_serialization:
             raise ValueError("safe_serialization=False: pickles may carry code; safetensors are all that is written")
         if not is_main_process:

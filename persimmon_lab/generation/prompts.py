@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.elsewhere import ignore, refuse
+from persimmon_lab.elsewhere import keywords_left
 from persimmon_lab.generation_config import GenerationConfig
 
 DEFAULT_NEW_TOKENS = 20  # transformers' default
 GUIDANCE = "logits_processor=[transformers.UnbatchedClassifierFreeGuidanceLogitsProcessor(...)]"
-ARGUMENTS_ELSEWHERE = {  # of transformers' generate, which are no settings
+IGNORED = {"synced_gpus": "ranks that end early do not wait for the others"}
+REFUSED = {  # arguments of transformers' generate that are no settings
     "assistant_model": "generate() without it: nothing drafts here",
     "prefix_allowed_tokens_fn": "logits_processor=[transformers.PrefixConstrainedLogitsProcessor(...)]",
     "negative_prompt_ids": GUIDANCE,
@@ -39,10 +40,7 @@ def settle(model: Any, generation_config: Any, settings: dict[str, Any]) -> Gene
         told = ", ".join(f"{name} ({reason})" for name, reason in base.ignored().items())
         raise TypeError(f"generate() does not follow {told}")
     base.warn_of_ignored(stacklevel=5)
-    settings = {name: value for name, value in settings.items() if value is not None or name not in ARGUMENTS_ELSEWHERE}
-    refuse("generate()", settings, ARGUMENTS_ELSEWHERE)
-    if settings.pop("synced_gpus", None):
-        ignore("generate()", ["synced_gpus"], {"synced_gpus": "ranks that end early do not wait for the others"}, 5)
+    settings = keywords_left("generate()", settings, REFUSED, IGNORED, stacklevel=6)
     ids = ("bos_token_id", "eos_token_id", "pad_token_id")
     missing = {name: getattr(model.config, name, None) for name in ids if getattr(base, name) is None}
     config = base.replace(**{**missing, **settings})

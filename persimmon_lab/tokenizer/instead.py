@@ -1,11 +1,8 @@
 """Names and arguments of transformers' tokenizers that ours has not, each with what to use instead."""
 
-from collections.abc import Mapping
-from typing import Any
+from persimmon_lab.checkpoints.keywords import LOADING_IGNORES, LOADING_REFUSES
+from persimmon_lab.elsewhere import UPLOAD, UPLOADS
 
-from persimmon_lab.elsewhere import ignore, refuse
-
-ON_THE_HUB = "huggingface_hub.HfApi().upload_folder, of the folder that save_pretrained wrote"
 CHAT = "apply_chat_template, which writes Adept's format and no other"
 SAVED = "save_pretrained and from_pretrained: the settings are in tokenizer_config.json"
 WARNINGS = "Python's warnings"
@@ -34,7 +31,7 @@ NAMES = {
     "prepare_seq2seq_batch": "tokenizer(texts)",
     "pretrained_init_configuration": "from_pretrained",
     "pretrained_vocab_files_map": "from_pretrained",
-    "push_to_hub": ON_THE_HUB,
+    "push_to_hub": UPLOAD,
     "register_for_auto_class": "transformers.AutoTokenizer.from_pretrained on the folder that save_pretrained wrote",
     "sanitize_special_tokens": "special_tokens",
     "set_truncation_and_padding": "the call's own padding=, truncation= and max_length=",
@@ -69,34 +66,11 @@ CALL = {
 }
 TOKENIZE = {"pair": ONE_TEXT}
 CHAT_ARGUMENTS = {"chat_template": "persimmon_lab.tokenizer.chat.render_chat: Adept's format is the only one"}
-LOADING = {
-    "proxies": "HTTPS_PROXY in the environment",
-    "subfolder": "the path of the folder itself",
-    "use_auth_token": "token=",
-}
-LOADING_IGNORED = {
-    "force_download": "huggingface_hub.snapshot_download(force_download=True) does it",
-    "resume_download": "downloads always go on where they ended",
-}
+LOADING = {name: LOADING_REFUSES[name] for name in ("proxies", "subfolder", "use_auth_token")}
+LOADING_IGNORED = {name: LOADING_IGNORES[name] for name in ("force_download", "resume_download")}
 SAVING = {
     "filename_prefix": "a folder of its own, or save_vocabulary",
-    **dict.fromkeys(("push_to_hub", "repo_id", "commit_message", "token", "use_auth_token"), ON_THE_HUB),
+    **UPLOADS,
 }
 SAVING_IGNORED = {"legacy_format": "both formats are written"}
 CALL_IGNORED = {"verbose": "warnings are Python's"}
-
-
-def check_arguments(
-    function: str, given: Mapping[str, Any], refused: Mapping[str, str], ignored: Mapping[str, str] | None = None
-) -> None:
-    """TypeError for arguments that are unknown, or `refused`, with what to use instead; a warning for `ignored` ones.
-
-    None, False and 0 ask for nothing, so they pass: `return_token_type_ids=False` is what the tokenizer does.
-    """
-    ignored = ignored or {}
-    for name in given:
-        if name not in refused and name not in ignored:
-            raise TypeError(f"{function} takes no argument {name!r}")
-    asking = [name for name, value in given.items() if not (value is None or isinstance(value, int) and not value)]
-    refuse(function, asking, refused)
-    ignore(function, asking, ignored, stacklevel=4)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, overload
 from jaxtyping import Int
 from torch import Tensor
 
+from persimmon_lab.elsewhere import no_keywords_left
 from persimmon_lab.tokenizer.batch_encoding import (
     BatchEncoding,
     check_tensors,
@@ -43,7 +44,6 @@ from persimmon_lab.tokenizer.instead import (
     SAVING,
     SAVING_IGNORED,
     TOKENIZE,
-    check_arguments,
 )
 from persimmon_lab.tokenizer.segmentation import Segmenter
 from persimmon_lab.tokenizer.sentencepiece_model import read_model
@@ -80,7 +80,7 @@ class PersimmonTokenizer(TransformersNames):
         clean_up_tokenization_spaces: bool = False,
         **refused: Any,
     ) -> None:
-        check_arguments("PersimmonTokenizer", refused, CONSTRUCTOR)
+        no_keywords_left("PersimmonTokenizer", refused, CONSTRUCTOR)
         super().__init__(load_vocabulary(Path(vocab_file).expanduser()), bos_token, eos_token, pad_token)
         self.add_bos_token = add_bos_token
         self.add_eos_token = add_eos_token
@@ -113,7 +113,7 @@ class PersimmonTokenizer(TransformersNames):
         """
         named: dict[str, Any] = {name: options.pop(name) for name in LOADING if name in options}
         named |= {"force_download": force_download, "resume_download": resume_download}
-        check_arguments("from_pretrained", named, LOADING, LOADING_IGNORED)
+        no_keywords_left("from_pretrained", named, LOADING, LOADING_IGNORED)
         vocab_file = find_vocabulary(
             pretrained_model_name_or_path,
             revision=revision,
@@ -136,7 +136,7 @@ class PersimmonTokenizer(TransformersNames):
         transformers reads the last two, through AutoTokenizer or PreTrainedTokenizerFast, to the same ids. Where
         tokenizer.json cannot say what the model does (see `tokenizer_json`) it is left out, with a warning.
         """
-        check_arguments("save_pretrained", {**refused, "legacy_format": legacy_format}, SAVING, SAVING_IGNORED)
+        no_keywords_left("save_pretrained", {**refused, "legacy_format": legacy_format}, SAVING, SAVING_IGNORED)
         proto = self.sp_model.serialized_model_proto()
         bos_id = self.bos_token_id if self.add_bos_token else None
         eos_id = self.eos_token_id if self.add_eos_token else None
@@ -183,7 +183,7 @@ class PersimmonTokenizer(TransformersNames):
         `max_length` defaults to `model_max_length`. ValueError where a row cannot be made as asked, or where a text
         holds half of a surrogate pair, which is no character.
         """
-        check_arguments("a call of the tokenizer", {**refused, "verbose": verbose}, CALL, CALL_IGNORED)
+        no_keywords_left("a call of the tokenizer", {**refused, "verbose": verbose}, CALL, CALL_IGNORED)
         check_tensors(return_tensors)
         cutting = is_cut(truncation)
         if max_length is not None and not cutting and padding != "max_length":
@@ -216,7 +216,7 @@ class PersimmonTokenizer(TransformersNames):
 
     def tokenize(self, text: str, *, add_special_tokens: bool = False, **options: Any) -> list[str]:
         """The pieces of one text, as they stand in the vocabulary; `options` as in calling."""
-        check_arguments("tokenize", {name: options.pop(name) for name in TOKENIZE if name in options}, TOKENIZE)
+        no_keywords_left("tokenize", {name: options.pop(name) for name in TOKENIZE if name in options}, TOKENIZE)
         ids: list[int] = self(text, add_special_tokens=add_special_tokens, **options).input_ids
         return self.convert_ids_to_tokens(ids)
 
@@ -254,7 +254,7 @@ class PersimmonTokenizer(TransformersNames):
         Its ids; with `return_dict` the whole encoding; with `tokenize=False` the text itself. `options` as in calling.
         """
         named = {name: options.pop(name) for name in CHAT_ARGUMENTS if name in options}
-        check_arguments("apply_chat_template", named, CHAT_ARGUMENTS)
+        no_keywords_left("apply_chat_template", named, CHAT_ARGUMENTS)
         text = render_chat(conversation, add_generation_prompt)
         if not tokenize:
             return text

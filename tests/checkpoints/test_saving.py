@@ -445,7 +445,7 @@ def test_the_other_arguments_of_transformers(tmp_path):
         build().save_pretrained(tmp_path / "other", safe_serialization=False)
     with pytest.raises(TypeError, match=r"push_to_hub .use huggingface_hub.HfApi\(\).upload_folder"):
         build().save_pretrained(tmp_path / "other", push_to_hub=True)
-    with pytest.raises(TypeError, match="unexpected arguments max_shards"):
+    with pytest.raises(TypeError, match="takes no argument 'max_shards'"):
         build().save_pretrained(tmp_path / "other", max_shards=3)
     assert not (tmp_path / "other").exists()
     with pytest.warns(UserWarning, match="ignores save_function"):
