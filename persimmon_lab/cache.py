@@ -66,8 +66,8 @@ class DynamicCache:
 
     def reorder_cache(self, rows: Int[Tensor, "new_batch"]) -> None:
         """Keep the given rows of the batch, in that order (repeats allowed): what beam search needs."""
-        self.key_cache = [key.index_select(0, rows.to(key.device)) for key in self.key_cache]
-        self.value_cache = [value.index_select(0, rows.to(value.device)) for value in self.value_cache]
+        _reorder(self.key_cache, rows)
+        _reorder(self.value_cache, rows)
 
     def crop(self, length: int) -> None:
         """Forget every position from `length` on (nothing happens when it holds fewer)."""
@@ -134,8 +134,8 @@ class StaticCache:
 
     def reorder_cache(self, rows: Int[Tensor, "new_batch"]) -> None:
         """Keep the given rows of the batch, in that order (repeats allowed)."""
-        self.key_cache = [key.index_select(0, rows.to(key.device)) for key in self.key_cache]
-        self.value_cache = [value.index_select(0, rows.to(value.device)) for value in self.value_cache]
+        _reorder(self.key_cache, rows)
+        _reorder(self.value_cache, rows)
 
     def crop(self, length: int) -> None:
         """Forget every position from `length` on; the room stays."""
@@ -144,6 +144,12 @@ class StaticCache:
     def to_legacy_cache(self) -> LegacyCache:
         """A tuple of one (key, value) pair of views per layer."""
         return tuple(self[layer_index] for layer_index in range(len(self)))
+
+
+def _reorder(tensors: list[Tensor], rows: Int[Tensor, "new_batch"]) -> None:
+    """One tensor after the other, each giving back its old room: beams fill the memory as it is."""
+    for index, tensor in enumerate(tensors):
+        tensors[index] = tensor.index_select(0, rows.to(tensor.device))
 
 
 class ForeignCache:

@@ -166,15 +166,21 @@ class PersimmonConfig(Elsewhere):
 
     def _check_token_ids(self) -> None:
         """Special tokens are ids of the vocabulary; the defaults are not held against a vocabulary of two."""
-        for name in TOKEN_IDS:
-            value = getattr(self, name)
-            ids = value if isinstance(value, list) else [value]
-            beyond = [i for i in ids if i is not None and i >= self.vocab_size]
-            if beyond and value != getattr(type(self), name):
+        for name, value in self.token_ids_beyond(self.vocab_size).items():
+            if value != getattr(type(self), name):
                 raise ValueError(
                     f"{name} is {shown(value)}; it has to be an id of the vocabulary, 0 to {self.vocab_size - 1} "
                     f"(vocab_size {self.vocab_size}), or None"
                 )
+
+    def token_ids_beyond(self, vocab_size: int) -> dict[str, int | list[int]]:
+        """The special tokens, by the names of their fields, that a vocabulary of that size would not have."""
+        values = {name: getattr(self, name) for name in TOKEN_IDS}
+        return {
+            name: value
+            for name, value in values.items()
+            if any(i is not None and i >= vocab_size for i in (value if isinstance(value, list) else [value]))
+        }
 
     def _checked_rope_scaling(self, scaling: dict[str, Any] | None) -> dict[str, Any] | None:
         """Either dialect of the dictionary as {"type", "factor"}; None where positions are not scaled."""

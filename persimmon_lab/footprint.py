@@ -68,3 +68,13 @@ def free_memory() -> dict[Device, int]:
         used = int((group / "memory.current").read_text()) - (int(cached[1]) if cached else 0)
         free["cpu"] = min(free["cpu"], int(limit) - used)
     return free
+
+
+def free_on(device: torch.device | str) -> int | None:
+    """Bytes free on a device now, with those that torch keeps there unused; None where the system does not say."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return free_memory().get(device.type)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    free = free_memory().get(f"cuda:{index}")
+    return None if free is None else free + torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)

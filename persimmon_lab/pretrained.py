@@ -149,10 +149,9 @@ class PersimmonPreTrainedModel(Elsewhere, Pretrained):
             if isinstance(pad_to_multiple_of, bool) or pad_to_multiple_of < 1:
                 raise ValueError(f"pad_to_multiple_of is {pad_to_multiple_of!r}; give a whole number of at least 1")
             new_num_tokens = math.ceil(new_num_tokens / pad_to_multiple_of) * pad_to_multiple_of
-        special = {name: getattr(self.config, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-        lost = {name: number for name, number in special.items() if number is not None and number >= new_num_tokens}
-        if new_num_tokens < 1 or (lost and new_num_tokens < self.config.vocab_size):
-            told = ", ".join(f"{name} is {number}" for name, number in (lost or special).items())
+        lost = self.config.token_ids_beyond(new_num_tokens) if new_num_tokens < self.config.vocab_size else {}
+        if new_num_tokens < 1 or lost:
+            told = ", ".join(f"{name} is {ids}" for name, ids in lost.items()) or "there has to be one"
             raise ValueError(f"cannot resize the vocabulary to {new_num_tokens} tokens ({told})")
         old = self.get_input_embeddings()
         if not isinstance(old, nn.Embedding):

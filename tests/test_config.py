@@ -417,3 +417,10 @@ def test_it_is_still_a_plain_dataclass():
     config = PersimmonConfig.tiny(id2label={0: "no", 1: "yes"})
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
     assert [*inspect.signature(PersimmonConfig).parameters][:2] == ["vocab_size", "hidden_size"]
+
+
+def test_special_tokens_beyond_a_vocabulary():
+    config = PersimmonConfig.tiny(eos_token_id=[3, 90], pad_token_id=None, bos_token_id=1)
+    assert config.token_ids_beyond(91) == {}
+    assert config.token_ids_beyond(90) == {"eos_token_id": [3, 90]}
+    assert config.token_ids_beyond(1) == {"eos_token_id": [3, 90], "bos_token_id": 1}

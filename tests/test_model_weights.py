@@ -109,6 +109,13 @@ def test_resizing_away_the_padding_is_refused(size):
         tiny(pad_token_id=5).resize_token_embeddings(size)
 
 
+def test_a_list_of_ends_is_held_against_a_new_size():
+    model = tiny(eos_token_id=[3, 90])
+    with pytest.raises(ValueError, match=r"to 90 tokens \(eos_token_id is \[3, 90\]\)"):
+        model.resize_token_embeddings(90)
+    assert model.resize_token_embeddings(91).num_embeddings == 91
+
+
 def test_a_body_and_a_classifier_resize_too():
     for model in (tiny(PersimmonModel), tiny(PersimmonForSequenceClassification, pad_token_id=0)):
         model.resize_token_embeddings(140, generator())

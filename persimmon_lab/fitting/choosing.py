@@ -17,23 +17,13 @@ from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import shapes_in_file, skeleton
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.memory import weight_bytes
-from persimmon_lab.footprint import activation_bytes, cache_bytes, free_memory, in_bytes
+from persimmon_lab.footprint import activation_bytes, cache_bytes, free_on, in_bytes
 from persimmon_lab.mini import MINI, REAL, Loaded, load_mini, load_real_or_mini
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 SHARE = 0.95  # of what is free: the allocator's rounding and kernels' workspaces come on top
 COMPARED = 64  # positions whose logits a comparison turns into float64 at a time, in six tensors
 STEP = 64  # positions
-
-
-def free_on(device: torch.device | str) -> int | None:
-    """Bytes free on a device now, with those that torch keeps there unused; None where the system does not say."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        unused = torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
-        return free_memory()[f"cuda:{index}"] + unused
-    return free_memory().get("cpu") if device.type == "cpu" else None
 
 
 def comparison_bytes(config: PersimmonConfig, dtype: torch.dtype, positions: int, runs: int = 2) -> int:

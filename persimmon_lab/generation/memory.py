@@ -6,8 +6,13 @@ from typing import Any
 import torch
 
 from persimmon_lab.cache import cache_for
-from persimmon_lab.footprint import activation_bytes, cache_bytes, free_memory, in_bytes
+from persimmon_lab.footprint import activation_bytes, cache_bytes, free_on, in_bytes
 from persimmon_lab.generation_config import GenerationConfig
+
+# Tensors (row vocab) in float32 at the height of a step. Of beams four are sorting's values with their places, and the
+# allocator holds a few that nobody uses: as many as made peaks of memory within the estimate (tests/generation).
+SCORES = 3
+SCORES_OF_BEAMS = 18
 
 
 def memory_needed(
@@ -17,7 +22,8 @@ def memory_needed(
 
     `cache`: keys and values of every position of every answer or beam. `forward`: the larger of reading the prompt
     (`prefill_chunk_size` positions at a time) and of a step of all rows, with the mask of padded or chunked prompts.
-    `choice`: logits, scores and probabilities of a step in float32. Not counted: kernels' workspaces.
+    `choice`: logits, scores and probabilities of a step in float32; beams keep more of them, and sort them all.
+    `reorder`: the layer of the cache that beams are moving. Not counted: kernels' workspaces.
     """
     answers = batch * max(config.num_beams, config.num_return_sequences)
     chunk = min(config.prefill_chunk_size or width, width)
@@ -25,11 +31,18 @@ def memory_needed(
     if padded or chunk < width:
         reading += batch * chunk * width * (2 * model.dtype.itemsize + 1)  # visible or not; zeros; the mask itself
     step = 1 if config.use_cache else width + new_tokens
-    return {
-        "cache": cache_bytes(model.config, model.dtype, width + new_tokens, answers) if config.use_cache else 0,
+    cache = cache_bytes(model.config, model.dtype, width + new_tokens, answers) if config.use_cache else 0
+    needed = {
+        "cache": cache,
         "forward": max(reading, activation_bytes(model.config, model.dtype, step, answers)),
-        "choice": 3 * answers * model.config.vocab_size * torch.float32.itemsize,
+        "choice": SCORES * answers * model.config.vocab_size * torch.float32.itemsize,
     }
+    if config.num_beams > 1:
+        shaped = config.repetition_penalty != 1.0 or bool(config.no_repeat_ngram_size)
+        scores = SCORES_OF_BEAMS + SCORES * (int(config.do_sample) + int(shaped))
+        needed["choice"] = scores * answers * model.config.vocab_size * torch.float32.itemsize
+        needed["reorder"] = cache // model.config.num_hidden_layers
+    return needed
 
 
 def require_memory(
@@ -42,13 +55,9 @@ def require_memory(
     padded: bool = False,
 ) -> None:
     """Raises MemoryError, with the numbers, where `memory_needed` is more than the model's device has free."""
-    device = torch.device(model.device)
-    index = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index
-    free = free_memory().get("cpu" if device.type == "cpu" else f"{device.type}:{index}")
+    free = free_on(model.device)
     if free is None:
         return
-    if device.type == "cuda":  # what torch holds without using it is free to us
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     needed = memory_needed(model, config, batch, width, new_tokens, padded)
     if isinstance(cache, Iterable):  # of ours, or a legacy tuple
         held = sum(tensor.nbytes for pair in cache for tensor in pair)

@@ -122,10 +122,12 @@ def count_new_tokens(model: Any, config: GenerationConfig, width: int, longest: 
             f"{asked} leaves no room after a prompt of {width} tokens; max_new_tokens counts without the prompt"
         )
     if longest + new_tokens > limit:
+        fewer = f", ask for at most {limit - longest} new tokens" if longest < limit else ""
+        factor = math.ceil((longest + new_tokens) / model.config.max_position_embeddings)
         raise ValueError(
             f"a prompt of {longest} tokens and {new_tokens} new ones ({asked}) make {longest + new_tokens}, but the "
-            f"model has {limit} positions; shorten the prompt, ask for at most {max(limit - longest, 0)} new tokens, "
-            'or give the model rope_scaling={"type": "dynamic", "factor": 2.0}'
+            f"model has {limit} positions; shorten the prompt{fewer}, or give the model "
+            f'rope_scaling={{"type": "dynamic", "factor": {factor:.1f}}}'
         )
     return new_tokens
 

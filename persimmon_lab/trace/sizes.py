@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from persimmon_lab.anatomy import Axes, axes_of, axis_sizes
-from persimmon_lab.footprint import free_memory, in_bytes
+from persimmon_lab.footprint import free_on, in_bytes
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
 from persimmon_lab.trace.names import Site, sites
 from persimmon_lab.trace.slices import Slices
@@ -71,10 +71,8 @@ def axes_on(model: nn.Module, name: str) -> Axes | None:
 
 def default_limit(model: nn.Module) -> float:
     """Half of the memory that is free where the model is; no limit where the system cannot say."""
-    device = device_of(model)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    return SHARE * free_memory().get(str(device), math.inf)
+    free = free_on(device_of(model))
+    return math.inf if free is None else SHARE * free
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, load_mini
+from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, footprint, load_mini
 from persimmon_lab.fitting import choosing
 from persimmon_lab.fitting.choosing import (
     check_room_for_copies,
@@ -32,7 +32,7 @@ BFLOAT16 = torch.bfloat16
 @pytest.fixture
 def free(monkeypatch):
     def set_free(size):
-        monkeypatch.setattr(choosing, "free_memory", lambda: {"cpu": int(size)})
+        monkeypatch.setattr(footprint, "free_memory", lambda: {"cpu": int(size)})
 
     return set_free
 
@@ -76,7 +76,7 @@ def test_a_choice_says_what_it_took_and_why(free):
 
 
 def test_where_nobody_says_what_is_free_it_takes_all(monkeypatch):
-    monkeypatch.setattr(choosing, "free_memory", dict)
+    monkeypatch.setattr(footprint, "free_memory", dict)
     assert str(choose(PERSIMMON_8B, BFLOAT16)).endswith("what is free is not known")
     assert choose(PERSIMMON_8B, BFLOAT16).is_whole
     assert positions_that_fit(PERSIMMON_8B, BFLOAT16, "cpu", 2048) == 2048

@@ -1,12 +1,16 @@
 """What is refused before it begins, and what is left behind by what was interrupted."""
 
+import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from persimmon_lab import DynamicCache, PersimmonConfig, StaticCache
+from persimmon_lab import DynamicCache, PersimmonConfig, StaticCache, footprint
 from persimmon_lab.footprint import activation_bytes
 from persimmon_lab.generation import GenerationConfig, context, memory
 from persimmon_lab.generation.engines.reserved_cache import ReservedCache
@@ -17,7 +21,7 @@ IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
 @pytest.fixture
 def free(monkeypatch):
     """free(bytes): what the CPU has left."""
-    return lambda size: monkeypatch.setattr(memory, "free_memory", lambda: {"cpu": size})
+    return lambda size: monkeypatch.setattr(footprint, "free_memory", lambda: {"cpu": size})
 
 
 # Memory
@@ -74,25 +78,22 @@ def test_what_a_given_cache_holds_already_is_not_needed_again(tiny_model, free):
         ({"prefill_chunk_size": 60}, 2, 60, 2, 2 * 60 * 700),
         ({"prefill_chunk_size": 5000}, 2, 700, 2, 0),
         ({"num_beams": 3, "num_return_sequences": 2}, 6, 700, 2, 0),
-        (
-            {"num_beams": 800, "prefill_chunk_size": 700},
-            1600,
-            1,
-            1600,
-            0,
-        ),  # a step of the beams is more than the prompt
+        # a step of the beams is more than the prompt
+        ({"num_beams": 800, "prefill_chunk_size": 700}, 1600, 1, 1600, 0),
         ({"do_sample": True, "num_return_sequences": 3, "use_cache": False}, 6, 709, 6, 0),
     ],
     ids=str,
 )
 def test_what_a_generation_needs(settings, answers, positions, rows, mask):
-    """A pass over `positions` of `rows`, a mask's numbers in bfloat16 twice and as a bool, three scores per answer."""
+    """A pass over `positions` of `rows`, a mask's numbers in bfloat16 twice and as a bool, the scores of an answer."""
     model = SimpleNamespace(config=PersimmonConfig.tiny(), dtype=torch.bfloat16)
     padded = settings.get("padded", False)
     config = GenerationConfig(**{name: value for name, value in settings.items() if name != "padded"})
     needed = memory.memory_needed(model, config, 2, 700, 9, padded)
     assert needed["forward"] == activation_bytes(model.config, model.dtype, positions, rows) + 5 * mask
-    assert needed["choice"] == 3 * answers * 128 * 4
+    scores = memory.SCORES_OF_BEAMS if config.num_beams > 1 else memory.SCORES
+    assert needed["choice"] == scores * answers * 128 * 4
+    assert needed.get("reorder") == (needed["cache"] // 2 if config.num_beams > 1 else None)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
@@ -102,7 +103,7 @@ def test_on_a_gpu_what_torch_holds_unused_is_free(monkeypatch, device):
     model = SimpleNamespace(config=PersimmonConfig.tiny(), dtype=torch.float32, device=device)
     needed = sum(memory.memory_needed(model, GenerationConfig(), 1, 7, 9).values())
     free = {"cpu": 0, "cuda:0": 0, "cuda:1": needed - 200}
-    monkeypatch.setattr(memory, "free_memory", lambda: free)
+    monkeypatch.setattr(footprint, "free_memory", lambda: free)
     memory.require_memory(model, GenerationConfig(), 1, 7, 9)
     free["cuda:1"] -= 1
     with pytest.raises(MemoryError):
@@ -123,7 +124,7 @@ def test_padding_is_counted_and_what_a_cache_holds_beyond_its_share_is_not(tiny_
 
 
 def test_where_the_system_cannot_say_nothing_is_refused(tiny_model, monkeypatch):
-    monkeypatch.setattr(memory, "free_memory", dict)
+    monkeypatch.setattr(footprint, "free_memory", dict)
     assert tiny_model().generate(IDS, max_new_tokens=1).shape == (1, 8)
 
 
@@ -251,3 +252,18 @@ def test_minus_infinity_is_a_token_ruled_out(tiny_model):
         return scores.index_fill(1, torch.tensor([first]), -torch.inf)
 
     assert first not in model.generate(IDS, max_new_tokens=9, logits_processor=[never])[0, 7:]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of resident memory")
+def test_beams_take_no_more_than_was_estimated(report_table):
+    """In a process of its own: scores of all beams, their sorting, and the layer of the cache that is moved."""
+    command = [sys.executable, "-m", "tests.beam_peaks"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    found = json.loads(output.splitlines()[-1])
+    report_table(
+        "300 beams: memory", [{"of": what, "estimate, MB": n / 1e6, "MB": p / 1e6} for what, (n, p) in found.items()]
+    )
+    needed, peak = found["plain"]  # the first, which finds no room of an earlier one
+    assert needed / 2 < peak
+    assert all(peak < 1.1 * needed for needed, peak in found.values()), found  # kernels' workspaces are not counted

@@ -5,11 +5,16 @@ import math
 import pytest
 import torch
 
-from persimmon_lab import DynamicCache, PersimmonForCausalLM, PersimmonForSequenceClassification, PersimmonModel
+from persimmon_lab import (
+    DynamicCache,
+    PersimmonForCausalLM,
+    PersimmonForSequenceClassification,
+    PersimmonModel,
+    footprint,
+)
 from persimmon_lab.anatomy import axes_of
 from persimmon_lab.footprint import in_bytes
 from persimmon_lab.numerics.islands import keep_in_float32
-from persimmon_lab.trace import sizes
 from persimmon_lab.trace.capture import capture, capturing
 from persimmon_lab.trace.names import sites
 from persimmon_lab.trace.patch import patch
@@ -149,7 +154,7 @@ def test_a_model_of_unknown_axes_is_counted_as_it_goes():
 
 
 def test_by_default_half_of_what_is_free_may_be_kept(monkeypatch):
-    monkeypatch.setattr(sizes, "free_memory", lambda: {"cuda:0": 10, "cpu": 5000})
+    monkeypatch.setattr(footprint, "free_memory", lambda: {"cuda:0": 10, "cpu": 5000})
     assert default_limit(tiny()) == 2500
     with pytest.raises(MemoryError, match="2.5 kB may be kept"):
         capture(tiny(), ids(), only=["mlp"])
@@ -157,5 +162,5 @@ def test_by_default_half_of_what_is_free_may_be_kept(monkeypatch):
         model = tiny()
         with capturing(model, only=["mlp"]):
             model(ids())
-    monkeypatch.setattr(sizes, "free_memory", dict)
+    monkeypatch.setattr(footprint, "free_memory", dict)
     assert default_limit(tiny()) == math.inf

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from persimmon_lab.footprint import free_memory
+from persimmon_lab.footprint import free_on
 from persimmon_lab.generation.engines.fast import FastRunner, made_to_last
 from persimmon_lab.generation.engines.packed import (
     Int8Linear,
@@ -258,10 +258,11 @@ def fingerprint(weight: Tensor) -> tuple[Any, ...]:
 def sample(weights: Sequence[Tensor]) -> Tensor:
     """The bytes of some numbers of each weight, spread over its rows and columns: bytes, because nan is not nan."""
     with torch.no_grad():
-        return torch.cat([_some_of(weight) for weight in weights] or [torch.empty(0)]).view(torch.uint8)
+        return torch.cat([some_of(weight) for weight in weights] or [torch.empty(0)]).view(torch.uint8)
 
 
-def _some_of(weight: Tensor) -> Tensor:
+def some_of(weight: Tensor) -> Tensor:
+    """All numbers of a weight of up to READ_WHOLE, and SAMPLES of a larger one, spread over its rows and columns."""
     count = weight.numel()
     if count <= READ_WHOLE:
         return weight.flatten()
@@ -283,4 +284,5 @@ def _is_affordable(model: Any) -> bool:
     if best_kind(model.lm_head, rows=1) is PlainLinear:  # which copies nothing
         return True
     missing = sum(linear.weight.nbytes for linear in linears if not _LAID_OUT.get(linear))
-    return missing <= SHARE * free_memory().get("cpu", float("inf"))
+    free = free_on("cpu")
+    return free is None or missing <= SHARE * free

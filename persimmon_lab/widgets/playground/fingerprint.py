@@ -5,7 +5,7 @@ import hashlib
 import torch
 from torch import nn
 
-SAMPLE = 64  # numbers of each parameter
+from persimmon_lab.generation.engines.choosing import some_of
 
 
 def fingerprint(model: object) -> str | None:
@@ -16,6 +16,5 @@ def fingerprint(model: object) -> str | None:
     digest = hashlib.sha256()
     for name, parameter in parameters:
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
-        numbers = parameter.detach().flatten()[:: max(1, parameter.numel() // SAMPLE)]
-        digest.update(numbers.to("cpu", torch.float32).numpy().tobytes())
+        digest.update(some_of(parameter.detach()).to("cpu", torch.float32).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonForSequenceClassification, load_mini
+from persimmon_lab import (
+    PersimmonConfig,
+    PersimmonForCausalLM,
+    PersimmonForSequenceClassification,
+    footprint,
+    load_mini,
+)
 from persimmon_lab.cache import DynamicCache, StaticCache
 from persimmon_lab.fitting.vocabulary_rows import drop_rows
 from persimmon_lab.generation.engines import choosing, fast, packed
@@ -415,7 +421,7 @@ def test_an_unknown_engine(tiny_model):
 
 def test_without_memory_for_copies_the_model_serves_itself(tiny_model, monkeypatch):
     model, free = tiny_model(), {}
-    monkeypatch.setattr(choosing, "free_memory", lambda: free)
+    monkeypatch.setattr(footprint, "free_memory", lambda: free)
     assert isinstance(runner_for(tiny_model()), FastRunner), "nobody knows what is free"
     copies = sum(linear.weight.nbytes for linear in model.modules() if isinstance(linear, nn.Linear))
     free["cpu"] = 2 * copies
