@@ -13,11 +13,11 @@ from torch import Tensor
 
 from persimmon_lab.adept.convert import write_checkpoint
 from persimmon_lab.adept.destination import check_room
-from persimmon_lab.adept.layout import EMBEDDING, INVERSE_FREQUENCIES, shared_dimension, their_name
 from persimmon_lab.adept.megatron_args import NO_NORM, PER_LAYER
 from persimmon_lab.adept.merging import Finite
 from persimmon_lab.adept.open_release import model_shapes
 from persimmon_lab.adept.release import TOKENIZER, TRACKER
+from persimmon_lab.adept.tensor_names import EMBEDDING, INVERSE_FREQUENCIES, shared_dimension, their_name
 from persimmon_lab.atomic import filling
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.matching import HEADS, check_fit, check_tied

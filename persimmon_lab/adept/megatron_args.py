@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from persimmon_lab.adept.frequencies import Frequencies, base_of, faults
-from persimmon_lab.adept.layout import EMBEDDING, HEAD
+from persimmon_lab.adept.tensor_names import EMBEDDING, HEAD
 from persimmon_lab.anatomy import layer_of
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.tensor_streams import Source

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.adept.layout import shared_dimension
+from persimmon_lab.adept.tensor_names import shared_dimension
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.tensor_streams import BITE, Source, bytes_of, copy, rows_of
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from persimmon_lab.adept.layout import EMBEDDING, HEAD, INVERSE_FREQUENCIES, gather
 from persimmon_lab.adept.megatron_args import PER_RANK, read_settings
 from persimmon_lab.adept.merging import Finite, merge, same_bits, unequal_copies
 from persimmon_lab.adept.release import TOKENIZER, Release, find_release
+from persimmon_lab.adept.tensor_names import EMBEDDING, HEAD, INVERSE_FREQUENCIES, gather
 from persimmon_lab.adept.torch_files import read_archive
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.errors import CheckpointError

@@ -10,9 +10,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from persimmon_lab.adept.layout import EMBEDDING
 from persimmon_lab.adept.merging import same_bits
 from persimmon_lab.adept.open_release import OpenRelease
+from persimmon_lab.adept.tensor_names import EMBEDDING
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard

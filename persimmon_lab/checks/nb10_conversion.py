@@ -7,7 +7,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from persimmon_lab.adept.layout import shared_dimension
+from persimmon_lab.adept.tensor_names import shared_dimension
 from persimmon_lab.checks.marking import Case, Exercise, Verdict, Wrong, agree, attempt, distance, numbers, verdict
 
 Fused = Float[Tensor, "fused hidden"]

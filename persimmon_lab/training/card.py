@@ -22,9 +22,9 @@ from persimmon_lab.training.evaluate import (
     repeated_rows,
     samples,
 )
+from persimmon_lab.training.recipe import Recipe
 from persimmon_lab.training.skills.scoring import score_all
 from persimmon_lab.training.sources import SOURCES
-from persimmon_lab.training.trainer import Recipe
 
 PERIODS = (16, 64, 128)  # lengths of the random blocks that are said twice
 SKILL_ITEMS = 200  # held-out instances of each skill

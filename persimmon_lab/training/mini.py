@@ -18,9 +18,10 @@ from persimmon_lab.training.card import measure, render
 from persimmon_lab.training.corpus import END, a_lesson, encode_one, prepare
 from persimmon_lab.training.curves import loss_svg
 from persimmon_lab.training.drills import Stream
+from persimmon_lab.training.recipe import Recipe
 from persimmon_lab.training.skills.scoring import score_all
 from persimmon_lab.training.templates import a_conversation, a_story
-from persimmon_lab.training.trainer import Recipe, read_metrics, restore, train
+from persimmon_lab.training.trainer import read_metrics, restore, train
 
 RECIPE = Recipe(steps=22_000)  # 90 million tokens
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"

@@ -16,7 +16,8 @@ from persimmon_lab.training.corpus import END, encode, train_tokenizer
 from persimmon_lab.training.curves import loss_svg
 from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.readers import Document
-from persimmon_lab.training.trainer import Recipe, read_metrics, train
+from persimmon_lab.training.recipe import Recipe
+from persimmon_lab.training.trainer import read_metrics, train
 
 HELD_OUT = 0.05  # of the paragraphs
 CHANNELS = 32  # of a head, as in the shipped model

@@ -11,7 +11,8 @@ import torch
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.training.batches import DRILLS, drills, stretches
-from persimmon_lab.training.trainer import Recipe, train
+from persimmon_lab.training.recipe import Recipe
+from persimmon_lab.training.trainer import train
 
 CONFIG = PersimmonConfig.tiny()
 RECIPE = Recipe(

@@ -16,7 +16,7 @@ from persimmon_lab.training import card, mini
 from persimmon_lab.training.card import PERIODS, measure, quoted, render, table
 from persimmon_lab.training.corpus import VOCABULARY, train_tokenizer
 from persimmon_lab.training.curves import loss_svg, ticks
-from persimmon_lab.training.trainer import Recipe
+from persimmon_lab.training.recipe import Recipe
 
 SVG = "{http://www.w3.org/2000/svg}"
 

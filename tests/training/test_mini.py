@@ -13,8 +13,9 @@ from persimmon_lab.training import card, mini
 from persimmon_lab.training.batches import batch_at
 from persimmon_lab.training.corpus import prepare
 from persimmon_lab.training.mini import RECIPE, mini_config, row_sources, train_mini
+from persimmon_lab.training.recipe import check_fit
 from persimmon_lab.training.skills import SKILLS
-from persimmon_lab.training.trainer import check_fit, read_metrics
+from persimmon_lab.training.trainer import read_metrics
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from persimmon_lab.training import trainer
 from persimmon_lab.training.batches import DRILLS, stretches
 from persimmon_lab.training.muon import Muon, orthogonal_direction
 from persimmon_lab.training.optimiser import MasterWeights, fast_dtype
+from persimmon_lab.training.recipe import Recipe
 from persimmon_lab.training.trainer import (
-    Recipe,
     build,
     faster_attention,
     held_out_loss,

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
-from persimmon_lab.adept.layout import gather, our_name, shared_dimension, their_name
+from persimmon_lab.adept.tensor_names import gather, our_name, shared_dimension, their_name
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.tensor_streams import InMemory
 
