@@ -1,6 +1,7 @@
 """Bytes that a forward pass needs besides the weights, bytes that are free, and bytes as people read them."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -8,6 +9,11 @@ import torch
 from persimmon_lab.config import PersimmonConfig
 
 Device = str | int  # "cuda:0" or 0, "cpu", "disk": accelerate's names
+# Where a version of Linux's control groups is mounted; what it calls its limit, its use, and files it may give back.
+GROUP_FILES = {
+    1: ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+}
 
 
 def cache_bytes(config: PersimmonConfig, dtype: torch.dtype, positions: int, batch: int = 1) -> int:
@@ -61,13 +67,27 @@ def free_memory() -> dict[Device, int]:
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         free["cpu"] = int(lines["MemAvailable"].split()[0]) * 1024
-    # A container may be allowed less than the machine has; files that it has read count as used until room is needed.
-    group = Path("/sys/fs/cgroup")
-    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
-        cached = re.search(r"^inactive_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
-        used = int((group / "memory.current").read_text()) - (int(cached[1]) if cached else 0)
-        free["cpu"] = min(free["cpu"], int(limit) - used)
+    if left := list(_left_to_groups()):
+        free["cpu"] = min([*left, *([free["cpu"]] if "cpu" in free else [])])
     return free
+
+
+def _left_to_groups() -> Iterator[int]:
+    """What each of Linux's control groups that this process is in may still take: a container, or a limit of systemd,
+    may be allowed less than the machine has. Files that were read count as used until room is needed."""
+    own_groups = Path("/proc/self/cgroup")
+    lines = own_groups.read_text().splitlines() if own_groups.exists() else ["0::/"]
+    for _, controllers, inside in (line.split(":", 2) for line in lines):
+        version = 2 if not controllers else 1
+        if version == 1 and "memory" not in controllers.split(","):
+            continue
+        mount, limit, used, cached = GROUP_FILES[version]
+        top = Path(mount)
+        group = top / inside.strip("/")
+        for folder in [group, *group.parents[: len(group.parts) - len(top.parts)]]:
+            if (folder / limit).exists() and (most := (folder / limit).read_text().strip()) != "max":
+                files = re.search(rf"^{cached} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+                yield int(most) - int((folder / used).read_text()) + (int(files[1]) if files else 0)
 
 
 def free_on(device: torch.device | str) -> int | None:

@@ -31,34 +31,62 @@ def test_one_row_and_its_last_logits_are_what_is_meant():
     assert cache_bytes(config, torch.float32, 7, 3) == 2 * 2 * 64 * 7 * 3 * 4
 
 
+def stat(version: int, limit: int | str, used: int = 30_000) -> dict[str, str]:
+    """A group's files, of which 2,000 bytes of `used` are files that were read."""
+    names = {1: ("limit_in_bytes", "usage_in_bytes"), 2: ("max", "current")}[version]
+    account = {1: "inactive_file 5\ntotal_inactive_file 2000\n", 2: "total_inactive_file 5\ninactive_file 2000\n"}
+    return {
+        f"memory.{names[0]}": f"{limit}\n",
+        f"memory.{names[1]}": f"{used}\n",
+        "memory.stat": f"anon 1\n{account[version]}active_file 8\n",
+    }
+
+
+V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"
+MEMINFO = {"proc/meminfo": "MemTotal: 9999 kB\nMemFree: 7 kB\nMemAvailable:    1000 kB\n"}
+
+
 @pytest.mark.parametrize(
-    ("limit", "expected"),
+    ("own", "groups", "expected"),
     [
-        (None, {"cpu": 1000 * 1024}),
-        ("max", {"cpu": 1000 * 1024}),
-        ("50000", {"cpu": 50000 - (30000 - 2000)}),
-        ("9000000", {"cpu": 1000 * 1024}),
-        ("no meminfo", {}),
+        (None, {}, 1_024_000),
+        (None, {V2: stat(2, "max")}, 1_024_000),
+        (None, {V2: stat(2, 50_000)}, 22_000),
+        (None, {V2: stat(2, 9_000_000)}, 1_024_000),
+        ("0::/\n", {V2: stat(2, 50_000)}, 22_000),
+        ("0::/user/app\n", {f"{V2}/user/app": stat(2, 60_000)}, 32_000),  # systemd-run -p MemoryMax
+        ("0::/user/app\n", {f"{V2}/user/app": stat(2, "max"), f"{V2}/user": stat(2, 40_000)}, 12_000),
+        ("0::/user/app\n", {f"{V2}/other": stat(2, 40_000)}, 1_024_000),
+        ("0::/user/app\n", {V2: stat(2, 40_000)}, 12_000),  # a container that sees its own group as the top
+        ("4:memory:/box/1\n3:cpuset:/\n0::/\n", {f"{V1}/box/1": stat(1, 45_000)}, 17_000),
+        ("4:cpu,memory:/box\n", {V1: stat(1, 9223372036854771712), f"{V1}/box": stat(1, 45_000)}, 17_000),
+        ("3:cpuset:/box\n0::/\n", {f"{V1}/box": stat(1, 45_000)}, 1_024_000),
     ],
 )
 @pytest.mark.parametrize("gpus", [0, 2])
-def test_free_memory_of_a_made_up_system(monkeypatch, tmp_path, limit, expected, gpus):
-    files = {"proc/meminfo": "MemTotal: 9999 kB\nMemFree: 7 kB\nMemAvailable:    1000 kB\n"}
-    if limit == "no meminfo":
-        files = {}
-    elif limit is not None:
-        files["sys/fs/cgroup/memory.max"] = f"{limit}\n"
-        files["sys/fs/cgroup/memory.current"] = "30000\n"
-        files["sys/fs/cgroup/memory.stat"] = "total_inactive_file 5\nanon 1\ninactive_file 2000\nactive_file 8\n"
+def test_free_memory_of_a_made_up_system(monkeypatch, tmp_path, own, groups, expected, gpus):
+    files = MEMINFO | {f"{group}/{name}": text for group, files in groups.items() for name, text in files.items()}
+    if own is not None:
+        files["proc/self/cgroup"] = own
+    make_up(monkeypatch, tmp_path, files, gpus)
+    free = free_memory()
+    assert free == {f"cuda:{index}": 10 + index for index in range(gpus)} | {"cpu": expected}
+    assert list(free)[:gpus] == [f"cuda:{index}" for index in range(gpus)]
+
+
+def test_free_memory_where_the_system_does_not_say(monkeypatch, tmp_path):
+    make_up(monkeypatch, tmp_path, {}, gpus=0)
+    assert free_memory() == {}
+    assert footprint.free_on("cpu") is None
+
+
+def make_up(monkeypatch, folder, files, gpus):
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(footprint, "Path", lambda path: tmp_path / path.lstrip("/"))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.setattr(footprint, "Path", lambda path: folder / path.lstrip("/"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (10 + index, 99))
-    free = free_memory()
-    assert free == {f"cuda:{index}": 10 + index for index in range(gpus)} | expected
-    assert list(free)[:gpus] == [f"cuda:{index}" for index in range(gpus)]
 
 
 @pytest.mark.parametrize(
