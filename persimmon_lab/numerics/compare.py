@@ -20,6 +20,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from persimmon_lab.anatomy import LOGITS, operation_of
+from persimmon_lab.fitting.choosing import check_room_for_copies
 from persimmon_lab.numerics.comparison import Comparison, NonFinite, Tap
 from persimmon_lab.numerics.lockstep import lockstep, shared_paths
 from persimmon_lab.numerics.measures import Predictions, distance, predictions
@@ -33,7 +34,10 @@ def in_dtype(model: Model, dtype: torch.dtype) -> Model:
 
     Not `copy.deepcopy(model).to(dtype)`, which needs the memory of the original again on the way, and rounds the
     inverse frequencies that transformers keeps in buffers.
+
+    Raises MemoryError, before the copy, where there is no room for it.
     """
+    check_room_for_copies(model, [dtype], "in_dtype")
     converted = {
         id(parameter): nn.Parameter(parameter.detach().to(dtype, copy=True), parameter.requires_grad)
         for parameter in model.parameters()

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.fitting.choosing import check_room_for_copies
 from persimmon_lab.losses import causal_lm_loss
 from persimmon_lab.numerics.compare import in_dtype
 from persimmon_lab.numerics.diagnosis import Failure, diagnose
@@ -89,10 +90,16 @@ class Run:
 
 class Trainee:
     """A copy of a model and the optimiser that moves its trainable weights. It runs in evaluation mode, so that
-    nothing is random."""
+    nothing is random.
+
+    Raises MemoryError, before the copies, where there is no room for them, their gradients and AdamW's moments.
+    """
 
     def __init__(self, model: PersimmonForCausalLM, recipe: Recipe) -> None:
         self.recipe = recipe
+        masters = [torch.float32] if recipe.masters else []
+        moved = nn.ParameterList(trainable(model).values())
+        check_room_for_copies(moved, [recipe.dtype] * 2 + (masters or [recipe.dtype]) * 2 + 2 * masters, "a step")
         self.model = in_dtype(model, recipe.dtype).eval()
         self.weights = trainable(self.model)
         # Masters come from the model as it was given: they keep what rounding takes away.

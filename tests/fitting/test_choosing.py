@@ -19,9 +19,11 @@ from persimmon_lab.fitting.choosing import (
 from persimmon_lab.fitting.memory import weight_bytes
 from persimmon_lab.mini import REAL
 from persimmon_lab.numerics.borrowing import computing_in
+from persimmon_lab.numerics.compare import in_dtype
 from persimmon_lab.numerics.formats import FORMATS
 from persimmon_lab.numerics.islands import keep_in_float32
 from persimmon_lab.numerics.noise import neighbour, noise
+from persimmon_lab.numerics.recipes import FLOAT16, fine_tune
 from persimmon_lab.numerics.stress import scale_mlp, scale_residual
 from tests.models import ids, tiny
 
@@ -132,6 +134,8 @@ COPIES = {
     "keep_in_float32": lambda model: keep_in_float32(model, torch.float16, ["*.mlp"]),
     "a neighbour": lambda model: neighbour(model, FORMATS["bfloat16"], torch.Generator()),
     "noise": lambda model: noise(model, model, ids()),
+    "in_dtype": lambda model: in_dtype(model, torch.float64),
+    "a step": lambda model: fine_tune(model, [ids()], replace(FLOAT16, steps=1)),
 }
 
 
