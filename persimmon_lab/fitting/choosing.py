@@ -158,10 +158,11 @@ def check_room_for_copies(model: nn.Module, dtypes: Iterable[torch.dtype | None]
             )
 
 
-def how_many_fit(size: int, device: torch.device | str, at_most: int) -> int:
-    """How many things of `size` bytes half of what is free on a device holds, 1 at least and `at_most` at most."""
+def how_many_fit(size: int, device: torch.device | str, at_most: int, spare: int = 0) -> int:
+    """How many things of `size` bytes half of what is free on a device holds beside `spare` bytes: 1 at least and
+    `at_most` at most."""
     free = free_on(device)
-    return at_most if free is None else max(1, min(at_most, free // 2 // size))
+    return at_most if free is None else max(1, min(at_most, (free - spare) // 2 // size))
 
 
 def positions_that_fit(config: PersimmonConfig, dtype: torch.dtype, device: torch.device | str, at_most: int) -> int:

@@ -183,6 +183,7 @@ def test_a_row_is_as_long_as_its_logits_allow(free):
 def test_how_many_fit_takes_half_of_what_is_free(free):
     free(1000)
     assert [how_many_fit(size, "cpu", 36) for size in (10, 100, 10_000)] == [36, 5, 1]
+    assert [how_many_fit(100, "cpu", 36, spare) for spare in (0, 300, 5_000)] == [5, 3, 1]
 
 
 def test_the_notebooks_have_room_on_24_gigabytes(free):
