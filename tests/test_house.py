@@ -22,7 +22,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CORE_NEEDS = ("torch", "numpy", "einops", "jaxtyping", "safetensors", "sentencepiece", "huggingface_hub")
 LEAVE_THE_CORE = ("widgets/", "cli/", "checks/", "training/", "fitting/offload.py")  # they import what they need
 # What a part may import besides.
-MORE = {"viz": ("matplotlib",), "numerics": ("pandas",), "trace": ("tqdm",), "generation": ("tqdm",)}
+MORE = {
+    "viz": ("matplotlib",),
+    "numerics": ("pandas",),
+    "trace": ("tqdm",),
+    "generation": ("tqdm",),
+    "finetuning": ("tqdm",),
+}
 
 
 def package_name(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from persimmon_lab.cli import chat, convert, doctor, generate, inspect, train
+from persimmon_lab.cli import chat, classify, convert, doctor, finetune, generate, inspect, train
 from persimmon_lab.cli.errors import ToldErrors
 
 app = typer.Typer(
@@ -36,4 +36,6 @@ app.command()(inspect.inspect)
 app.command()(convert.convert)
 app.command()(convert.export)
 app.add_typer(train.train, name="train")
+app.command()(finetune.finetune)
+app.command()(classify.classify)
 app.command()(doctor.doctor)

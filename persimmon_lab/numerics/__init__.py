@@ -4,7 +4,8 @@
 (`lockstep` runs them, `borrowing` on one set of weights, `measures` measures, `comparison` is the result); `parity`
 whether two models agree, `noise` whether they differ by more than rounding. `islands` finds what float32 must keep,
 `stress` makes a small model fail as a large one would. `rotary` and `rotary_effect` are about rounded positions,
-`recipes` is about fine-tuning (`observation` and `diagnosis` say what a step did and why it failed).
+`recipes` is about fine-tuning (`observation` and `diagnosis` say what a step did and why it failed). `intervals` says
+what a score of so many items is worth.
 """
 
 from persimmon_lab.numerics.borrowing import computing_in
@@ -13,6 +14,7 @@ from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.comparison import Comparison
 from persimmon_lab.numerics.diagnosis import Failure, diagnose
 from persimmon_lab.numerics.formats import FORMATS, NumberFormat, format_of, round_to, spacing
+from persimmon_lab.numerics.intervals import PairedTest, paired_test, smallest_difference, wilson
 from persimmon_lab.numerics.islands import IslandSearch, keep_in_float32, smallest_island
 from persimmon_lab.numerics.lockstep import lockstep
 from persimmon_lab.numerics.noise import Noise, noise
@@ -31,6 +33,7 @@ __all__ = [
     "IslandSearch",
     "Noise",
     "NumberFormat",
+    "PairedTest",
     "Parity",
     "RECIPES",
     "Recipe",
@@ -52,6 +55,7 @@ __all__ = [
     "lockstep",
     "longest_output",
     "noise",
+    "paired_test",
     "parity",
     "phase_errors",
     "phase_tables",
@@ -60,7 +64,9 @@ __all__ = [
     "scale_mlp",
     "scale_residual",
     "score_bound",
+    "smallest_difference",
     "smallest_island",
     "spacing",
     "swapped_tables",
+    "wilson",
 ]

@@ -128,6 +128,10 @@ EXAMPLES = {
     "divergence.gradient_sizes": Example(
         {"gradients": {"one": THREE}, "floors": {"low": 0.2}, "ceilings": {"high": 0.8}}
     ),
+    "finetuning.confusion_matrix": Example(
+        {"confusion": torch.tensor([[3, 1], [0, 4]]), "labels": ["cat", "$dog"]}, ("labels",)
+    ),
+    "finetuning.moved_by_layer": Example({"moved": {"mlp": [0.1, 0.2], "dense": [0.3, 0.0]}}, ("moved",)),
     "formats.ranges": Example({"formats": {"half": (1e-8, 1e-5, 6e4)}, "marks": {"here": 1.0}}, free=("marks",)),
     "formats.spacings": Example(
         {"magnitudes": torch.tensor([1.0, 2, 4]), "steps": TWO_LINES, "marks": {"here": 2.0}},

@@ -54,7 +54,12 @@ def instances(skill: Skill, count: int, seed: int, *, held_out: bool = True) -> 
 
 @torch.no_grad()
 def continuations(
-    model: nn.Module, tokenizer: PersimmonTokenizer, prompts: Sequence[str], batch: int = 32
+    model: nn.Module,
+    tokenizer: PersimmonTokenizer,
+    prompts: Sequence[str],
+    batch: int = 32,
+    *,
+    new_tokens: int = NEW_TOKENS,
 ) -> list[str]:
     """What the model goes on to say after each prompt. Prompts of like length share a batch, to save padding."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -64,7 +69,7 @@ def continuations(
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         rows = tokenizer([prompts[index] for index in chosen], padding=True, return_tensors="pt").to(device)
-        ids = generate(rows.input_ids, attention_mask=rows.attention_mask, do_sample=False, max_new_tokens=NEW_TOKENS)
+        ids = generate(rows.input_ids, attention_mask=rows.attention_mask, do_sample=False, max_new_tokens=new_tokens)
         # Decoded alone, a continuation would lose the space that it begins with.
         before, after = (tokenizer.batch_decode(part, skip_special_tokens=True) for part in (rows.input_ids, ids))
         said |= {index: whole[len(prompt) :] for index, prompt, whole in zip(chosen, before, after)}
