@@ -10,7 +10,7 @@ from persimmon_lab.footprint import activation_bytes, cache_bytes, free_on, in_b
 from persimmon_lab.generation_config import GenerationConfig
 
 # Tensors (row vocab) in float32 at the height of a step. Of beams four are sorting's values with their places, and the
-# allocator holds a few that nobody uses: as many as made peaks of memory within the estimate (tests/generation).
+# allocator holds a few that nobody uses: as many as bring peaks of memory near the estimate (tests/beam_peaks).
 SCORES = 3
 SCORES_OF_BEAMS = 18
 
