@@ -169,7 +169,7 @@ def test_rows_hold_every_document_whole_and_are_few():
 
 
 def test_packed_documents_keep_their_labels_and_begin_anew(tokenizer):
-    documents = [encode(Example(str(n), text="word " * n), tokenizer, 100) for n in (3, 5, 2)]
+    documents = [encode(conversation("Hm?", "word " * n + "."), tokenizer, 100) for n in (3, 5, 2)]
     packed = pack(documents, 100)
     ids, positions, labels = (tensor[0].tolist() for tensor in packed)
     place = 0
