@@ -266,5 +266,5 @@ def test_beams_take_no_more_than_was_estimated(report_table):
     )
     needed, peak = found["plain"]  # the first, which finds no room of an earlier one
     assert needed / 2 < peak
-    # Kernels' workspaces are not counted, nor what the allocator holds that nobody uses: seen from 2% below to 11% above.
+    # Kernels' workspaces are not counted, nor what the allocator holds unused: seen from 2% below to 11% above.
     assert all(peak < 1.25 * needed for needed, peak in found.values()), found
