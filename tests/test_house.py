@@ -28,6 +28,7 @@ MORE = {
     "trace": ("tqdm",),
     "generation": ("tqdm",),
     "finetuning": ("tqdm",),
+    "evaluation": ("reasoning_gym",),  # where it is installed
 }
 
 

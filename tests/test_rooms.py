@@ -7,7 +7,18 @@ import sys
 
 import pytest
 
-ROOMS = ("fitting", "generation", "numerics", "tokenizer", "trace", "training.skills", "viz", "viz.html", "widgets")
+ROOMS = (
+    "evaluation",
+    "fitting",
+    "generation",
+    "numerics",
+    "tokenizer",
+    "trace",
+    "training.skills",
+    "viz",
+    "viz.html",
+    "widgets",
+)
 
 
 @pytest.mark.parametrize("room", ROOMS)

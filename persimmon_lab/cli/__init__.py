@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from persimmon_lab.cli import chat, classify, convert, doctor, finetune, generate, inspect, train
+from persimmon_lab.cli import chat, classify, convert, doctor, evaluate, finetune, generate, inspect, train
 from persimmon_lab.cli.errors import ToldErrors
 
 app = typer.Typer(
@@ -38,4 +38,5 @@ app.command()(convert.export)
 app.add_typer(train.train, name="train")
 app.command()(finetune.finetune)
 app.command()(classify.classify)
+app.command()(evaluate.evaluate)
 app.command()(doctor.doctor)
