@@ -28,7 +28,7 @@ MORE = {
     "trace": ("tqdm",),
     "generation": ("tqdm",),
     "finetuning": ("tqdm",),
-    "evaluation": ("reasoning_gym",),  # where it is installed
+    "evaluation": ("reasoning_gym", "lm_eval", "tqdm"),  # the first two where they are installed
 }
 
 

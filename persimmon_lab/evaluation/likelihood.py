@@ -73,12 +73,18 @@ def row_of(tokenizer: PersimmonTokenizer, prompt: str, continuation: str) -> tup
     if not continuation:
         raise ValueError(f"an empty continuation of {prompt[-40:]!r}; a choice needs text")
     before, ids = tokenizer.encode(prompt), tokenizer.encode(prompt + continuation)
-    if not before:
+    shared = len(commonprefix([list(before), list(ids)]))
+    if shared == 0:  # nothing to predict the first token from
         bos = tokenizer.bos_token_id
         if bos is None:
-            raise ValueError("an empty prompt, and the tokenizer has no bos to begin a text with; give a prompt")
-        before, ids = [bos], [bos, *ids]
-    return list(ids), len(commonprefix([list(before), list(ids)]))
+            raise ValueError(
+                f"no token of the prompt {prompt[-40:]!r} is left before {continuation[:40]!r}, and the tokenizer has "
+                "no bos to begin a text with; give a longer prompt"
+            )
+        ids, shared = [bos, *ids], 1
+    if shared == len(ids):
+        raise ValueError(f"{continuation!r} after {prompt[-40:]!r} adds no token; a choice needs text of its own")
+    return list(ids), shared
 
 
 def choice_likelihoods(

@@ -28,10 +28,17 @@ class OwnTask:
         self.name, self.new_tokens = path.stem, new_tokens
         self.source = f"{path.name}, sha256 {hashlib.sha256(content).hexdigest()[:16]}"
         try:
-            lines = content.decode("utf-8").splitlines()
+            lines = content.decode("utf-8-sig").split("\n")  # a text may have other line breaks within
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
         self.questions = [_question(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+        seen: dict[str, int] = {}
+        for number, (question, _, _) in enumerate(self.questions, 1):
+            if (first := seen.setdefault(question, number)) != number:
+                raise ValueError(
+                    f"{path} asks {question!r} twice, as its questions {first} and {number}; keep one: items that are "
+                    "the same count twice and make intervals too narrow"
+                )
         if not self.questions:
             raise ValueError(
                 f'{path} has no questions; give a line such as {{"question": "…", "answer": "…"}} for each'

@@ -61,6 +61,9 @@ def evaluate(
     if not tasks:
         raise ValueError("tasks is empty; give some of evaluation.TASKS")
     sources = {task.name: task.source for task in tasks.values()}
+    if len(sources) < len(tasks):
+        names = [task.name for task in tasks.values()]
+        raise ValueError(f"two tasks of one name among {', '.join(names)}; a report has one of each")
     settings = {
         "model": name,
         "tasks": list(sources),
@@ -80,6 +83,8 @@ def evaluate(
     reports = {}
     for index, task in enumerate(tasks.values()):
         items = task.items(limit, seed)
+        if not items:
+            raise ValueError(f"{task.name} has no items to ask")
         require_oracle(task, items)
         room = model.config.context_limit
         items = with_demonstrations(items, task, tokenizer, shots=shots, seed=seed, room=room)

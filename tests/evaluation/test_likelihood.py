@@ -11,6 +11,7 @@ from persimmon_lab.evaluation import TASKS, Likelihood, likelihoods, pick
 from persimmon_lab.evaluation.five_gram import FiveGram, lessons
 from persimmon_lab.evaluation.likelihood import choice_likelihoods, row_of
 from persimmon_lab.mini import MINI
+from persimmon_lab.tokenizer import PersimmonTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,17 @@ def test_a_piece_across_the_border_belongs_to_the_continuation(mini):
     ids, shared = row_of(tokenizer, "Hel", "lo there")
     assert ids == whole
     assert shared == sum(1 for a, b in zip(before, whole) if a == b) < len(before), "they are cut otherwise"
+
+
+def test_a_first_token_is_predicted_from_the_beginning_of_a_text(mini):
+    model, _ = mini
+    plain = PersimmonTokenizer.from_pretrained(MINI, add_bos_token=False)
+    whole = plain.encode("Hello")
+    assert len(whole) == 1 and plain.encode("H")[0] != whole[0], "one piece, which the prompt alone is not part of"
+    ids, shared = row_of(plain, "H", "ello")
+    assert (ids, shared) == ([plain.bos_token_id, *whole], 1)
+    [alone], [empty] = (likelihoods(model, plain, [pair]) for pair in (("H", "ello"), ("", "Hello")))
+    assert alone.log_probability == empty.log_probability < -1
 
 
 def test_what_cannot_be_scored_is_refused(mini):

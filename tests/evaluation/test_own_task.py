@@ -93,3 +93,17 @@ def test_a_file_without_questions_is_refused(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="is not UTF-8 text"):
         OwnTask(path)
+
+
+def test_a_question_that_is_asked_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.jsonl"
+    path.write_text('{"question": "A?", "answer": "b"}\n{"question": "C?", "answer": "d"}\n' * 2)
+    with pytest.raises(ValueError, match=r"asks 'A\?' twice, as its questions 1 and 3; keep one"):
+        OwnTask(path)
+
+
+def test_a_line_may_hold_line_breaks_of_other_kinds(tmp_path):
+    path = tmp_path / "breaks.jsonl"
+    path.write_text('\ufeff{"question": "A\u2028B\u0085?", "answer": "b"}\r\n{"question": "C?"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"breaks.jsonl:2: answer is None"):
+        OwnTask(path)

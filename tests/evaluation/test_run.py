@@ -10,6 +10,7 @@ from persimmon_lab.evaluation import TASKS, Report, compare, comparison_table, e
 from persimmon_lab.evaluation.demonstrations import with_demonstrations
 from persimmon_lab.evaluation.items import Item
 from persimmon_lab.evaluation.run import best_constant
+from persimmon_lab.evaluation.skill_task import SkillTask
 from persimmon_lab.numerics import paired_test, smallest_difference, wilson
 from tests.evaluation.lookup import Lookup
 
@@ -114,6 +115,16 @@ def test_another_models_answers_are_not_gone_on_with(tmp_path):
     model.weight.data[2] += 1
     with pytest.raises(ValueError, match="evaluation.json is another evaluation: weights_sha256 was"):
         evaluate(model, tokenizer, SOME, folder=tmp_path, resume=True, **SMALL)
+
+
+def test_two_tasks_of_one_name_and_a_task_without_items_are_refused():
+    sums = TASKS["sums"]
+    with pytest.raises(ValueError, match="two tasks of one name among sums, sums"):
+        evaluate(*lookup(True), {"a": sums, "b": sums}, **SMALL)
+    empty = SkillTask(sums.skill)
+    empty.items = lambda count, seed: []
+    with pytest.raises(ValueError, match="sums has no items to ask"):
+        evaluate(*lookup(True), {"sums": empty}, **SMALL)
 
 
 def test_the_same_seed_asks_the_same_and_another_seed_something_else():
