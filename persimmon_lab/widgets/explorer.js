@@ -16,6 +16,7 @@
 
 const BLUE = [30, 136, 200];
 const STRONGEST = 0.72; // opacity: text on it stays readable in both themes
+const MUTED = 0.8; // opacity of text that stands back; with less its contrast would fall below 4.5
 const PATIENCE = 400; // ms without a key until a changed text is read
 const FORGOTTEN = 3000; // ms until an unanswered question is asked again
 const KEPT = 2000; // answers
@@ -104,6 +105,7 @@ function radios(parent, options, { get, set }, trait) {
  */
 function textBox({ part, get, set, show }, draw) {
   const box = part("textarea");
+  box.dir = "auto";
   let drawn = "";
   let waiting;
   const submit = () => {

@@ -11,7 +11,7 @@ from torch import Tensor
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.widgets.pictures import Bundle, as_png, with_picture
-from persimmon_lab.widgets.reading import evaluating, given_or_shipped
+from persimmon_lab.widgets.reading import evaluating, given_or_shipped, name_of
 
 Content = dict[str, Any]  # what the page asks and what it is answered, as JSON has it
 Answer = tuple[Content, Sequence[Tensor]]  # a few words and some tensors, which travel as bytes
@@ -73,8 +73,15 @@ class Explorer(anywidget.AnyWidget, Generic[Reading]):
     def _answer_to(self, kind: str, arguments: Content) -> Answer | None:
         raise NotImplementedError
 
-    def _open(self, text: str, model: PersimmonForCausalLM | None, tokenizer: PersimmonTokenizer | None) -> None:
+    def _open(
+        self,
+        text: str,
+        model: PersimmonForCausalLM | None,
+        tokenizer: PersimmonTokenizer | None,
+        name: str | None,
+    ) -> None:
         """The first reading. ValueError where the text cannot be read."""
+        self.name = name_of(model) if name is None else name
         self._model, self._tokenizer = given_or_shipped(model, tokenizer)
         with evaluating(self._model):
             self._reading = self._reading_of(text)  # the last one that there was

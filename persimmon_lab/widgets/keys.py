@@ -16,6 +16,7 @@ class Keys(anywidget.AnyWidget):
     """Shows nothing, and brings keys.js to the page. `alt` is what the pictures around it show, in words."""
 
     _esm = joined("keys.js", "box.js")
+    _css = joined("base.css")
     alt = traitlets.Unicode().tag(sync=True)
 
 

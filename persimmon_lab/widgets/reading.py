@@ -37,6 +37,11 @@ def name_of(model: PersimmonForCausalLM | None) -> str:
     return SHIPPED if model is None or origin == str(MINI) else Path(origin).name
 
 
+def title(name: str, said: str, joint: str = ", ") -> str:
+    """What a figure of a model says on top: its name, if it has one, and what is shown."""
+    return f"{name}{joint}{said}" if name else f"{said[:1].upper()}{said[1:]}"
+
+
 @contextmanager
 def evaluating(model: object) -> Iterator[None]:
     """Without dropout while the model reads; afterwards each of its modules trains again if it did before."""

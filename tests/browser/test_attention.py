@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -18,6 +19,7 @@ EXPLORER = [
     ")\n"
     "explorer",
 ]
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "tokenizer"
 LONG = " ".join(["the cat sat on the mat and looked at a dog"] * 33)
 KING, GAVE = 16, 3  # the second king, and the word after the first
 
@@ -292,3 +294,54 @@ def test_it_follows_python_and_a_second_view_shows_the_same(jupyter, reading):
     expect_row(page, reading, 6, 4, "rotated", 20)
     expected = said(reading.labels[0], 0, float(reading.matrix(6, 4, "rotated")[20, 0]), "rotated")
     expect(tokens(page).nth(28)).to_have_attribute("aria-label", expected)
+
+
+LARGE = f"""
+import torch
+from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
+from persimmon_lab.tokenizer import PersimmonTokenizer
+
+tokenizer = PersimmonTokenizer.from_pretrained({str(FIXTURE)!r})
+config = PersimmonConfig.tiny(
+    vocab_size=tokenizer.vocab_size, hidden_size=256, intermediate_size=64, num_hidden_layers=36, num_attention_heads=64
+)
+model = PersimmonForCausalLM(config, generator=torch.Generator().manual_seed(0)).eval()
+AttentionExplorer("Once upon a time there was a king", model, tokenizer, layer=30, head=50)
+"""
+WITHIN = """button => {
+    const [one, all] = [button, button.closest(".scroll")].map((element) => element.getBoundingClientRect());
+    return one.left >= all.left && one.right <= all.right && one.top >= all.top && one.bottom <= all.bottom;
+}"""
+
+
+def test_as_many_heads_as_the_largest_model_has(jupyter):
+    """Of 36 layers of 64 heads not all can be seen; the chosen one is, its row and column have numbers, and names are
+    whole where the heads stand by their scores."""
+    jupyter.open([EXPLORER[0], LARGE])
+    jupyter.run_all()
+    page = jupyter.page
+    expect(heads(page)).to_have_count(36 * 64)
+    expect(page.locator(".persimmon-attention .details tr")).not_to_have_count(0)
+    chosen = page.locator(".grid button[aria-checked='true']")
+    expect(chosen).to_have_attribute("aria-label", re.compile("layer 30 head 50"))
+    page.wait_for_function(WITHIN, arg=chosen.element_handle())
+    # The numbers of layers and heads stand at the edges of what is seen.
+    names, around = (page.locator(f".persimmon-attention {one}").bounding_box() for one in (".names canvas", ".scroll"))
+    assert abs(names["x"] - around["x"]) < 2 and abs(names["y"] - around["y"]) < 2
+    assert names["width"] > 300 and names["height"] > 300
+    chosen.focus()
+    for key, place in (("ArrowRight", (30, 51)), ("ArrowUp", (29, 51)), ("Home", (0, 0)), ("End", (35, 63))):
+        page.keyboard.press(key)
+        expect(chosen).to_have_attribute("aria-label", re.compile("^layer {} head {}:".format(*place)))
+        page.wait_for_function(WITHIN, arg=chosen.element_handle())
+
+    page.locator(".order select").select_option("focus")
+    expect(chosen).to_contain_text("35·63")
+    page.wait_for_function(WITHIN, arg=chosen.element_handle())
+    cut = "all => all.filter((name) => name.scrollWidth > name.parentElement.clientWidth + 1).length"
+    assert page.locator(".grid button span").evaluate_all(cut) == 0
+    page.keyboard.press("ArrowUp")
+    expect(chosen).not_to_contain_text("35·63")
+    page.wait_for_function(WITHIN, arg=chosen.element_handle())
+    places = heads(page).evaluate_all("all => all.map((one) => one.offsetLeft)")
+    assert max(places) < 340  # no head beyond the edge, where one would scroll sideways

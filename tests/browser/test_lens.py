@@ -218,6 +218,44 @@ def test_a_change_of_text_is_read_and_a_bad_one_leaves_the_view(opened, expected
     assert "script" in "".join(names)
 
 
+def expect_drawn(page, text):
+    """The grid shows this text: the columns at both ends of what it says that it shows have its numbers."""
+    found = Expected(text)
+    window = page.locator(".persimmon-lens .window")
+    expect(window).to_have_text(re.compile(rf"^Tokens \d+ … \d+ of {len(found.pieces)}$"))
+    seen = [int(number) for number in re.findall(r"\d+", window.inner_text())[:2]]
+    expect_cells(page, found, [(stream, position) for stream in (0, 6, 8) for position in seen])
+    assert page.locator(".persimmon-lens .column").count() >= seen[1] - seen[0] + 1
+
+
+def test_a_text_that_is_read_while_a_cell_has_the_focus_is_drawn(jupyter):
+    """Whether the focus came from the box at once, by mouse or by keys, or was there when Python set the text."""
+    jupyter.open(EXPLORER)
+    jupyter.run_all()
+    page = jupyter.page
+    box, focused = page.locator(".persimmon-lens textarea"), page.locator(".persimmon-lens .cell:focus")
+
+    def click():
+        page.locator(".persimmon-lens .cell").nth(30).click()
+
+    def go_by_keys():
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+
+    expect(cell(page, 6, RING)).to_be_visible()
+    for text, come in (("one two three one two three", click), ("four five six four five six", go_by_keys)):
+        box.fill(text)
+        come()
+        expect_drawn(page, text)
+        expect(focused).to_have_count(1)
+    text = "seven eight nine seven eight nine"
+    page.evaluate(EXECUTE, f"explorer.text = {text!r}")
+    expect_drawn(page, text)
+    expect(focused).to_have_count(1)
+    page.keyboard.press("End")
+    expect(focused).to_have_attribute("aria-label", re.compile(f"token {len(Expected(text).pieces) - 1}:"))
+
+
 def test_hundreds_of_tokens(opened):
     page = opened([EXPLORER[0], f"explorer = LensExplorer({LONG!r})\nexplorer"])
     found = Expected(LONG)

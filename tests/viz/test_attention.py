@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 
 from persimmon_lab.viz.attention import attention_arcs, attention_grid, attention_head
 from persimmon_lab.viz.attention_explorer import explorer
@@ -114,12 +115,12 @@ def test_the_explorer_s_picture_frames_heads_and_shows_one_token_s_links():
     small = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     figure = drawn(explorer(small, PATTERN, TOKENS, (1, 2), 3, marks={(0, 1): "induction"}, title="layer 1, head 2"))
     left, right = figure.axes
-    for index, image in enumerate(left.images):
-        layer, head = divmod(index, 3)
-        np.testing.assert_allclose(image.get_array(), small[layer, head].sqrt(), rtol=1e-6)
-        x, _, bottom, top = image.get_extent()
-        assert (int(x), int(top), int(bottom)) == (head, layer, layer)
-        assert bottom > top  # the first query is on top, as the axis points down
+    (image,) = left.images
+    assert image.get_extent() == [0, 3, 2, 0]  # the first query is on top, as the axis points down
+    shown = rearrange(np.ma.filled(image.get_array(), np.nan), "(layer row) (head column) -> layer head row column",
+                      layer=2, head=3)  # fmt: skip
+    np.testing.assert_allclose(shown[:, :, 1:-1, 1:-1], small.sqrt(), rtol=1e-6)
+    assert np.isnan(shown[:, :, [0, -1]]).all() and np.isnan(shown[..., [0, -1]]).all()  # a gap between them
     widths = {(int(frame.get_y()), int(frame.get_x())): frame.get_linewidth() for frame in left.patches}
     assert widths == {(0, 0): 0.5, (0, 1): 1.4, (0, 2): 0.5, (1, 0): 0.5, (1, 1): 0.5, (1, 2): 2.6}
     assert [arc[:2] for arc in arcs(right)] == [(3, 0), (3, 1)]
@@ -128,6 +129,19 @@ def test_the_explorer_s_picture_frames_heads_and_shows_one_token_s_links():
     right = drawn(explorer(small, PATTERN, TOKENS, (1, 2), 0, "to", threshold=0.03)).axes[1]
     assert [arc[:2] for arc in arcs(right)] == [(1, 0), (3, 0), (2, 0)]
     assert {text.get_text(): text.xy[0] for text in right.texts} == {"100%": 0, "4%": 1, "25%": 3, "60%": 2}
+
+
+def test_the_explorer_s_picture_of_as_many_heads_as_the_largest_model_has():
+    """Numbers of layers and heads stand where there is room for them, and the chosen head's frame is there."""
+    small = torch.rand(36, 64, 8, 8, generator=torch.Generator().manual_seed(0))
+    figure = drawn(explorer(small, PATTERN, TOKENS, (30, 50), 3))
+    left = figure.axes[0]
+    assert overlapping(figure) == []
+    assert [label.get_text() for label in left.get_xticklabels()] == [str(head) for head in range(0, 64, 4)]
+    assert [label.get_text() for label in left.get_yticklabels()] == [str(layer) for layer in range(0, 36, 3)]
+    assert left.yaxis.label.get_window_extent().x0 >= 0
+    (frame,) = [frame for frame in left.patches if frame.get_linewidth() > 2]
+    assert (int(frame.get_y()), int(frame.get_x())) == (30, 50)
 
 
 def test_bars_are_the_probabilities_best_first():

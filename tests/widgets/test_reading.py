@@ -99,6 +99,34 @@ def test_no_figure_calls_a_model_by_the_shipped_one_s_name(model, tokenizer):
     assert GainExplorer(model, tokenizer, TEXT, "another").static().get_suptitle().startswith("another, layer 1")
 
 
+@pytest.mark.parametrize(
+    ("kind", "axes", "said"), [(LensExplorer, -2, "Layer 1, after MLP, after"), (AttentionExplorer, -1, "Layer ")]
+)
+def test_the_still_pictures_of_texts_say_whose_they_are(kind, axes, said, model, tokenizer):
+    def title(**options):
+        explorer = kind(TEXT, model, tokenizer, **options)
+        if kind is LensExplorer:
+            explorer.stream = 2
+        figure = explorer.static()
+        figure.draw_without_rendering()
+        return [title for each in figure.axes if (title := each.get_title(loc="left")) and said in title][-1]
+
+    assert title().startswith(said)
+    model.name_or_path = "somebody/a $model$ of mine"
+    assert title().startswith(f"a $model$ of mine · {said}")
+    assert title(name="another").startswith(f"another · {said}")
+
+
+def test_one_is_not_many(tokenizer):
+    config = PersimmonConfig.tiny(
+        vocab_size=tokenizer.vocab_size, num_hidden_layers=1, num_attention_heads=1, hidden_size=16
+    )
+    model = PersimmonForCausalLM(config, generator=torch.Generator().manual_seed(0)).eval()
+    assert ", 1 layer of 1 head, layer 0 head 0" in repr(AttentionExplorer(TEXT, model, tokenizer))
+    with pytest.raises(ValueError, match="no head 1 in layer 0: the model has 1 layer of 1 head$"):
+        AttentionExplorer(TEXT, model, tokenizer, layer=0, head=1)
+
+
 @pytest.mark.parametrize("kind", [LensExplorer, GainExplorer])
 def test_a_model_without_numbers_is_refused_in_words(kind, model, tokenizer):
     with pytest.raises(ValueError, match="the model is on the meta device"):

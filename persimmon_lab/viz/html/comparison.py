@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from persimmon_lab.viz.html.tokens import Token, escaped, percent, piece_html, token_html
+from persimmon_lab.viz.html.tokens import MUTED, WRITTEN, Token, escaped, percent, piece_html, token_html
 from persimmon_lab.viz.signs import counted
 
 
@@ -21,7 +21,7 @@ def comparison_html(names: tuple[str, str], texts: tuple[Sequence[Token], Sequen
     columns = "".join(column_html(*column, parting) for column in zip("AB", names, texts, strict=True))
     return (
         f'<div class="comparison" style="font-size: 14px; border: 1px solid rgba(128, 128, 128, 0.5); '
-        f'border-radius: 6px; padding: 8px 14px">{said_html(texts, parting)}'
+        f'border-radius: 6px; padding: 8px 14px; print-color-adjust: exact">{said_html(texts, parting)}'
         '<div style="display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 20px; margin-top: 6px">'
         f"{columns}</div></div>"
     )
@@ -50,7 +50,7 @@ def column_html(letter: str, name: str, tokens: Sequence[Token], parting: int | 
     own = "".join(token_html(token, outlined=index == 0) for index, token in enumerate(tokens[shared:]))
     return (
         f'<div><div style="border-bottom: 1px solid rgba(128, 128, 128, 0.5); margin-bottom: 4px"><b>{letter}</b> '
-        f'<span style="opacity: 0.75">{escaped(name)}</span></div>'
-        f'<div style="white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.8">'
-        f'<span style="opacity: 0.5">{faint}</span>{own}</div></div>'
+        f'<span style="{MUTED}">{escaped(name)}</span></div>'
+        f'<div style="{WRITTEN}; overflow-wrap: anywhere; line-height: 1.8">'
+        f'<span style="{MUTED}">{faint}</span>{own}</div></div>'
     )

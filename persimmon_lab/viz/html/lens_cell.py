@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from persimmon_lab.viz.agreement import check_labels, check_marks
-from persimmon_lab.viz.html.tokens import BAR, SURPRISE, alternative_html, escaped, percent, piece_html, rgba
+from persimmon_lab.viz.html.tokens import BAR, MUTED, SURPRISE, alternative_html, escaped, percent, piece_html, rgba
 from persimmon_lab.viz.signs import stream_names, visible
 
 CURVE = (260, 84)  # pixels of the plot; names of layers and ranks stand below it
@@ -37,19 +37,19 @@ def cell_html(cell: Cell, vocab_size: int) -> str:
     """Where it is, its best tokens with bars, and the following token's rank and probability with its curve."""
     rows = [(rank, *row) for rank, row in enumerate(cell.likeliest, start=1)]
     parts = [
-        f'<div style="opacity: 0.75">{escaped(cell.place)}</div>',
+        f'<div style="{MUTED}">{escaped(cell.place)}</div>',
         f'<div style="font-size: 115%">after <b>{piece_html(cell.read)}</b>'
-        f'<span style="opacity: 0.6"> {cell.position:,}</span></div>',
+        f'<span style="{MUTED}"> {cell.position:,}</span></div>',
     ]
     if not cell.likeliest:
         parts.append("<div>The numbers are not finite here (NaN or infinite): no token is the likeliest.</div>")
     if cell.following is None:
-        parts.append('<div style="opacity: 0.75">The text ends here: nothing follows.</div>')
+        parts.append(f'<div style="{MUTED}">The text ends here: nothing follows.</div>')
     elif cell.likeliest:
         rank, probability = cell.ranks[cell.stream], cell.probabilities[cell.stream]
         parts.append(
-            f'<div><span style="opacity: 0.7">follows</span> <b>{piece_html(cell.following)}</b>'
-            f'<span style="opacity: 0.7">: rank</span> {rank:,} <span style="opacity: 0.7">of {vocab_size:,}, '
+            f'<div><span style="{MUTED}">follows</span> <b>{piece_html(cell.following)}</b>'
+            f'<span style="{MUTED}">: rank</span> {rank:,} <span style="{MUTED}">of {vocab_size:,}, '
             f"</span>{escaped(percent(probability))}</div>"
         )
     parts += [
@@ -85,7 +85,7 @@ def curve_svg(piece: str, probabilities: Sequence[float], ranks: Sequence[int], 
     )
 
     def word(
-        x: float, y: float, text: str, anchor: str = "middle", opacity: float = 0.7, weight: str = "normal"
+        x: float, y: float, text: str, anchor: str = "middle", opacity: float = 0.8, weight: str = "normal"
     ) -> str:
         return (
             f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="10" fill="currentColor" '
@@ -106,17 +106,17 @@ def curve_svg(piece: str, probabilities: Sequence[float], ranks: Sequence[int], 
         if not math.isnan(probabilities[index])
     )
     below = "".join(
-        word(x, TOP + height + 14, names[index], opacity=1.0 if index == chosen else 0.7)
-        + word(x, TOP + height + 28, short_rank(ranks[index]), opacity=1.0 if index == chosen else 0.7,
+        word(x, TOP + height + 14, names[index], opacity=1.0 if index == chosen else 0.8)
+        + word(x, TOP + height + 28, short_rank(ranks[index]), opacity=1.0 if index == chosen else 0.8,
                weight="bold" if index == chosen else "normal")
         for index, (x, _) in enumerate(points)
         if index % every == 0
     )  # fmt: skip
     return (
         f'<div style="margin-top: 8px"><b>{piece_html(piece)}</b>'
-        '<span style="opacity: 0.7">, layer by layer</span></div>'
+        f'<span style="{MUTED}">, layer by layer</span></div>'
         f'<svg role="img" aria-label="{html.escape(f"probability of {visible(piece)}: {told}")}" '
-        f'style="display: block; width: 100%; max-width: 360px" '
+        'style="display: block; width: 100%; max-width: 360px" '
         f'viewBox="0 0 {LEFT + width + 14} {TOP + height + BELOW}">{lines}'
         f'<polygon points="{area}" fill="{rgba(BAR, 0.18)}"/>'
         f'<polyline points="{path}" fill="none" stroke="{rgba(BAR, 1.0)}" stroke-width="2"/>{dots}{below}'

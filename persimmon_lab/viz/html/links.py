@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from persimmon_lab.viz.html.tokens import BAR, escaped, percent, rgba
+from persimmon_lab.viz.html.tokens import MUTED, bar_html, escaped, percent
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def token_html(label: str, position: int) -> str:
     """A token and where it stands."""
     return (
         f'<span style="font-family: monospace; font-weight: bold">{escaped(label)}</span>'
-        f'<span style="opacity: 0.6"> {position:,}</span>'
+        f'<span style="{MUTED}"> {position:,}</span>'
     )
 
 
@@ -35,11 +35,11 @@ def links_html(links: Sequence[Link], heading: str, token: tuple[str, int], verb
     """
     return "".join(
         [
-            f'<div style="margin-bottom: 2px; opacity: 0.75">{escaped(heading)}</div>',
+            f'<div style="margin-bottom: 2px; {MUTED}">{escaped(heading)}</div>',
             f'<div style="font-size: 115%">{token_html(*token)} {escaped(verb)}</div>',
             '<table style="table-layout: auto; width: 100%; margin: 6px 0; border-collapse: collapse; font-size: 1em">',
             "<tr>",
-            *(cell(f'<span style="opacity: 0.6">{name}</span>', "left" if not name or name == "attention" else "right",
+            *(cell(f'<span style="{MUTED}">{name}</span>', "left" if not name or name == "attention" else "right",
                    span) for name, span in HEADINGS),
             "</tr>",
             *(link_html(link, chosen=link.position == other) for link in links),
@@ -58,12 +58,11 @@ def cell(content: str, align: str, span: int = 1) -> str:
 
 def link_html(link: Link, chosen: bool) -> str:
     """A row: the token, a bar as long as the attention, the attention, and rotated + passed = score."""
-    bar = f"width: {100 * link.attention:.1f}%; min-width: 1px; height: 9px; background-color: {rgba(BAR, 0.9)}"
     score = f"{link.rotated + link.passed:+.2f}"
     return (
         f'<tr style="background-color: transparent; font-weight: {"bold" if chosen else "normal"}">'
         + cell(token_html(link.label, link.position) + (" ◂" if chosen else ""), "left")
-        + cell(f'<div style="width: 30px"><div style="{bar}"></div></div>', "left")
+        + cell(f'<div style="width: 30px">{bar_html(link.attention)}</div>', "left")
         + cell(escaped(percent(link.attention)), "right")
         + "".join(
             cell(number.replace("-", "−"), "right") for number in (f"{link.rotated:+.2f}", f"{link.passed:+.2f}", score)

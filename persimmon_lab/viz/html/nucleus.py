@@ -4,11 +4,12 @@ Blue is what can be drawn, hatched grey what is cut; an outline is the model's o
 inline with translucent colours, and everything from outside is escaped.
 """
 
+import html
 import math
 from dataclasses import dataclass
 
-from persimmon_lab.viz.html.tokens import BAR, escaped, percent, piece_html, rgba
-from persimmon_lab.viz.signs import counted
+from persimmon_lab.viz.html.tokens import BAR, MUTED, SHOWN, escaped, percent, piece_html, rgba
+from persimmon_lab.viz.signs import counted, visible
 
 FLOOR = 5  # powers of ten that a logarithmic bar spans
 CUT = "repeating-linear-gradient(135deg, rgba(128,128,128,.55) 0 2px, rgba(128,128,128,.15) 2px 5px)"
@@ -93,7 +94,7 @@ def heading_html(nucleus: Nucleus) -> str:
         return f"<div>{entropy}</div>"
     return (
         f'<div style="font-size: 120%">{piece_html(chosen.piece)}</div>'
-        f'<div style="opacity: 0.8; margin-bottom: 6px">probability {escaped(percent(chosen.probability))} · '
+        f'<div style="{MUTED}; margin-bottom: 6px">probability {escaped(percent(chosen.probability))} · '
         f"rank {chosen.rank:,} of {nucleus.vocab_size:,}<br>{entropy}</div>"
     )
 
@@ -111,31 +112,31 @@ def strip_html(nucleus: Nucleus) -> str:
     parts += [(max(0.0, 1 - before - kept_below), CUT, "further tokens that are cut")]
     drawn = "".join(
         f'<div style="width: {100 * width:.2f}%; background: {fill}; box-shadow: inset -1px 0 {GREY}" '
-        f'title="{escaped(name)} {escaped(percent(width))}"></div>'
+        f'title="{html.escape(f"{visible(name)} {percent(width)}")}"></div>'
         for width, fill, name in parts
         if width >= 0.0005
     )
     return (
         '<div class="strip" style="display: flex; height: 14px; border-radius: 3px; overflow: hidden; '
-        f'outline: 1px solid {GREY}">{drawn}</div>'
+        f'outline: 1px solid {GREY}; {SHOWN}">{drawn}</div>'
     )
 
 
 def header_html() -> str:
     names = (("right", ""), ("left", "token"), ("left", ""), ("right", "model"), ("right", "drawn"), ("right", "sum"))
-    cells = "".join(f'<td style="{CELL}: {align}; font-size: 85%; opacity: 0.7">{name}</td>' for align, name in names)
+    cells = "".join(f'<td style="{CELL}: {align}; font-size: 85%; {MUTED}">{name}</td>' for align, name in names)
     return f'<tr class="names" style="background-color: transparent">{cells}</tr>'
 
 
 def row_html(candidate: Candidate, chosen: bool, first_cut: bool, log: bool) -> str:
     """Rank, piece, bars, and the probability as the model gave it, as it is drawn with, and added up so far."""
-    faded = "" if candidate.kept else "opacity: 0.55; "
+    faded = "" if candidate.kept else f"{MUTED}; "
     line = f"border-top: 2px dashed {GREY}" if first_cut else ""
     mine = f"width: {100 * length(candidate.drawn, log):.1f}%; background: {rgba(BAR, 0.9)}"
     model = f"width: {100 * length(candidate.probability, log):.1f}%"
     hatch = "" if candidate.kept else f"background: {CUT}; "
     bars = (
-        f'<div style="position: relative; height: 11px">'
+        f'<div style="position: relative; height: 11px; {SHOWN}">'
         f'<div style="position: absolute; left: 0; top: 0; height: 11px; border-radius: 2px; {mine}"></div>'
         f'<div style="position: absolute; left: 0; top: 0; height: 9px; min-width: 1px; border: 1px solid {GREY}; '
         f'border-radius: 2px; {hatch}{model}"></div></div>'
@@ -144,12 +145,12 @@ def row_html(candidate: Candidate, chosen: bool, first_cut: bool, log: bool) -> 
     return (
         f'<tr data-token="{candidate.token_id}" class="{"kept" if candidate.kept else "cut"}" '
         f'style="background-color: transparent; {line}; font-weight: {"bold" if chosen else "normal"}">'
-        f'<td style="{faded}{CELL}: right"><span style="opacity: 0.6">{candidate.rank:,}</span></td>'
+        f'<td style="{faded}{CELL}: right">{candidate.rank:,}</td>'
         f'<td style="{faded}{CELL}: left">{piece_html(candidate.piece)}{" ◂" if chosen else ""}</td>'
         f'<td style="{CELL}: left; width: 34%">{bars}</td>'
         f'<td style="{faded}{CELL}: right">{escaped(percent(candidate.probability))}</td>'
         f'<td style="{faded}{CELL}: right">{drawn}</td>'
-        f'<td style="{faded}{CELL}: right"><span style="opacity: 0.7">{escaped(percent(candidate.so_far))}</span></td>'
+        f'<td style="{faded}{CELL}: right">{escaped(percent(candidate.so_far))}</td>'
         "</tr>"
     )
 
@@ -159,4 +160,4 @@ def rest_html(nucleus: Nucleus) -> str:
     kept = nucleus.kept - sum(candidate.kept for candidate in nucleus.candidates)
     cut = nucleus.vocab_size - len(nucleus.candidates) - kept
     said = [f"{count:,} more {name}" for count, name in ((kept, "kept"), (cut, "cut")) if count]
-    return f'<div style="opacity: 0.7; font-size: 90%; margin-top: 3px">{" · ".join(said)}</div>'
+    return f'<div style="{MUTED}; font-size: 90%; margin-top: 3px">{" · ".join(said)}</div>'

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from persimmon_lab.viz.agreement import check_marks
-from persimmon_lab.viz.html.tokens import BAR, CHIP, SURPRISE, escaped, mark, percent, rgba
+from persimmon_lab.viz.html.tokens import CHIP, MUTED, SURPRISE, bar_html, direction, escaped, mark, percent, rgba
 from persimmon_lab.viz.signs import plural
 
 COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167))  # Okabe and Ito's blue, orange, green, purple
@@ -113,12 +113,11 @@ def cut_html(cut: Cut, chosen: bool) -> str:
         f'<span style="{GAP}; background-color: {colour(index)}">{name_html(name)}</span>'
         for index, name in enumerate(cut.pieces)
     )
-    bar = f"width: {100 * cut.share:.1f}%; min-width: 1px; height: 9px; background-color: {rgba(BAR, 0.9)}"
     return (
         f'<tr style="background-color: transparent; font-weight: {"bold" if chosen else "normal"}">'
         f'<td style="{cell}: left; font-family: monospace">{boxes}{" ◂" if chosen else ""}</td>'
         f'<td style="{cell}: right; white-space: nowrap">{signed(cut.score)}</td>'
-        f'<td style="{cell}: left; width: 22%"><div style="{bar}"></div></td>'
+        f'<td style="{cell}: left; width: 22%">{bar_html(cut.share)}</td>'
         f'<td style="{cell}: right; white-space: nowrap">{escaped(percent(cut.share))}</td></tr>'
     )
 
@@ -147,7 +146,7 @@ def details_html(piece: Piece, stretch: Stretch | None) -> str:
     """One piece and, if its text is cut by probability, the ways to cut the stretch it stands in."""
     used = None if stretch is None else stretch.used
     rows = "".join(
-        f'<div style="display: flex; gap: 8px"><span style="opacity: 0.7; flex: 0 0 8.5em">{name}</span>'
+        f'<div style="display: flex; gap: 8px"><span style="{MUTED}; flex: 0 0 8.5em">{name}</span>'
         f"<span>{value}</span></div>"
         for name, value in facts_of(piece, used)
     )
@@ -161,7 +160,7 @@ def details_html(piece: Piece, stretch: Stretch | None) -> str:
     table = "".join(cut_html(cut, index == chosen) for index, cut in enumerate(stretch.cuts))
     return (
         f'{title}{rows}<div style="margin: 10px 0 2px"><span style="font-family: monospace">'
-        f'{name_html(stretch.text)}</span> <span style="opacity: 0.7">{said}{shown}</span></div>'
+        f'{name_html(stretch.text)}</span> <span style="{MUTED}">{said}{shown}</span></div>'
         '<table style="table-layout: auto; width: 100%; margin: 0; border-collapse: collapse; font-size: 1em">'
         f"{table}</table>"
     )
@@ -208,11 +207,14 @@ def page_html(
     if len(pieces) > most:
         shown += mark(f" … and {len(pieces) - most:,} more")
     details = "" if inspect is None else details_html(pieces[inspect], stretch)
+    # Each piece is a box, and what is written in boxes says nothing of the line that they stand in.
+    read = b"".join(piece.data for piece in pieces[:most] if piece.kind != "special").decode(errors="replace")
     return (
-        '<div style="display: flex; flex-wrap: wrap; gap: 8px 32px; max-width: 72em; font-size: 14px">'
-        f'<div style="flex: 1 0 100%; font-size: 90%; opacity: 0.85">{counts}</div>'
-        '<div style="flex: 1 1 26em; white-space: pre-wrap; line-height: 2.0; overflow-wrap: anywhere">'
-        f'{shown}</div><div style="flex: 0 0 25em">{details}</div></div>'
+        '<div style="display: flex; flex-wrap: wrap; gap: 8px 32px; max-width: 72em; font-size: 14px; '
+        'print-color-adjust: exact">'
+        f'<div style="flex: 1 0 100%; font-size: 90%">{counts}</div>'
+        f'<div dir="{direction(read)}" style="flex: 1 1 26em; white-space: pre-wrap; line-height: 2.0; '
+        f'overflow-wrap: anywhere">{shown}</div><div style="flex: 0 1 25em; min-width: 0">{details}</div></div>'
     )
 
 

@@ -7,6 +7,7 @@ theme shines through.
 
 import html
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,11 @@ OPACITY_PER_BIT = 0.075
 STRONGEST = 0.7  # more would make the text on it hard to read in one of the two themes
 LEGEND = (1.0, 0.5, 0.1, 0.01, 0.001)
 
-CHIP = "opacity: 0.6; font-size: 75%; border: 1px solid; border-radius: 4px; padding: 0 3px; margin: 0 2px"
+MUTED = "opacity: 0.8"  # text that stands back: with less it would fall below a contrast of 4.5 where all of it is pale
+# A name in the place of a token; its letters do not say from which side a line is read.
+CHIP = "font-size: 75%; border: 1px solid; border-radius: 4px; padding: 0 3px; margin: 0 2px; unicode-bidi: isolate"
+SHOWN = "print-color-adjust: exact; forced-color-adjust: none"  # its colour is the message, on paper as well
+WRITTEN = "white-space: pre-wrap; unicode-bidi: plaintext"  # a text, each line from its own side
 VISIBLE = {"\n": "↵\n", "\t": "⇥\t"}
 KEPT = f"{JOINERS}\u3000"  # joiners, which emoji and Persian are written with, and a space as wide as a character
 
@@ -80,7 +85,13 @@ def escaped(text: str) -> str:
     )
 
 
-def mark(label: str, style: str = "opacity: 0.5") -> str:
+def direction(text: str) -> str:
+    """The side from which a text is read: that of its first letter, "ltr" where it has none."""
+    strong = (kind for kind in map(unicodedata.bidirectional, text) if kind in ("L", "R", "AL"))
+    return "ltr" if next(strong, "L") == "L" else "rtl"
+
+
+def mark(label: str, style: str = MUTED) -> str:
     """A sign that stands for something, and is not part of the text."""
     return f'<span class="mark" style="{style}">{html.escape(label)}</span>'
 
@@ -91,7 +102,7 @@ def token_html(token: Token, outlined: bool = False) -> str:
     if token.text == "":
         inner = mark("·") if token.piece.startswith("<0x") else mark(token.piece, CHIP)
     if token.probability is None:
-        return f'<span class="token" style="opacity: 0.7" title="{html.escape(token.piece)}">{inner}</span>'
+        return f'<span class="token" style="{MUTED}" title="{html.escape(token.piece)}">{inner}</span>'
     numbers = (percent(token.probability), f"rank {token.rank:,}", f"entropy {token.entropy_bits:.1f} bits")
     title = " · ".join([token.piece, *numbers])
     style = f"background-color: {tint(token.probability)}; border-radius: 3px"
@@ -113,20 +124,25 @@ def legend_html() -> str:
         for probability in LEGEND
     )
     said = "before temperature, top-k and top-p"
-    return f'<span style="font-size: 85%; opacity: 0.85">the model’s probability {swatches} &ensp;{said}</span>'
+    return f'<span style="font-size: 85%">the model’s probability {swatches} &ensp;{said}</span>'
 
 
 def alternative_html(rank: int, piece: str, probability: float, chosen: bool) -> str:
     """A table row: rank, piece, a bar as long as the probability, and the probability; heavier for the chosen one."""
     cell = "padding: 1px 4px; border: none; white-space: nowrap; text-align"
-    bar = f"width: {100 * probability:.1f}%; min-width: 1px; height: 9px; background-color: {rgba(BAR, 0.9)}"
     return (
         f'<tr style="background-color: transparent; font-weight: {"bold" if chosen else "normal"}">'
-        f'<td style="{cell}: right"><span style="opacity: 0.6">{rank:,}</span></td>'
+        f'<td style="{cell}: right"><span style="{MUTED}">{rank:,}</span></td>'
         f'<td style="{cell}: left">{piece_html(piece)}{" ◂" if chosen else ""}</td>'
-        f'<td style="{cell}: left; width: 40%"><div style="{bar}"></div></td>'
+        f'<td style="{cell}: left; width: 40%">{bar_html(probability)}</td>'
         f'<td style="{cell}: right">{escaped(percent(probability))}</td></tr>'
     )
+
+
+def bar_html(share: float) -> str:
+    """A bar as long as the share of what it stands in."""
+    style = f"width: {100 * share:.1f}%; min-width: 1px; height: 9px; background-color: {rgba(BAR, 0.9)}"
+    return f'<div style="{style}; {SHOWN}"></div>'
 
 
 def piece_html(piece: str) -> str:
@@ -144,8 +160,9 @@ def page_html(prompt: Sequence[Token], tokens: Sequence[Token], details: str, in
         token_html(token, outlined=index == inspect) for index, token in enumerate(tokens)
     )
     return (
-        '<div style="display: flex; flex-wrap: wrap; gap: 8px 32px; max-width: 72em; font-size: 14px">'
-        f'<div style="flex: 1 1 26em; white-space: pre-wrap; line-height: 1.8">{text}</div>'
-        f'<div style="flex: 0 0 27em">{details}</div>'
+        '<div style="display: flex; flex-wrap: wrap; gap: 8px 32px; max-width: 72em; font-size: 14px; '
+        'print-color-adjust: exact">'
+        f'<div style="flex: 1 1 26em; {WRITTEN}; line-height: 1.8">{text}</div>'
+        f'<div style="flex: 0 1 27em; min-width: 0">{details}</div>'
         f'<div style="flex: 1 0 100%">{legend_html()}</div></div>'
     )

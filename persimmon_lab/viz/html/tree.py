@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from persimmon_lab.viz.html.tokens import escaped, percent, rgba
+from persimmon_lab.viz.html.tokens import MUTED, escaped, percent, rgba
 
 SHOWN = 120  # characters of a text
 CHOSEN = (30, 136, 200)
@@ -35,26 +35,26 @@ def row_html(row: Row) -> str:
     background = f"background-color: {rgba(CHOSEN, 0.16)}; " if row.selected else ""
     edge = rgba(CHOSEN, 1.0) if row.selected else "transparent"
     indent = f"padding: 3px 8px 3px {8 + 22 * row.depth}px"
-    corner = '<span style="opacity: 0.5; margin-left: -14px">└ </span>' if row.depth else ""
+    corner = f'<span style="{MUTED}; margin-left: -14px">└ </span>' if row.depth else ""
     name = f"<b>{escaped(row.name)}</b> " if row.name else ""
-    before = f'<span style="opacity: 0.55">{escaped(one_line(row.before))}</span>' if row.before else ""
+    before = f'<span style="{MUTED}">{escaped(one_line(row.before))}</span>' if row.before else ""
     forced = ""
     if row.forced is not None:
         said = "" if row.probability is None else escaped(percent(row.probability))
         forced = (
             f'<span style="border: 1px solid {rgba(CHOSEN, 0.9)}; border-radius: 4px; padding: 0 4px; margin: 0 2px; '
             f'background-color: {rgba(CHOSEN, 0.16)}">{escaped(one_line(row.forced))} '
-            f'<span style="font-size: 85%; opacity: 0.8">{said}</span></span>'
+            f'<span style="font-size: 85%">{said}</span></span>'
         )
     text = escaped(one_line(row.text)[:SHOWN])
     return (
         f'<div class="branch" role="treeitem" aria-level="{row.depth + 1}" aria-selected="{str(row.selected).lower()}" '
         f'data-number="{row.number}" style="{background}border-left: 3px solid {edge}; {indent}; display: flex; '
         f'gap: 8px; align-items: baseline">'
-        f'<span style="opacity: 0.6; flex: none">{corner}{row.number}</span>'
+        f'<span style="flex: none">{corner}{row.number}</span>'
         '<span class="words" style="flex: 1; min-width: 0; overflow: clip; text-overflow: ellipsis; white-space: pre">'
         f"{name}{before}{forced}{text}</span>"
-        f'<span class="made" style="flex: none; font-size: 85%; opacity: 0.7">{escaped(row.made)}</span></div>'
+        f'<span class="made" style="flex: none; font-size: 85%; {MUTED}">{escaped(row.made)}</span></div>'
     )
 
 

@@ -29,7 +29,7 @@ LINK = Order("attention between the chosen token and the other end (underlined)"
 ORDERS = {
     "layer": LINK,
     "this link": LINK,
-    "focus": Order("entropy of where the chosen token looks; 0 is one key alone", "bits", lowest_first=True),
+    "focus": Order("entropy, in bits, of where the chosen token looks; 0 is one key alone", "bits", lowest_first=True),
     "previous token": Order("mean attention to the token just before"),
     "induction": Order("mean attention to what followed an earlier token like the looking one"),
     "same token": Order("mean attention to the same token, earlier"),

@@ -26,6 +26,7 @@
 
 const VIEWS = { pattern: "attention", score: "score", rotated: "rotated part", passed: "passed part" };
 const DIRECTIONS = { from: "where it looks", to: "who looks at it" };
+const LARGEST = 16384; // pixels that every browser gives a canvas
 const VERMILLION = [213, 94, 0];
 
 /**
@@ -46,6 +47,12 @@ function picture(bytes, width, height) {
   return canvas;
 }
 
+/** The colour behind an element. @param {Element | null} element @returns {string} */
+function ground(element) {
+  const colour = element ? getComputedStyle(element).backgroundColor : "Canvas";
+  return /^rgba\(.*, 0\)$|^transparent$/.test(colour) ? ground(element?.parentElement ?? null) : colour;
+}
+
 /**
  * A canvas of so many CSS pixels, sharp on every screen and empty.
  * @param {HTMLCanvasElement} canvas
@@ -53,7 +60,7 @@ function picture(bytes, width, height) {
  * @param {number} height
  */
 function prepared(canvas, width, height) {
-  const ratio = window.devicePixelRatio || 1;
+  const ratio = Math.min(window.devicePixelRatio || 1, LARGEST / Math.max(width, height, 1));
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   canvas.style.width = `${width}px`;

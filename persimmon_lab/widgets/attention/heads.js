@@ -1,9 +1,17 @@
 // The first view: every head small, in the order of layers or of a score, and buttons for the marked ones.
 
+const ROOM = 330; // CSS pixels that the heads have side by side; beyond it they scroll
+const CAPTIONED = 40; // that a head with its number and score needs
+const SMALLEST = 20;
+const LARGEST_HEAD = 46;
+
 /** @param {Page} page @returns {AttentionView} */
 function headsView(page) {
   const { part, get, set, need, take } = page;
   const grid = part(".grid");
+  const scroll = part(".heads .scroll");
+  let columns = 1;
+  let revealed = ""; // the head and the order for which the scroll bars were moved
   /** @type {any[]} one a head, with its `place` */
   let buttons = [];
   /** @type {number[]} heads in the order in which they stand */
@@ -62,35 +70,73 @@ function headsView(page) {
     rank(found);
     const { layers, heads } = page.reading;
     const byLayer = get("order") === "layer";
-    const cell = Math.max(20, Math.min(46, Math.floor(330 / heads)));
+    columns = byLayer ? heads : Math.min(heads, Math.floor(ROOM / CAPTIONED));
+    const rows = Math.ceil((layers * heads) / columns);
+    const cell = clamp(Math.floor(ROOM / columns) - SMALLEST, LARGEST_HEAD - SMALLEST) + SMALLEST;
     const caption = byLayer ? 0 : 22;
     const strip = 5;
     const height = cell + strip + caption;
     const edge = byLayer ? 16 : 0; // room for the numbers of layers and heads
-    const context = prepared(part(".grid canvas"), edge + heads * cell, edge + layers * height);
-    grid.style.width = `${edge + heads * cell}px`;
-    grid.style.height = `${edge + layers * height}px`;
-    context.fillStyle = getComputedStyle(page.el).color;
-    context.font = "10px sans-serif";
-    if (byLayer) {
-      context.globalAlpha = 0.65;
-      context.textAlign = "center";
-      for (let head = 0; head < heads; head += 1) context.fillText(String(head), edge + (head + 0.5) * cell, 11);
-      for (let layer = 0; layer < layers; layer += 1)
-        context.fillText(String(layer), 7, edge + layer * height + cell / 2 + 3);
-      context.globalAlpha = 1;
-    }
+    const context = prepared(part(".grid canvas"), edge + columns * cell, edge + rows * height);
+    grid.style.width = `${edge + columns * cell}px`;
+    grid.style.height = `${edge + rows * height}px`;
     ranked.forEach((index, rank) => {
-      const x = edge + (rank % heads) * cell;
-      const y = edge + Math.floor(rank / heads) * height;
+      const x = edge + (rank % columns) * cell;
+      const y = edge + Math.floor(rank / columns) * height;
       const weak = !byLayer && found && found.unit === "%" && found.scores[index] < get("threshold") / 100;
       drawPicture(context, index, x, y, cell - 6, strip, found, weak);
       place(index, `left:${x}px;top:${y}px;width:${cell}px;height:${height}px`, found, weak);
     });
     const chosen = get("layer") * heads + get("head");
     rove(buttons, buttons[chosen]);
+    reveal(buttons[chosen], `${ranked.indexOf(chosen)} ${get("order")}`);
+    drawNames(byLayer ? edge : 0, cell, height);
     const seen = get("direction") === "from" ? "where the chosen token looks" : "who looks at the chosen token";
     part(".meaning").textContent = byLayer ? `Below each head: ${seen}` : (found?.meaning ?? "");
+  }
+
+  /** Scrolls to the chosen head, once for each choice. @param {HTMLElement} button @param {string} choice */
+  function reveal({ offsetLeft, offsetTop, offsetWidth, offsetHeight }, choice) {
+    const { clientWidth, clientHeight, scrollLeft, scrollTop } = scroll;
+    if (revealed === choice || !clientWidth) return;
+    revealed = choice;
+    const isSeen =
+      offsetLeft >= scrollLeft &&
+      offsetTop >= scrollTop &&
+      offsetLeft + offsetWidth <= scrollLeft + clientWidth &&
+      offsetTop + offsetHeight <= scrollTop + clientHeight;
+    if (isSeen) return;
+    scroll.scrollLeft = offsetLeft + (offsetWidth - clientWidth) / 2;
+    scroll.scrollTop = offsetTop + (offsetHeight - clientHeight) / 2;
+  }
+
+  /**
+   * The numbers of layers and heads at the edges of what is seen, wherever it is scrolled to.
+   * @param {number} edge  none where it is 0
+   * @param {number} cell @param {number} height
+   */
+  function drawNames(edge, cell, height) {
+    const { layers, heads } = /** @type {Content} */ (page.reading);
+    const width = Math.min(scroll.clientWidth, grid.offsetWidth);
+    const tall = Math.min(scroll.clientHeight, grid.offsetHeight);
+    const context = prepared(part(".names canvas"), edge && width, edge && tall);
+    scroll.onscroll = () => drawNames(edge, cell, height);
+    if (!edge) return;
+    context.fillStyle = ground(scroll);
+    context.fillRect(0, 0, width, edge);
+    context.fillRect(0, 0, edge, tall);
+    context.fillStyle = getComputedStyle(page.el).color;
+    context.font = "10px sans-serif";
+    context.textAlign = "center";
+    context.globalAlpha = MUTED;
+    for (let head = 0; head < heads; head += 1) {
+      const x = edge + (head + 0.5) * cell - scroll.scrollLeft;
+      if (x > edge) context.fillText(String(head), x, 11);
+    }
+    for (let layer = 0; layer < layers; layer += 1) {
+      const y = edge + layer * height + cell / 2 + 3 - scroll.scrollTop;
+      if (y > edge + 3) context.fillText(String(layer), 7, y);
+    }
   }
 
   /**
@@ -123,7 +169,8 @@ function headsView(page) {
     const value = found ? told(found.scores[index], found.unit) : "";
     if (button.getAttribute("style") !== style) button.setAttribute("style", style);
     button.className = `${mark ? "marked" : ""} ${chosen ? "chosen" : ""} ${weak ? "weak" : ""}`;
-    button.firstChild.textContent = get("order") === "layer" ? "" : `${layer}·${head}\n${value}`;
+    const short = value.replace(" bits", ""); // which stands below, once for all
+    button.firstChild.textContent = get("order") === "layer" ? "" : `${layer}·${head}\n${short}`;
     button.setAttribute("aria-checked", chosen);
     const name = `layer ${layer} head ${head}${mark ? `, ${mark}` : ""}${found ? `: ${value}` : ""}`;
     button.setAttribute("aria-label", name);
@@ -141,8 +188,7 @@ function headsView(page) {
   }
 
   grid.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-    const { heads } = /** @type {Content} */ (page.reading);
-    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -heads, ArrowDown: heads };
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
     const rank = ranked.indexOf(buttons.indexOf(/** @type {Element} */ (event.target).closest("button")));
     if (rank < 0 || !(event.key in steps || event.key === "Home" || event.key === "End")) return;
     const wanted = event.key === "Home" ? 0 : event.key === "End" ? ranked.length - 1 : rank + steps[event.key];

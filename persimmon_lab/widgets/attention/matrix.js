@@ -59,10 +59,10 @@ function matrixView(page) {
     context.textBaseline = "middle";
     context.textAlign = "right";
     /** @type {Content} */ (page.reading).tokens.forEach(([name], index) => {
-      context.globalAlpha = index === query ? 1 : 0.65;
+      context.globalAlpha = index === query ? 1 : MUTED;
       context.fillText(shortened(name), edge - 4, (index + 0.5) * cell);
       context.save();
-      context.globalAlpha = index === key ? 1 : 0.65;
+      context.globalAlpha = index === key ? 1 : MUTED;
       context.translate(edge + (index + 0.5) * cell, MATRIX + 4);
       context.rotate(-Math.PI / 2);
       context.fillText(shortened(name), 0, 0);

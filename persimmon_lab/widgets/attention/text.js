@@ -14,6 +14,7 @@ function textView(page) {
   function begin({ tokens }) {
     const focused = letGo(text);
     text.replaceChildren();
+    text.dir = getComputedStyle(part("textarea")).direction; // tokens are boxes, and say nothing of it themselves
     spans = tokens.map(([label, begins, ends], index) => {
       const span = make("span", { class: begins ? "token word" : "token", role: "button", tabindex: -1 }, label);
       text.append(span);
@@ -120,10 +121,11 @@ function textView(page) {
   text.addEventListener("keydown", (event) => {
     const span = at(event);
     if (!span) return;
+    const onward = text.dir === "rtl" ? -1 : 1;
     const go = (index) => spans[clamp(index, spans.length - 1)];
     const moves = {
-      ArrowLeft: () => go(span.index - 1),
-      ArrowRight: () => go(span.index + 1),
+      ArrowLeft: () => go(span.index - onward),
+      ArrowRight: () => go(span.index + onward),
       ArrowUp: () => inLine(span, -1),
       ArrowDown: () => inLine(span, 1),
       Home: () => go(0),

@@ -12,7 +12,7 @@ const FRAME = `
   </div>
   <div class="panes">
     <section class="heads">
-      <div class="scroll"><div class="grid" role="radiogroup" aria-label="Heads: arrow keys choose one">
+      <div class="scroll"><div class="names"><canvas aria-hidden="true"></canvas></div><div class="grid" role="radiogroup" aria-label="Heads: arrow keys choose one">
         <canvas aria-hidden="true"></canvas></div></div>
       <p class="remark meaning"></p>
       <div class="marks"></div>
@@ -73,10 +73,10 @@ function render({ model, el }) {
   function begin(content, data) {
     beginAsking(content);
     page.preview = null;
+    box.begin(content.text);
     page.reading = null; // nothing is drawn until all views have the new one
     for (const { begin } of views) begin?.(content, data);
     page.reading = content;
-    box.begin(content.text);
     draw();
   }
 
@@ -101,10 +101,11 @@ function render({ model, el }) {
 
   const box = textBox(view, draw);
   for (const name of CHOICES) model.on(`change:${name}`, draw);
-  const observer = new ResizeObserver(() => page.reading && text.draw());
+  const observer = new ResizeObserver(draw); // what was drawn while the page was hidden has no size
   observer.observe(part(".lines"));
-  // What is written on canvases has the colour of the theme in which it was drawn.
-  const theme = new MutationObserver(draw);
+  // What is written on canvases has the colour of the theme in which it was drawn. JupyterLab hides its page while it
+  // changes the theme, where all has the size 0: a frame later it stands again, or the observer above will hear of it.
+  const theme = new MutationObserver(() => requestAnimationFrame(draw));
   theme.observe(document.body, { attributeFilter: ["data-jp-theme-name", "data-jp-theme-light"] });
   model.send({ type: "whole" });
   return () => {

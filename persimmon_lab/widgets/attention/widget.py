@@ -14,7 +14,7 @@ from persimmon_lab.widgets.attention.answers import ORDERS, answer, strongest_in
 from persimmon_lab.widgets.attention.reading import DIRECTIONS, VIEWS, Reading, read
 from persimmon_lab.widgets.explorer import Answer, Content, Explorer, Proposal, in_range
 from persimmon_lab.widgets.page import joined
-from persimmon_lab.widgets.reading import TEXT
+from persimmon_lab.widgets.reading import TEXT, title
 
 SCRIPTS = ("canvas", "heads", "text", "matrix", "details", "widget")  # the four views, and before and after them
 LISTED = 6  # links in the details
@@ -26,17 +26,19 @@ class AttentionExplorer(Explorer[Reading]):
 
     Takes the shipped model, or a `model` of yours with its `tokenizer`. `layer` and `head` are the head to begin with
     (the one that copies best from an earlier occurrence, if none is given); `marks` names outstanding heads:
-    `marks={(6, 3): "induction"}`. Shift and a click set the other end of a link, and "heads by: this link" sorts the
-    heads by how strongly each looks from here to there. `view` is "pattern", "score" or one of the parts that the
-    score is the sum of: "rotated", what the channels that turn with the position add, and "passed", the others.
+    `marks={(6, 3): "induction"}`; `name` is how the still picture calls the model, by default as its folder is called.
+
+    Shift and a click set the other end of a link, and "heads by: this link" sorts the heads by how strongly each looks
+    from here to there. `view` is "pattern", "score" or one of the parts that the score is the sum of: "rotated", what
+    the channels that turn with the position add, and "passed", the others.
 
     Each trait may be set from Python too: text, layer, head, token, other, view, direction ("from" or "to"),
     threshold (per cent) and order. `reading` holds the numbers. Of a text that cannot be read `error` says why, the
-    page goes on showing the one before, pale, and `reading` and `static()` raise ValueError, as does the constructor.
+    page goes on with the one before, in grey, and `reading` and `static()` raise ValueError, as does the constructor.
     """
 
     _esm = joined("keys.js", "explorer.js", *(f"attention/{script}.js" for script in SCRIPTS))
-    _css = joined("explorer.css", "attention/widget.css")
+    _css = joined("base.css", "explorer.css", "attention/widget.css")
     layer = traitlets.Int(0).tag(sync=True)
     head = traitlets.Int(0).tag(sync=True)
     token = traitlets.Int(0).tag(sync=True)
@@ -57,8 +59,9 @@ class AttentionExplorer(Explorer[Reading]):
         layer: int | None = None,
         head: int | None = None,
         marks: Mapping[tuple[int, int], str] | None = None,
+        name: str | None = None,
     ) -> None:
-        self._open(text, model, tokenizer)
+        self._open(text, model, tokenizer, name)
         self.named = dict(marks or {})
         reading = self._reading
         copying_layer, copying_head = divmod(int(reading.means["induction"].argmax()), reading.shape[1])
@@ -87,21 +90,22 @@ class AttentionExplorer(Explorer[Reading]):
             self.direction,
             self.threshold / 100,
             self.named,
-            f"{self._heading()}: {labels[self.token]} {VERBS[self.direction]}",
+            title(self.name, f"{self._heading()}: {labels[self.token]} {VERBS[self.direction]}", joint=" · "),
         )
 
     def __repr__(self) -> str:
         layers, heads, positions = self._reading.shape
         return (
-            f"AttentionExplorer({counted(positions, 'token')}, {layers} layers of {heads} heads, layer {self.layer} "
-            f"head {self.head}, token {self.token})"
+            f"AttentionExplorer({counted(positions, 'token')}, {counted(layers, 'layer')} of {counted(heads, 'head')}, "
+            f"layer {self.layer} head {self.head}, token {self.token})"
         )
 
     def _check_head(self, layer: int, head: int) -> None:
         layers, heads, _ = self._reading.shape
         if not (0 <= layer < layers and 0 <= head < heads):
             raise ValueError(
-                f"there is no head {head} in layer {layer}: the model has {layers} layers of {heads} heads"
+                f"there is no head {head} in layer {layer}: the model has {counted(layers, 'layer')} of "
+                f"{counted(heads, 'head')}"
             )
 
     @traitlets.validate("layer", "head", "token", "other")

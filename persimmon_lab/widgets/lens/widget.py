@@ -15,7 +15,7 @@ from persimmon_lab.viz.signs import counted, readable, stream_names, visible
 from persimmon_lab.widgets.explorer import Answer, Content, Explorer, Proposal, in_range
 from persimmon_lab.widgets.lens.reading import AFTER, CHUNK, NOTHING, Reading, read
 from persimmon_lab.widgets.page import joined
-from persimmon_lab.widgets.reading import TEXT
+from persimmon_lab.widgets.reading import TEXT, title
 
 
 class LensExplorer(Explorer[Reading]):
@@ -23,16 +23,16 @@ class LensExplorer(Explorer[Reading]):
 
     Takes the shipped model, or a `model` of yours with its `tokenizer`. Hover over a cell or walk with the arrow keys
     to see its ten best tokens and how the token that really follows fares from layer to layer; a click or Enter keeps
-    it.
+    it. `name` is how the still picture calls the model, by default as its folder is called.
 
     Each trait may be set from Python too: text, after ("mlp" or "attention": where in a layer the residual stream is
     read), stream (0 is the embedding, n + 1 layer n) and position. `reading` holds the numbers. Of a text that cannot
-    be read `error` says why, the page goes on showing the one before, pale, and `reading` and `static()` raise
+    be read `error` says why, the page goes on showing the one before, in grey, and `reading` and `static()` raise
     ValueError, as does the constructor.
     """
 
     _esm = joined("keys.js", "explorer.js", "lens/widget.js")
-    _css = joined("explorer.css", "lens/widget.css")
+    _css = joined("base.css", "explorer.css", "lens/widget.css")
     after = traitlets.Enum(AFTER, "mlp").tag(sync=True)
     stream = traitlets.Int(0).tag(sync=True)
     position = traitlets.Int(0).tag(sync=True)
@@ -42,8 +42,9 @@ class LensExplorer(Explorer[Reading]):
         text: str = TEXT,
         model: PersimmonForCausalLM | None = None,
         tokenizer: PersimmonTokenizer | None = None,
+        name: str | None = None,
     ) -> None:
-        self._open(text, model, tokenizer)
+        self._open(text, model, tokenizer, name)
         stream, position = self._reading.discovery()
         super().__init__(text=text, stream=stream, position=position)
 
@@ -69,7 +70,7 @@ class LensExplorer(Explorer[Reading]):
             [reading.following(position) for position in shown],
             (self.stream, self.position - first),
             cell,
-            f"{cell.place}, after {visible(cell.read)} ({self.position})",
+            title(self.name, f"{cell.place}, after {visible(cell.read)} ({self.position})", joint=" · "),
             self.warning,
         )
 

@@ -21,8 +21,8 @@ from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.viz.scores import explorer
 from persimmon_lab.viz.signs import counted
-from persimmon_lab.widgets.panels.panel import Panel, title
-from persimmon_lab.widgets.reading import TEXT, evaluating, given_or_shipped, name_of
+from persimmon_lab.widgets.panels.panel import Panel
+from persimmon_lab.widgets.reading import TEXT, evaluating, given_or_shipped, name_of, title
 
 GAINS = tuple(2.0 ** (power / 2) for power in range(-6, 9))  # 1/8 to 16
 LONGEST = 512  # tokens: every gain of a head is a matrix of their square

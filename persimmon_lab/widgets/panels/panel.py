@@ -13,11 +13,6 @@ from persimmon_lab.widgets.pictures import DOTS_PER_INCH, WIDTH, Bundle, as_png,
 CONTROLS = {"grid_template_columns": "1fr 1fr", "max_width": f"{WIDTH}px", "grid_gap": "2px 24px"}
 
 
-def title(name: str, said: str, joint: str = ", ") -> str:
-    """What a figure of a model says on top: its name, if it has one, and what is shown."""
-    return f"{name}{joint}{said}" if name else f"{said[:1].upper()}{said[1:]}"
-
-
 class Panel(Column):
     """Controls in two columns, below them a picture of what they say, and below that a few words.
 

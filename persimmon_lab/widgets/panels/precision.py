@@ -18,8 +18,8 @@ from persimmon_lab.numerics.islands import keep_in_float32
 from persimmon_lab.numerics.stress import scale_mlp, scale_residual, what_scale_mlp_does, what_scale_residual_does
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.precision import explorer
-from persimmon_lab.widgets.panels.panel import Panel, title
-from persimmon_lab.widgets.reading import given_or_shipped, name_of
+from persimmon_lab.widgets.panels.panel import Panel
+from persimmon_lab.widgets.reading import given_or_shipped, name_of, title
 
 TEXT = "human: Do you have a dog?\n\nadept: I do not have a dog, but I have a cat. Her name is Luna."
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}

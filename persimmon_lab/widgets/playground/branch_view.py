@@ -19,7 +19,7 @@ class BranchView(anywidget.AnyWidget):
     "select", "rename", "remove", "json", "python" or "open"."""
 
     _esm = joined("keys.js", "playground/branch_view.js")
-    _css = joined("playground/branch_view.css")
+    _css = joined("base.css", "playground/branch_view.css")
     html = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, on_ask: Callable[[str, int, str], None]) -> None:

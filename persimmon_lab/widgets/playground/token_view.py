@@ -22,7 +22,7 @@ class TokenView(anywidget.AnyWidget):
     """
 
     _esm = joined("keys.js", "playground/token_view.js")
-    _css = joined("playground/token_view.css")
+    _css = joined("base.css", "playground/token_view.css")
     prompt = traitlets.Unicode().tag(sync=True)
     details = traitlets.Unicode().tag(sync=True)
     legend = traitlets.Unicode(legend_html()).tag(sync=True)

@@ -7,7 +7,7 @@
  */
 
 const FRAME = `
-  <textarea rows="3" spellcheck="false" aria-label="Text to cut into pieces" placeholder="Type a text"></textarea>
+  <textarea rows="3" dir="auto" spellcheck="false" aria-label="Text to cut into pieces" placeholder="Type a text"></textarea>
   <div class="bar"><label><input type="checkbox"> read special tokens such as <code>|ENDOFTEXT|</code></label>
     <span class="counts" role="status" aria-label="Counts"></span></div>
   <div class="error" role="alert"></div>
@@ -85,6 +85,7 @@ function render({ model, el }) {
       piece.setAttribute("tabindex", "-1");
     }
     pieces.insertBefore(template.content, after);
+    pieces.dir = getComputedStyle(area).direction; // pieces are boxes, and say nothing of it themselves
     version = message.version;
     mark();
   });
@@ -108,7 +109,8 @@ function render({ model, el }) {
   pieces.addEventListener("keydown", (event) => {
     const piece = event.target.closest(".piece");
     if (event.key in STEPS) {
-      const index = at(piece) + STEPS[event.key];
+      const onward = pieces.dir === "rtl" && /Left|Right/.test(event.key) ? -1 : 1;
+      const index = at(piece) + onward * STEPS[event.key];
       choose(all()[Math.max(0, Math.min(index, all().length - 1))]);
     } else if (event.key === "Enter" || event.key === " ") choose(piece);
     else if (event.key === "Escape") set("chosen", -1);

@@ -150,7 +150,7 @@ class TokenInspector(anywidget.AnyWidget):
     """
 
     _esm = joined("keys.js", "tokens/widget.js")
-    _css = joined("tokens/widget.css")
+    _css = joined("base.css", "tokens/widget.css")
     text = traitlets.Unicode().tag(sync=True)
     parse_special = traitlets.Bool(False).tag(sync=True)
     chosen = traitlets.Int(-1).tag(sync=True)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
 
 import pytest
 
@@ -57,6 +58,22 @@ def test_a_row_for_each_candidate_with_its_numbers():
 def test_nothing_from_outside_is_a_tag():
     assert "<script" not in nucleus_html(TOP_P)
     assert "&lt;script&gt;x&lt;/script&gt;" in nucleus_html(TOP_P)
+
+
+@pytest.mark.parametrize(
+    ("piece", "said"), [("\n", "↵ 50.0 %"), ('▁"', '␣" 50.0 %'), ("\x07", "⟨BEL⟩ 50.0 %"), (NASTY, NASTY)]
+)
+def test_the_strip_names_its_parts_in_plain_text(piece, said):
+    """A tooltip is an attribute: signs in it are characters, and no tags."""
+    page = nucleus_html(replace(TOP_P, candidates=(replace(CANDIDATES[0], piece=piece, so_far=0.5),)))
+
+    class Titles(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            found.extend(value for name, value in attributes if name == "title")
+
+    found: list[str] = []
+    Titles().feed(page)
+    assert found[0].startswith(said)
 
 
 def test_the_strip_holds_all_of_the_mass_once():

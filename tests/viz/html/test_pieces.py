@@ -136,3 +136,9 @@ def test_a_page_shows_the_inspected_piece_and_says_what_it_leaves_out():
     assert long.count('class="piece') == 3
     assert "… and 2 more" in long
     assert "more" not in viz.page_html([HA] * 3, "", most=3)
+
+
+def test_a_page_of_boxes_begins_on_the_side_of_its_text():
+    hebrew = Piece(9, "\u05e9", "\u05e9".encode(), 0, 1)
+    assert '<div dir="rtl"' in viz.page_html([SPECIAL, hebrew], "")
+    assert '<div dir="ltr"' in viz.page_html([SPECIAL, HA], "")

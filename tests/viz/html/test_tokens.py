@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -144,3 +145,37 @@ def test_a_probability_that_is_nearly_none_is_no_tag():
     source = viz.alternative_html(1, "a", 0.00002, chosen=False) + viz.alternative_html(2, "b", 0.99999, chosen=True)
     assert source.count("&lt; 0.01 %") == 1 and source.count("&gt; 99.9 %") == 1
     assert "< 0" not in source and "> 99" not in source
+
+
+HEBREW = "\u05e9\u05dc\u05d5\u05dd"
+
+
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [
+        ("", "ltr"),
+        ("12, ", "ltr"),
+        ("a" + HEBREW, "ltr"),
+        (HEBREW + "a", "rtl"),
+        (f"12 {HEBREW}", "rtl"),
+        ("\u0633", "rtl"),
+    ],
+)
+def test_a_text_is_read_from_the_side_of_its_first_letter(text, side):
+    assert viz.direction(text) == side
+
+
+def test_no_text_is_paler_than_can_be_read():
+    """On JupyterLab's pages, also where what stands back lies within what stands back: the contrast is at least 4.5."""
+
+    def luminance(grey: float) -> float:
+        return grey / 12.92 if grey <= 0.04045 else ((grey + 0.055) / 1.055) ** 2.4
+
+    share = float(viz.MUTED.removeprefix("opacity: ")) ** 2
+    for page, ink, opacity in ((1.0, 0.0, 0.87), (0x11 / 255, 1.0, 1.0), (0x21 / 255, 1.0, 1.0)):
+        text = page + (ink - page) * opacity * share
+        dark, light = sorted(map(luminance, (page, text)))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+    folder = Path(viz.__file__).parent
+    paler = [path.name for path in folder.glob("*.py") if re.search(r"opacity: 0?\.[0-7]", path.read_text())]
+    assert paler == []

@@ -426,12 +426,12 @@ def test_its_picture_stands_for_it(explorer):
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert metadata["image/png"]["width"] == 900
     left, right = explorer.static().axes
-    assert len(left.images) == 64
-    assert right.get_title(loc="left") == "Layer 6, head 3 (induction): king looks at"
+    assert len(left.images) == 1 and len(left.patches) == 64
+    assert right.get_title(loc="left") == "persimmon-mini · Layer 6, head 3 (induction): king looks at"
     assert [text.get_text() for text in right.texts] == ["8%", "85%"]  # 4.97 % is below the threshold
     explorer.direction, explorer.token = "to", 3
     right = explorer.static().axes[1]
-    assert right.get_title(loc="left") == "Layer 6, head 3 (induction): gave is looked at by"
+    assert right.get_title(loc="left") == "persimmon-mini · Layer 6, head 3 (induction): gave is looked at by"
     column = explorer.reading.matrix(6, 3, "pattern")[:, 3]
     assert len(right.collections[0].get_segments()) == int((column[4:] >= 0.05).sum())
 

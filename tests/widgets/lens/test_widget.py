@@ -324,7 +324,7 @@ def test_its_picture_stands_for_it(explorer, reading):
     assert [bar.get_width() for bar in bars.patches] == pytest.approx([share for _, share in found.likeliest])
     names = [label.get_text() for label in bars.get_yticklabels()]
     assert names[found.ranks[6] - 1].endswith(" ◂") and sum(name.endswith("◂") for name in names) == 1
-    assert bars.get_title(loc="left") == "Layer 5, after MLP, after ring (21)"
+    assert bars.get_title(loc="left") == "persimmon-mini · Layer 5, after MLP, after ring (21)"
     assert list(curve.lines[0].get_ydata()) == pytest.approx(list(found.probabilities))
     assert curve.lines[1].get_xdata() == [6]
     assert not overlapping(figure)
