@@ -7,6 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def place_for(given: object, name: str = "save_directory") -> Path:
+    """The path to write to, HOME for `~`. `given` is checked before it is a Path, of which an empty one is "." and
+    would fill the folder that one happens to stand in.
+
+    Raises ValueError for an empty text and TypeError for what is no path, both with the argument's `name`.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(f"{name} is a {type(given).__name__}; give the path of a folder or a file")
+    if not os.fspath(given).strip():
+        raise ValueError(f'{name} is empty; name a folder, or give "." for the current one')
+    return Path(given).expanduser()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to. When the block ends it becomes `path`; when it fails nothing is left of it, and

@@ -7,7 +7,7 @@ as well, if they offer what `Cache` names.
 
 import copy
 from collections.abc import Iterator
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -173,19 +173,50 @@ class ForeignCache:
         return int(self.cache.get_seq_length(layer_index))  # a tensor in some
 
 
-def cache_for(past_key_values: object, extend: bool = True) -> Cache:
-    """The cache that a forward pass reads, and extends only if it may: else it is a copy.
+def cache_for(past_key_values: object, layers: int | None = None, extend: bool = True) -> Cache:
+    """The cache that a forward pass of so many layers reads, and extends only if it may: else it is a copy.
 
     `past_key_values` is None, a legacy tuple, a cache of ours or any other object that `Cache` describes, as those of
-    transformers. Raises TypeError for anything else.
+    transformers. Raises TypeError for anything else, and ValueError for what another model with more layers or fewer
+    has filled: its first layers would fit, and be read in silence. Without `layers` that is not looked at.
     """
     if past_key_values is None or isinstance(past_key_values, tuple | list):
-        return DynamicCache.from_legacy_cache(tuple(past_key_values or ()))
-    if isinstance(past_key_values, DynamicCache | StaticCache):
-        return past_key_values if extend else DynamicCache.from_legacy_cache(past_key_values.to_legacy_cache())
-    if isinstance(past_key_values, Cache):
-        return ForeignCache(past_key_values if extend else copy.deepcopy(past_key_values))
-    raise TypeError(
-        f"past_key_values is a {type(past_key_values).__name__}; give a cache, with `update` and `get_seq_length`, or "
-        "a tuple of one (key, value) pair per layer"
-    )
+        cache: Cache = DynamicCache.from_legacy_cache(_pairs(past_key_values or ()))
+    elif isinstance(past_key_values, DynamicCache | StaticCache):
+        cache = past_key_values if extend else DynamicCache.from_legacy_cache(past_key_values.to_legacy_cache())
+    elif isinstance(past_key_values, Cache) and not isinstance(past_key_values, type):
+        cache = ForeignCache(past_key_values if extend else copy.deepcopy(past_key_values))
+    else:
+        raise TypeError(
+            f"past_key_values is a {type(past_key_values).__name__}; give a cache, with `update` and `get_seq_length`, "
+            "or a tuple of one (key, value) pair per layer"
+        )
+    held = _layers_of(cache)
+    # Fewer are right before the first positions: most caches make room for a layer when it is reached.
+    if layers is not None and held != layers and (held > layers or (held and cache.get_seq_length())):
+        raise ValueError(
+            f"past_key_values hold {held} layers and the model has {layers}; give what this model returned, or none"
+        )
+    return cache
+
+
+def _pairs(past_key_values: tuple[Any, ...] | list[Any]) -> LegacyCache:
+    for index, pair in enumerate(past_key_values):
+        if not (
+            isinstance(pair, tuple | list)
+            and len(pair) == 2
+            and all(isinstance(held, Tensor) and held.ndim == 4 for held in pair)
+        ):
+            raise TypeError(
+                f"past_key_values[{index}] is a {type(pair).__name__} that is no (key, value) pair; of each layer give "
+                "two tensors (batch, head, position, channel)"
+            )
+    return tuple((key, value) for key, value in past_key_values)
+
+
+def _layers_of(cache: Cache) -> int:
+    """How many layers a cache has room for; 0 where it does not tell."""
+    if isinstance(cache, ForeignCache):  # `layers` in transformers 5, `key_cache` before; a len may count positions
+        named = (getattr(cache.cache, name, None) for name in ("layers", "key_cache"))
+        return next((len(held) for held in named if isinstance(held, list | tuple)), 0)
+    return len(cache) if isinstance(cache, DynamicCache | StaticCache) else 0

@@ -91,7 +91,7 @@ class PersimmonForCausalLM(PersimmonPreTrainedModel):
 
         Our own `generate` never asks; where this was replaced, as by peft's prompt tuning, it refuses.
         """
-        seen = cache_for(past_key_values, extend=True).get_seq_length()
+        seen = cache_for(past_key_values, len(self.model.layers)).get_seq_length()
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
         inputs: dict[str, Any] = {"input_ids": input_ids[:, seen:]}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from persimmon_lab.atomic import write_atomically
+from persimmon_lab.atomic import place_for, write_atomically
 from persimmon_lab.dialects import agree, in_our_dialect
 from persimmon_lab.elsewhere import OF_CONFIG, UPLOADS, Elsewhere, no_keywords_left, refuse
 from persimmon_lab.field_checks import (
@@ -21,6 +21,7 @@ from persimmon_lab.field_checks import (
     instance_of,
     number,
     one_of,
+    parsed,
     prepared_by,
     shown,
     token_id,
@@ -341,15 +342,15 @@ class PersimmonConfig(Elsewhere):
 
     def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = False) -> None:
         """Write one file, whole or not at all."""
-        write_atomically(Path(json_file_path).expanduser(), self.to_json_string(use_diff).encode("utf-8"))
+        write_atomically(place_for(json_file_path, "json_file_path"), self.to_json_string(use_diff).encode("utf-8"))
 
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
         """Read one `config.json`. Raises ValueError that names the file when it is not a JSON object."""
         text = Path(json_file).expanduser().read_text(encoding="utf-8", errors="replace")
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            values = parsed(text)
+        except ValueError as error:
             raise ValueError(f"{json_file} is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{json_file} holds a JSON {type(values).__name__}, not an object of configuration fields")
@@ -366,6 +367,6 @@ class PersimmonConfig(Elsewhere):
         """Write `config.json` into a folder, made if it is missing, whole or not at all. Nothing is uploaded: arguments
         for that are a TypeError."""
         no_keywords_left("save_pretrained", uploads, UPLOADS)
-        folder = Path(save_directory).expanduser()
+        folder = place_for(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.to_json_file(folder / "config.json")

@@ -1,6 +1,7 @@
 """What a field of a configuration may hold: a rule each, kept in one place for Python, JSON and the command line."""
 
 import functools
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,14 @@ def token_ids() -> Rule:
         lambda value: [int(item) for item in value] if isinstance(value, list | tuple) else int(value),
         null=True,
     )
+
+
+def parsed(text: str | bytes) -> Any:
+    """The value that a JSON text says. Raises ValueError for any that cannot be read, also by its depth."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep to be read") from None
 
 
 def is_whole(value: Any) -> bool:

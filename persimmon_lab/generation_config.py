@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from persimmon_lab.atomic import write_atomically
+from persimmon_lab.atomic import place_for, write_atomically
 from persimmon_lab.elsewhere import OF_GENERATION_CONFIG, UPLOADS, Elsewhere, ignore, no_keywords_left, refuse
 from persimmon_lab.field_checks import (
     Rule,
@@ -18,6 +18,7 @@ from persimmon_lab.field_checks import (
     instance_of,
     number,
     one_of,
+    parsed,
     prepared_by,
     token_id,
     token_ids,
@@ -25,6 +26,7 @@ from persimmon_lab.field_checks import (
 )
 
 FILE_NAME = "generation_config.json"
+LEAST = 1e-30  # by which a logit can be divided in float32 without leaving it
 OFF = "; None or 0 leaves it out"
 RULES: dict[str, Rule] = {
     "max_length": whole(0, null=True, note=", or None"),
@@ -36,10 +38,10 @@ RULES: dict[str, Rule] = {
     "top_k": whole(0, null=True, note=OFF),
     "top_p": number(0.0, 1.0, null=True, note=", a probability, or None"),
     "min_p": number(0.0, 1.0, null=True, note=", a ratio, or None"),
-    "repetition_penalty": number(0.0, above=True, note=" (1 changes nothing)"),
+    "repetition_penalty": number(LEAST, 1 / LEAST, note=" (1 changes nothing)"),
     "no_repeat_ngram_size": whole(0, null=True, note=OFF),
     "num_beams": whole(1),
-    "length_penalty": number(),
+    "length_penalty": number(-10.0, 10.0),  # a length to a power beyond these leaves float32
     "early_stopping": one_of((True, False, "never")),
     "num_return_sequences": whole(1),
     "use_cache": flag(),
@@ -152,8 +154,16 @@ class GenerationConfig(Elsewhere):
                 f"temperature={self.temperature}, but it has to be a number above 0; for greedy decoding leave "
                 "do_sample=False"
             )
-        if "" in self.stop_string_list():
-            raise ValueError("an empty stop string would end every text at its first token")
+        if 0 < self.temperature < LEAST:
+            raise ValueError(
+                f"temperature={self.temperature}, but it has to be at least {LEAST}, or logits divided by it leave "
+                "float32; for greedy decoding leave do_sample=False"
+            )
+        for text in self.stop_string_list():
+            if not text:
+                raise ValueError("an empty stop string would end every text at its first token")
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise ValueError(f"the stop string {text!r} holds half a character, which no text does; give it whole")
 
     def validate(self, is_init: bool = False) -> None:
         """`check`, under transformers' name; `is_init` changes nothing."""
@@ -242,16 +252,23 @@ class GenerationConfig(Elsewhere):
 
     def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
         """Write one file, whole or not at all."""
-        write_atomically(Path(json_file_path).expanduser(), self.to_json_string(use_diff).encode("utf-8"))
+        write_atomically(place_for(json_file_path, "json_file_path"), self.to_json_string(use_diff).encode("utf-8"))
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
-        """Read `directory`/generation_config.json."""
+        """Read `directory`/generation_config.json. Raises ValueError that names the file for what it cannot say."""
         path = Path(directory).expanduser() / FILE_NAME
-        values = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        try:
+            values = parsed(content)
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{path} holds a JSON {type(values).__name__}, not an object of generation settings")
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], config_file_name: str | None = None, **uploads: Any
@@ -259,7 +276,7 @@ class GenerationConfig(Elsewhere):
         """Write `save_directory`/generation_config.json (or another name), whole or not at all; the folder is made if
         it is missing. Nothing is uploaded: arguments for that are a TypeError."""
         no_keywords_left("save_pretrained", uploads, UPLOADS)
-        folder = Path(save_directory).expanduser()
+        folder = place_for(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.to_json_file(folder / (config_file_name or FILE_NAME))
 

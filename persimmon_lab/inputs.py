@@ -25,7 +25,8 @@ def check_range(ids: Int[Tensor, "*shape"], limit: int, what: str) -> None:
     if not has_values(ids) or ids.numel() == 0:
         return
     lowest, highest = ids.aminmax()
-    if lowest < 0 or highest >= limit:
+    if lowest.item() < 0 or highest.item() >= limit:  # numbers: a tensor of int8 would compare with a limit cut to it
+        ids = ids.long()
         where = ((ids < 0) | (ids >= limit)).nonzero()[0].tolist()
         raise IndexError(f"{what} {ids[tuple(where)].item()} at index {where} is outside 0 … {limit - 1}")
 

@@ -160,7 +160,7 @@ class PersimmonModel(PersimmonPreTrainedModel):
             warnings.warn("gradient checkpointing keeps no cache: use_cache is False for this call", stacklevel=3)
             use_cache = False
         hidden = self._embedded(input_ids, inputs_embeds)
-        cache = cache_for(past_key_values, extend=use_cache)
+        cache = cache_for(past_key_values, len(self.layers), extend=use_cache)
         past = cache.get_seq_length()
         if recompute and past:
             raise ValueError(
@@ -200,6 +200,8 @@ class PersimmonModel(PersimmonPreTrainedModel):
 
     def _embedded(self, input_ids: Tokens | None, inputs_embeds: Hidden | None) -> Hidden:
         if input_ids is not None and inputs_embeds is None:
+            if input_ids.dtype not in (torch.int64, torch.int32):
+                raise TypeError(f"input_ids are {input_ids.dtype}; give the ids as whole numbers: input_ids.long()")
             check_range(input_ids, self.config.vocab_size, "token id")
             embedded: Tensor = self.embed_tokens(input_ids)
             return embedded

@@ -2,7 +2,11 @@
 
 import pytest
 
-from persimmon_lab.atomic import filling, replacing, write_atomically
+from persimmon_lab import PersimmonConfig
+from persimmon_lab.atomic import filling, place_for, replacing, write_atomically
+from persimmon_lab.generation_config import GenerationConfig
+from persimmon_lab.mini import load_mini
+from tests.models import tiny
 
 
 def test_a_file_gets_its_content_and_nothing_else_is_left(tmp_path):
@@ -77,3 +81,34 @@ def test_the_disk_has_it_all_before_it_has_its_name(tmp_path, monkeypatch, make)
         path = temporary / "a.txt" if make is filling else temporary
         path.write_bytes(b"one")
     assert names == [False]
+
+
+def savers():
+    return {
+        "model": tiny().save_pretrained,
+        "config": PersimmonConfig.tiny().save_pretrained,
+        "config_file": PersimmonConfig.tiny().to_json_file,
+        "generation": GenerationConfig().save_pretrained,
+        "generation_file": GenerationConfig().to_json_file,
+        "tokenizer": load_mini()[1].save_pretrained,
+        "vocabulary": load_mini()[1].save_vocabulary,
+    }
+
+
+@pytest.mark.parametrize("name", ["model", "config", "config_file", "generation", "generation_file", "tokenizer",
+                                  "vocabulary"])  # fmt: skip
+@pytest.mark.parametrize("given", ["", "  "])
+def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch, name, given):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"(save_directory|json_file_path) is empty; name a folder"):
+        savers()[name](given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_is_a_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert place_for("~/x") == tmp_path / "x"
+    assert place_for(tmp_path) == tmp_path
+    assert str(place_for(".")) == "."
+    with pytest.raises(TypeError, match="out is a NoneType; give the path"):
+        place_for(None, "out")

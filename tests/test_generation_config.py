@@ -263,3 +263,29 @@ def test_no_temperature_is_greedy_and_nothing_else():
     assert settings.temperature == 0
     with pytest.raises(ValueError, match="temperature=0.0, but it has to be a number above 0; for greedy decoding"):
         settings.replace(do_sample=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[1]", "holds a JSON list"),
+        (b'{"temperature": "warm"}', "temperature='warm'"),
+        (b'{"do_sample": "false"}', "do_sample='false'"),
+        (b'{"eos_token_id": [1, "x"]}', "eos_token_id="),
+        (b'{"stop_strings": [3]}', "stop_strings="),
+        (b"[" * 100_000, "nested too deep"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, content, message):
+    (tmp_path / "generation_config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"generation_config\.json.*{message}"):
+        GenerationConfig.from_pretrained(tmp_path)
+
+
+def test_numbers_that_leave_float32_are_refused():
+    for setting in ({"temperature": 1e-320}, {"repetition_penalty": 1e300}, {"length_penalty": 1e9}):
+        with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*has to be"):
+            GenerationConfig(**setting)
+    assert GenerationConfig(temperature=1e-10, length_penalty=-9, repetition_penalty=1e-3).temperature == 1e-10

@@ -49,6 +49,8 @@ def resolve(
 
     Raises CheckpointNotFoundError when the name is neither, or when the hub cannot or will not give it.
     """
+    if not os.fspath(path_or_id).strip():  # as a Path it would be the current folder
+        raise CheckpointNotFoundError('the name of the model is empty; give a folder (".": this one) or a hub id')
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder

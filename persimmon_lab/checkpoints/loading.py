@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from persimmon_lab.atomic import place_for
 from persimmon_lab.checkpoints import hub
 from persimmon_lab.checkpoints.keywords import (
     LOADING_IGNORES,
@@ -188,6 +189,7 @@ class Pretrained(nn.Module):
         no_keywords_left("save_pretrained", keywords, SAVING_REFUSES, SAVING_IGNORES)
         if not safe_serialization:
             raise ValueError("safe_serialization=False: pickles may carry code; safetensors are all that is written")
+        target = place_for(save_directory)
         if not is_main_process:
             return
         tensors = self.state_dict() if state_dict is None else dict(state_dict)
@@ -207,7 +209,7 @@ class Pretrained(nn.Module):
         if settings != default_generation_config(self.config):  # else a mark says that it repeats config.json
             extra = {name: value for name, value in settings.extra.items() if name != REPEATS_CONFIG}
             settings = dataclasses.replace(settings, extra=extra)
-        with staged(Path(save_directory).expanduser()) as folder:
+        with staged(target) as folder:
             write_weights(folder, tensors, max_shard_size)
             config.save_pretrained(folder)
             if hasattr(self, "generate"):

@@ -14,6 +14,7 @@ from persimmon_lab.atomic import filling
 from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard, write_safetensors
 from persimmon_lab.checkpoints.shards import INDEX, WHOLE
 from persimmon_lab.checkpoints.tensor_streams import Source
+from persimmon_lab.field_checks import parsed
 
 UNFINISHED, FINISHED = ".unfinished-save", ".finished-save"
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -61,7 +62,7 @@ def finish_save(folder: Path) -> None:
     shards: set[str] = set()
     if (finished / INDEX).exists():
         head = INDEX
-        shards = set(json.loads((finished / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        shards = set(parsed((finished / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
     if (finished / head).exists():
         for file in folder.iterdir():
             if OURS.fullmatch(file.name) and file.name not in shards:

@@ -67,8 +67,8 @@ def read_generation_config(folder: Path) -> GenerationConfig | None:
         return None
     try:
         settings = GenerationConfig.from_pretrained(folder)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a JSON object of generation settings: {error}") from error
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     return None if settings.extra.get(REPEATS_CONFIG) else settings
 
 

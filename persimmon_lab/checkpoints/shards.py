@@ -1,11 +1,11 @@
 """Which weight files a checkpoint folder has, and which of them holds which tensor."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from persimmon_lab.checkpoints.weight_files import PickleFile, SafetensorsFile, WeightFile
+from persimmon_lab.field_checks import parsed
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -52,7 +52,7 @@ def _open_sharded(index: Path) -> dict[str, WeightFile]:
 def _read_index(index: Path) -> dict[str, Path]:
     """The shard of every tensor; refuses an index that points anywhere but at files beside it."""
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = parsed(index.read_text(encoding="utf-8"))["weight_map"]
         pairs = list(weight_map.items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

@@ -1,6 +1,5 @@
 """One file of weights, read bite by bite: safetensors, or torch's own format."""
 
-import json
 import math
 import pickle
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.tensor_streams import BITE, bytes_of, checksum_of, copy, rows_of
+from persimmon_lab.field_checks import parsed
 
 CHECKSUMS = "crc32"
 SAFETENSORS_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -101,8 +101,8 @@ class SafetensorsFile(WeightFile):
                 pass
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(length))
-            checksums = json.loads(header.pop("__metadata__", {}).get(CHECKSUMS, "{}"))
+                header = parsed(file.read(length))
+            checksums = parsed(header.pop("__metadata__", {}).get(CHECKSUMS, "{}"))
         except (SafetensorError, ValueError) as error:
             raise CheckpointError(f"{path} is not a whole safetensors file: {error}. {_hint(path)}") from error
         named = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}

@@ -26,6 +26,8 @@ from persimmon_lab.checks import (
     nb12_naming,
     nb13_lens,
     nb14_speed,
+    nb15_teaching,
+    nb17_evaluation,
 )
 
 __all__ = [
@@ -50,4 +52,6 @@ __all__ = [
     "nb12_naming",
     "nb13_lens",
     "nb14_speed",
+    "nb15_teaching",
+    "nb17_evaluation",
 ]

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 import typer
 from jaxtyping import Int
 from torch import Tensor
@@ -28,6 +27,7 @@ from persimmon_lab.cli.options import (
 )
 from persimmon_lab.cli.streams import standard_input
 from persimmon_lab.generation import stream
+from persimmon_lab.generation.arguments import random_source
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.tokenizer.chat import NEXT_TURN, render_chat
 
@@ -51,9 +51,15 @@ def chat(
     settings = decoding_settings(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     settings |= {"num_beams": 1, "num_return_sequences": 1}  # whatever the model's own settings: an answer is streamed
     network, tokenizer = load(model, dtype, device)
+    limit = network.config.context_limit
+    if max_new_tokens is not None and max_new_tokens >= limit:
+        raise ValueError(
+            f"--max-new-tokens {max_new_tokens} leaves no room for a question: the model reads {limit} tokens, with "
+            f"question and answer; ask for fewer, such as {max(1, limit // 2)}"
+        )
     if (seed := settings.pop("seed", None)) is not None:
         # One source for the whole conversation: a seed for each answer would draw the same numbers again.
-        settings["generator"] = torch.Generator(device=network.device).manual_seed(seed)
+        settings["generator"] = random_source(network, seed, None)
     messages: list[dict[str, str]] = []
     for line in read_lines():
         if line == "/quit":

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from persimmon_lab.atomic import write_atomically
+from persimmon_lab.atomic import filling
 from persimmon_lab.cli.options import Device, ModelName, load
 from persimmon_lab.finetuning.classifier import Fitting, Marks, count_cut, fit, mark, new_classifier
 from persimmon_lab.finetuning.labelled import commonest_share, label_names, part, read_labelled, without_held_out
@@ -52,10 +52,12 @@ def classify(
     if cut := count_cut(classifier, tokenizer, [*training, *private]):
         typer.echo(f"{cut} texts are longer than the model's context; their beginning is read", err=True)
     marks = mark(fit(classifier, tokenizer, training, how), tokenizer, private)
-    classifier.save_pretrained(out)
-    tokenizer.save_pretrained(out)
     floor = commonest_share(training, private)
-    write_atomically(out / REPORT, (json.dumps(_report(marks, floor, len(training)), indent=2) + "\n").encode())
+    with filling(out) as staging:
+        classifier.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        report = json.dumps(_report(marks, floor, len(training)), indent=2) + "\n"
+        (staging / REPORT).write_bytes(report.encode())
     _show(marks, floor)
     typer.echo(out)
 

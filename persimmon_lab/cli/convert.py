@@ -18,7 +18,7 @@ from persimmon_lab.adept.known_tars import recognise
 from persimmon_lab.adept.open_release import OpenRelease, open_release
 from persimmon_lab.adept.verify import verify as compare
 from persimmon_lab.checkpoints.settings import DTYPES
-from persimmon_lab.cli.options import stored_folder
+from persimmon_lab.cli.options import new_place, stored_folder
 from persimmon_lab.footprint import in_bytes
 
 COLUMNS = (
@@ -29,7 +29,9 @@ COLUMNS = (
     TimeRemainingColumn(),
 )
 
-Out = Annotated[Path, typer.Argument(help="A new folder, or a checkpoint to be replaced.")]
+Out = Annotated[
+    Path, typer.Argument(help="A new folder, or a checkpoint to be replaced.", parser=new_place, metavar="OUT")
+]
 StoredDtype = Annotated[str, typer.Option(help="float32, bfloat16, float16; auto keeps the one that is stored.")]
 ShardSize = Annotated[str, typer.Option(help='The largest file of weights, such as "5GB" or "200MB".')]
 

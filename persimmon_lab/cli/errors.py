@@ -1,6 +1,7 @@
 """Where a command's errors end: told in one to three lines, or traced where `--traceback` asks for it."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +11,8 @@ from typer.core import TyperGroup
 from persimmon_lab.cli.streams import settle_streams
 
 MOST_LINES = 3
-MISTAKES = (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError)  # which say what to do about them
+# Which say what to do about them; ImportError, what to install.
+MISTAKES = (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError, ImportError)
 
 
 @runtime_checkable
@@ -32,9 +34,15 @@ class ToldErrors(TyperGroup):
             return super().parse_args(context, arguments)
 
     def invoke(self, context: Any) -> Any:
-        with _told(context):
+        with _told(context), warnings.catch_warnings():
+            warnings.showwarning = _tell_warning  # type: ignore[assignment]  # it looks at the message alone
             settle_streams()
             return super().invoke(context)
+
+
+def _tell_warning(message: Warning | str, *_where: object) -> None:
+    """A warning as a line of the command's own, without the place in the code."""
+    typer.echo(f"persimmon-lab: {' '.join(str(message).split())}", err=True)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import typer
 from persimmon_lab.cli.options import Device, ModelName, load
 from persimmon_lab.finetuning.examples import check_overlap, count_duplicates, read_examples, split
 from persimmon_lab.finetuning.loop import finetune as teach
-from persimmon_lab.finetuning.lora import adapt, merge, save_adapter
+from persimmon_lab.finetuning.lora import adapt, check_installed, merge_into, save_adapter
 from persimmon_lab.finetuning.settings import Settings
 
 
@@ -22,13 +22,29 @@ def finetune(
     lora: Annotated[
         bool, typer.Option("--lora", help="Train thin matrices beside frozen ones; also writes them.")
     ] = False,
-    rank: Annotated[int, typer.Option(min=1, help="With --lora: their width.")] = 8,
+    rank: Annotated[int | None, typer.Option(min=1, help="With --lora: their width; 8 if not given.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="With --lora: their product counts alpha / rank; twice the rank if not given.")
+    ] = None,
+    dropout: Annotated[float, typer.Option(help="With --lora: the share of their inputs set to 0.")] = Settings.dropout,
     epochs: Annotated[int, typer.Option(min=1)] = Settings.epochs,
     optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = Settings.optimiser,
     rate: Annotated[float | None, typer.Option(help="The highest rate; the optimizer's own if not given.")] = None,
+    warmup: Annotated[float, typer.Option(help="The share of the steps in which the rate rises.")] = Settings.warmup,
+    schedule: Annotated[
+        str, typer.Option(help="How the rate falls afterwards: cosine, linear, constant.")
+    ] = Settings.schedule,
+    clip: Annotated[float, typer.Option(help="The largest norm of a step's gradient.")] = Settings.clip,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Stop after so many evaluations without a better one; 0: never.")
+    ] = 4,
+    length: Annotated[int | None, typer.Option(min=2, help="Tokens of a row; up to 512 if not given.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = Settings.rows,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches of a step.")] = Settings.accumulate,
     dtype: Annotated[str, typer.Option(help="What to compute in: float32, bfloat16, float16.")] = Settings.dtype,
+    float16_without_masters: Annotated[
+        bool, typer.Option("--float16-without-masters", help="With --dtype float16: see how it ends in nan.")
+    ] = False,
     seed: Annotated[int, typer.Option()] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in OUT was stopped.")] = False,
     device: Device = "cpu",
@@ -36,9 +52,24 @@ def finetune(
     """Teach a model the conversations or texts of DATA, keep its best state by held-out loss, and write it to OUT."""
     if out.exists() and any(out.iterdir()) and not resume:
         raise OSError(f"{out} is not empty; give a new folder, or --resume to go on with a run that was stopped there")
+    if resume and not (out / "run" / "checkpoint.pt").is_file():
+        raise FileNotFoundError(
+            f"{out} has no run to go on with (run/checkpoint.pt); start one in a new folder, without --resume"
+        )
+    if not lora and (rank is not None or alpha is not None or dropout):
+        raise ValueError("--rank, --alpha and --dropout are the adapters'; give --lora too, or leave them out")
+    if float16_without_masters and dtype != "float16":
+        raise ValueError(f"--float16-without-masters goes with --dtype float16; the dtype is {dtype}")
+    if lora and float16_without_masters:
+        raise ValueError("--float16-without-masters: adapters are float32 in any case; leave out one of it and --lora")
+    if lora:
+        check_installed()
+    width = rank or 8
     settings = Settings(
         epochs=epochs, optimiser=optimizer, rate=rate, rows=rows, accumulate=accumulate, dtype=dtype, seed=seed,
-        rank=rank if lora else None,
+        rank=width if lora else None, alpha=alpha, dropout=dropout, warmup=warmup, schedule=schedule, clip=clip,
+        patience=patience or None, length=length, masters=not float16_without_masters,
+        float16_without_masters=float16_without_masters,
     )  # fmt: skip
     examples = read_examples(data)
     if Path(held_out).exists():
@@ -55,12 +86,25 @@ def finetune(
         err=True,
     )
     network, tokenizer = load(model, "auto" if not lora else dtype, device)
-    adapted = adapt(network, rank=rank, seed=seed) if lora else None
+    adapted = adapt(network, rank=width, alpha=alpha, dropout=dropout, seed=seed) if lora else None
     outcome = teach(network, tokenizer, examples, private, settings, out / "run")
+    if outcome.cut:
+        typer.echo(
+            f"{outcome.cut} of {len(examples) + len(private)} examples are longer than a row of {outcome.length} "
+            f"tokens and were cut, conversations at a turn: {outcome.left_out} tokens are left out",
+            err=True,
+        )
+    if outcome.failed_at is not None:
+        typer.echo(
+            f"the loss of step {outcome.failed_at} is not finite; what is written is the model of step "
+            f"{outcome.best_step}",
+            err=True,
+        )
     if adapted is not None:
         if not (out / "adapter").exists():
             save_adapter(adapted, out / "adapter")
-        network = merge(adapted)
+        # Rounded only now: added to weights that are rounded already, small updates would be lost.
+        network = merge_into(load(model, "float32", device)[0], adapted, settings.compute_dtype)
     network.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "run" / "loss.svg").replace(out / "loss.svg")

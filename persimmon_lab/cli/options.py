@@ -8,6 +8,7 @@ import torch
 import typer
 from rich.console import Console
 
+from persimmon_lab.atomic import place_for
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints import hub
 from persimmon_lab.mini import MINI
@@ -51,6 +52,14 @@ PrefillChunkSize = Annotated[
     int | None,
     typer.Option(min=1, help="Read a long prompt this many tokens at a time: slower, but it needs less memory."),
 ]
+
+
+def new_place(given: str) -> Path:
+    """A folder or file to write, as an option's parser: an empty name would be the current folder."""
+    try:
+        return place_for(given, "the name")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 class Engine(StrEnum):
@@ -100,7 +109,10 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        reason = next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0]
+        raise ValueError(f"--device {name}: {reason}; take cpu, or a device that torch has here") from None
+    if device.type == "meta":
+        raise ValueError("--device meta: there tensors have shapes and no numbers; take cpu, cuda or mps")
     return device
 
 

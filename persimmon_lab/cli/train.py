@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from persimmon_lab.checkpoints.settings import DTYPES
-from persimmon_lab.cli.options import usable_device
+from persimmon_lab.cli.options import new_place, usable_device
 from persimmon_lab.training.mini import RECIPE, WORKDIR, train_mini
 from persimmon_lab.training.own import train_on
 
@@ -43,7 +43,10 @@ ComputeIn = Annotated[
 @train.command()
 def mini(
     out: Annotated[
-        Path | None, typer.Option(help="Also publish the model, its tokenizer and its card in this folder.")
+        Path | None,
+        typer.Option(
+            help="Also publish the model, its tokenizer and its card in this folder.", parser=new_place, metavar="PATH"
+        ),
     ] = None,
     workdir: Annotated[Path, typer.Option(help="Texts and checkpoints; a run that was stopped goes on.")] = WORKDIR,
     steps: Annotated[
@@ -74,14 +77,19 @@ def mini(
 def text(
     files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", exists=True, dir_okay=False)],
     out: Annotated[
-        Path, typer.Option(help="The folder for model, tokenizer and curve; a run that was stopped goes on.")
+        Path,
+        typer.Option(
+            help="The folder for model, tokenizer and curve; a run that was stopped goes on.",
+            parser=new_place,
+            metavar="PATH",
+        ),
     ],
     layers: Annotated[int, typer.Option(min=1)] = 2,
     hidden: Annotated[int, typer.Option(min=8, help="The width of the model; heads have 32 channels, or fewer.")] = 128,
     context: Annotated[int, typer.Option(min=8, help="Tokens that the model can read at once.")] = 128,
     vocabulary: Annotated[int, typer.Option(min=300, max=4096, help="Pieces of the tokenizer, at the most.")] = 2048,
     steps: Annotated[int, typer.Option(min=1, help="Steps of 4,096 tokens.")] = 200,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Draw the same model every time.")] = 0,
     device: Device = "cpu",
     dtype: ComputeIn = None,
 ) -> None:

@@ -9,33 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from persimmon_lab.anatomy import layer_of
 from persimmon_lab.atomic import replacing, write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.finetuning.encoding import Encoded, encode_all
 from persimmon_lab.finetuning.examples import Example, check_overlap
+from persimmon_lab.finetuning.learner import Learner, Weights, loss_of
 from persimmon_lab.finetuning.lora import PAIR
-from persimmon_lab.finetuning.packing import Packed, fill_rows, lay_out
+from persimmon_lab.finetuning.memory import check_memory
 from persimmon_lab.finetuning.settings import Settings
-from persimmon_lab.losses import linear_cross_entropy
+from persimmon_lab.finetuning.steps import rate_scale, steps_of_epoch
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.curves import loss_svg
-from persimmon_lab.training.muon import Muon
-from persimmon_lab.training.optimiser import fast_dtype
-from persimmon_lab.training.trainer import read_metrics
 
-Weights = dict[str, Tensor]
 OnEvaluation = Callable[[int], None]  # given the step
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of it. `history` has the entries of metrics.jsonl; `weights` are the best ones as they were trained, in
-    float32 where there were masters, by the names of the model's parameters; losses are nats per learned token."""
+    float32 where there were masters, by the names of the model's parameters; losses are nats per learned token. `cut`
+    counts the examples, taught or held out, that were longer than a row of `length` tokens, `left_out` their tokens
+    that nobody read."""
 
     history: tuple[Mapping[str, Any], ...]
     weights: Weights
@@ -43,118 +39,16 @@ class Outcome:
     best_step: int
     first_loss: float
     best_loss: float
+    length: int
+    cut: int
+    left_out: int
 
-
-class Learner:
-    """The trainable weights of a model in `dtype`, float32 masters of them, and what moves them."""
-
-    def __init__(self, model: PersimmonForCausalLM, settings: Settings) -> None:
-        self.model, self.settings = model, settings
-        dtype = settings.compute_dtype
-        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        if not self.weights:
-            raise ValueError("no weight of the model asks for gradients; call requires_grad_() on what is to learn")
-        has_masters = settings.masters and dtype != torch.float32
-        copies = {name: nn.Parameter(weight.detach().float().clone()) for name, weight in self.weights.items()}
-        for name, parameter in model.named_parameters():
-            if PAIR not in name:  # adapters stay float32, as peft has them
-                parameter.data = parameter.data.to(dtype)
-        self.masters = copies if has_masters else dict(self.weights)
-        matrices: dict[str, nn.Parameter] = {}
-        others: dict[str, nn.Parameter] = {}
-        for name, master in self.masters.items():
-            is_matrix = settings.optimiser == "muon" and master.ndim == 2 and layer_of(name) is not None
-            (matrices if is_matrix else others)[name] = master
-        self.optimisers: list[torch.optim.Optimizer] = []
-        rate, decay = settings.highest_rate, settings.weight_decay
-        if matrices:
-            self.optimisers.append(Muon(matrices.values(), rate, decay, dtype=fast_dtype(model.device)))
-        if others:
-            groups = [
-                {"params": [w for w in others.values() if w.ndim == 2], "weight_decay": decay},
-                {"params": [w for w in others.values() if w.ndim != 2], "weight_decay": 0.0},
-            ]
-            self.optimisers.append(torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95)))
-        self.gradients: Weights = {}
-
-    def add_gradients(self, batch: Packed, learned: int) -> float:
-        """Read a batch; `learned` counts the labels of the whole step. Returns the sum of its losses."""
-        share = batch.learned / learned
-        loss = batch_loss(self.model, batch)
-        (loss * share).backward()
-        for name, weight in self.weights.items():
-            if weight.grad is not None:
-                gradient = weight.grad.to(self.masters[name].dtype)
-                self.gradients[name] = self.gradients[name] + gradient if name in self.gradients else gradient
-                weight.grad = None
-        return loss.item() * batch.learned
-
-    @torch.no_grad()
-    def step(self, rate: float) -> float:
-        """One update; returns the gradient's norm before clipping."""
-        for name, master in self.masters.items():
-            master.grad = self.gradients.get(name, torch.zeros_like(master))
-        norm = nn.utils.clip_grad_norm_(list(self.masters.values()), self.settings.clip)
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.step()
-        for master in self.masters.values():
-            master.grad = None
-        self.gradients = {}
-        self.load(self.masters)
-        return norm.item()
-
-    @torch.no_grad()
-    def load(self, masters: Mapping[str, Tensor]) -> None:
-        """Take these masters; the model gets them rounded."""
-        for name, weight in self.weights.items():
-            self.masters[name].copy_(masters[name])
-            if weight is not self.masters[name]:
-                weight.copy_(masters[name])
-
-    def snapshot(self) -> Weights:
-        return {name: master.detach().clone() for name, master in self.masters.items()}
-
-
-def batch_loss(model: PersimmonForCausalLM, batch: Packed) -> Float[Tensor, ""]:
-    """Mean -log p, in nats, of what is learned of a batch; never makes all logits."""
-    batch = batch.to(model.device)
-    hidden = model.model(batch.input_ids, position_ids=batch.position_ids, use_cache=False).last_hidden_state
-    return linear_cross_entropy(hidden, model.get_parameter("lm_head.weight"), batch.following)
-
-
-@torch.no_grad()
-def loss_of(model: PersimmonForCausalLM, batches: Sequence[Packed]) -> float:
-    """Nats per learned token of all batches together."""
-    sums = [(batch_loss(model, batch).item() * batch.learned, batch.learned) for batch in batches]
-    return sum(total for total, _ in sums) / sum(count for _, count in sums)
-
-
-def steps_of_epoch(
-    encoded: Sequence[Encoded], settings: Settings, length: int, epoch: int | None
-) -> list[list[Packed]]:
-    """The batches of each step, in an order that depends on seed and epoch alone; None: as they are given."""
-    order = list(range(len(encoded)))
-    if epoch is not None:
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(encoded), generator=generator).tolist()
-    documents = [encoded[index] for index in order]
-    rows = [[index] for index in range(len(documents))]
-    if settings.packed:
-        rows = fill_rows([len(document.input_ids) for document in documents], length)
-    laid = [[documents[index] for index in row] for row in rows]
-    batches = [lay_out(laid[start : start + settings.rows]) for start in range(0, len(laid), settings.rows)]
-    return [batches[start : start + settings.accumulate] for start in range(0, len(batches), settings.accumulate)]
-
-
-def rate_scale(step: int, steps: int, settings: Settings) -> float:
-    """The rate at `step` (from 0) over the highest one."""
-    warmup = round(settings.warmup * steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[settings.schedule]
+    @property
+    def failed_at(self) -> int | None:
+        """The step whose loss was not finite, at which a run in float16 without masters ends."""
+        return next(
+            (entry["step"] for entry in self.history if "loss" in entry and not math.isfinite(_loss_in(entry))), None
+        )
 
 
 def finetune(
@@ -172,19 +66,21 @@ def finetune(
     `folder` gets checkpoint.pt, metrics.jsonl and loss.svg. Started again there with the same arguments it goes on from
     the checkpoint to the same bits: order and dropout are drawn from seed and step. The caller's random state stays.
 
-    Raises ValueError for a checkpoint of another run, and FloatingPointError for a loss that is not finite.
+    Raises ValueError for a checkpoint of another run, MemoryError where what learns has no room, and FloatingPointError
+    for a loss that is not finite.
     """
     check_overlap(training, held_out)
     length = settings.row_length(model.config.context_limit)
     taught, private = encode_all(training, tokenizer, length), encode_all(held_out, tokenizer, length)
     identity = _identity(model, taught, private, settings)
+    check_memory(model, settings)
     learner = Learner(model, settings)
     epochs = [steps_of_epoch(taught, settings, length, epoch) for epoch in range(settings.epochs)]
     plan = [step for epoch in epochs for step in epoch]
     exams = [batch for step in steps_of_epoch(private, settings, length, None) for batch in step] if private else []
     every = settings.evaluate_every or max(1, len(epochs[0]) // 2)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, metrics = folder / "checkpoint.pt", folder / "metrics.jsonl"
+    checkpoint = folder / "checkpoint.pt"
     state: dict[str, Any] = {"step": 0, "history": [], "best": learner.snapshot(), "best_step": 0, "waited": 0}
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=model.device)
@@ -224,12 +120,12 @@ def finetune(
             else:
                 state["waited"] += 1
         if evaluated or done % settings.checkpoint_every == 0 or done == len(plan):
+            masters = {name: master.detach() for name, master in learner.masters.items()}
             optimisers = [optimiser.state_dict() for optimiser in learner.optimisers]
-            content = state | {"identity": identity, "masters": learner.masters, "optimisers": optimisers}
-            content["masters"] = {name: master.detach() for name, master in learner.masters.items()}
+            content = state | {"identity": identity, "masters": masters, "optimisers": optimisers}
             with replacing(checkpoint) as temporary:
                 torch.save(content, temporary)
-            write_atomically(metrics, "".join(json.dumps(entry) + "\n" for entry in history).encode())
+            _write_metrics(folder, history)
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}")
         if evaluated and on_evaluation is not None:
@@ -240,20 +136,38 @@ def finetune(
     if exams:
         learner.load(state["best"])
     tokens = sum(batch.input_ids.numel() for step in plan for batch in step) // len(plan)
-    write_atomically(metrics, "".join(json.dumps(entry) + "\n" for entry in history).encode())
-    write_atomically(folder / "loss.svg", loss_svg(read_metrics(metrics), tokens, "fine-tuning").encode())
+    _write_metrics(folder, history)
+    drawn = [entry for entry in history if math.isfinite(_loss_in(entry))]
+    write_atomically(folder / "loss.svg", loss_svg(drawn, tokens, "fine-tuning").encode())
     first, best = state.get("first", math.nan), state.get("best_loss", math.nan)
     best_step = state["best_step"] if exams else state["step"]
-    return Outcome(tuple(history), learner.snapshot(), state["step"], best_step, first, best)
+    lengths = [document.cut for document in (*taught, *private) if document.cut]
+    return Outcome(
+        tuple(history), learner.snapshot(), state["step"], best_step, first, best, length, len(lengths), sum(lengths)
+    )
+
+
+def _loss_in(entry: Mapping[str, Any]) -> float:
+    """The loss of an entry of metrics.jsonl, of a step or of the held-out examples."""
+    loss: float = entry["loss"] if "loss" in entry else entry["held_out"]["held out"]
+    return loss
+
+
+def _write_metrics(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history).encode())
 
 
 def _identity(
     model: PersimmonForCausalLM, taught: Sequence[Encoded], private: Sequence[Encoded], settings: Settings
 ) -> str:
-    """What a checkpoint must have in common with the run that goes on from it, frozen weights included."""
+    """What a checkpoint must have in common with the run that goes on from it: every bit of the weights that it began
+    with, frozen ones and the adapters' too."""
     digest = hashlib.sha256(repr((asdict(settings), taught, private, model.config.to_dict())).encode())
     for name, weight in model.named_parameters():
-        digest.update(f"{name} {tuple(weight.shape)} {weight.requires_grad}".encode())
-        if PAIR not in name:
-            digest.update(f"{weight.detach().double().abs().sum().item():.17g}".encode())
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)} {weight.requires_grad}".encode())
+        digest.update(weight.detach().flatten().cpu().view(torch.uint8).numpy().data)
+    for name, module in model.named_modules():  # what decides the adapters, besides their first values
+        for part in ("scaling", "lora_dropout"):
+            if PAIR not in name and hasattr(module, part):
+                digest.update(f"{name} {part} {getattr(module, part)}".encode())
     return digest.hexdigest()

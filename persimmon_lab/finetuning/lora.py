@@ -35,6 +35,11 @@ PAIR = "lora_"  # in the names of the parameters that peft puts in, and in no na
 PEFT = Deferred("peft", extra="lab")
 
 
+def check_installed() -> None:
+    """ImportError, which says what to install, where peft is missing: to be told before a large model is loaded."""
+    getattr(PEFT, "LoraConfig")  # noqa: B009  # asking is what loads it
+
+
 def adapt(
     model: PersimmonForCausalLM,
     *,
@@ -91,6 +96,22 @@ def merge(adapted: nn.Module) -> PersimmonForCausalLM:
     """
     model: PersimmonForCausalLM = peft_model(adapted).merge_and_unload()
     return model.requires_grad_(True)
+
+
+@torch.no_grad()
+def merge_into(base: PersimmonForCausalLM, adapted: nn.Module, dtype: torch.dtype) -> PersimmonForCausalLM:
+    """`base`, the float32 model from before `adapt`, with the pairs of `adapted` added in float32, rounded once to
+    `dtype`. `adapted`, which may compute in less, stays as it is.
+
+    ValueError where a weight of `base` is not float32.
+    """
+    for name, update in updates(adapted).items():
+        weight = base.get_parameter(name)
+        if weight.dtype != torch.float32:
+            raise ValueError(f"{name} of the base is {weight.dtype}; load it in float32, so that merging rounds once")
+        weight.add_(update.to(weight.device))
+    merged: PersimmonForCausalLM = base.to(dtype)
+    return merged
 
 
 def save_adapter(adapted: nn.Module, folder: Path) -> None:

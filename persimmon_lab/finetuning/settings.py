@@ -1,5 +1,6 @@
 """How to fine-tune: one dataclass, checked when it is made."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,7 @@ class Settings:
         if self.length is not None:
             _at_least("length", self.length, 2)
         for name in ("rate", "clip", "alpha"):
-            if (value := getattr(self, name)) is not None and not value > 0:
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; give a number above 0")
         for name in ("warmup", "dropout"):
             if not 0 <= getattr(self, name) < 1:

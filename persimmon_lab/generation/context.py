@@ -100,7 +100,7 @@ class Context:
             _require_numbers(logits, self.width)
         except BaseException:
             if self.cache is not None:
-                self.cache.crop(seen)  # the first layers may be ahead of the last ones
+                _rewind(self.cache, seen)
             raise
         return logits
 
@@ -148,6 +148,21 @@ class Context:
         if self.prompt_embeds is not None:
             embeds = torch.cat([self.prompt_embeds, embeds], dim=1)
         return {"inputs_embeds": embeds[:, start:end]}
+
+
+def _rewind(cache: Any, length: int) -> None:
+    """Forget what is after `length`, of which the first layers may hold more than the last ones.
+
+    The trap: in transformers 5 `crop` takes how many positions go, below 0, and takes them from every layer.
+    """
+    layers = getattr(cache, "layers", None)
+    if not isinstance(layers, list | tuple):
+        cache.crop(length)
+        return
+    for layer in layers:
+        ahead = int(layer.get_seq_length()) - length
+        if ahead > 0:
+            layer.crop(-ahead)
 
 
 def _require_numbers(logits: Float[Tensor, "batch vocab"], position: int) -> None:

@@ -15,8 +15,9 @@ from einops import repeat
 from jaxtyping import Int
 from torch import Tensor
 
-from persimmon_lab.cache import DynamicCache
+from persimmon_lab.cache import DynamicCache, cache_for
 from persimmon_lab.elsewhere import require_own_inputs
+from persimmon_lab.generation.arguments import functions, random_source, require_numbers
 from persimmon_lab.generation.beams import beam_steps
 from persimmon_lab.generation.context import Context
 from persimmon_lab.generation.engines.choosing import forget_room, runner_for, take_back
@@ -150,13 +151,15 @@ def decode_steps(
 ) -> Iterator[DecodingStep]:
     """The loop of `generate`, whose arguments it shares: yields one DecodingStep per new token, at least one."""
     require_own_inputs(model)
+    require_numbers(model)
+    processors = functions("logits_processor", logits_processor)
     config = settle(model, generation_config, settings)
-    ending = Ending(config, tokenizer, model.device, stopping_criteria)
-    generator = _random_source(model, seed, generator)
+    ending = Ending(config, tokenizer, model.device, functions("stopping_criteria", stopping_criteria))
+    generator = random_source(model, seed, generator)
     prompt = prepare_prompt(model, config, input_ids, inputs_embeds, attention_mask)
     context, new_tokens = _opened(model, config, prompt, past_key_values, ending, engine, progress)
     if config.num_beams > 1:
-        yield from beam_steps(context, config, ending, new_tokens, logits_processor, generator)
+        yield from beam_steps(context, config, ending, new_tokens, processors, generator)
         return
 
     batch = len(context.ids)
@@ -170,7 +173,7 @@ def decode_steps(
                 logits = logits[rows]
                 context.keep(rows)
             may_end = count > config.least_new_tokens(context.prompt_width)
-            scores = shape_scores(logits, context.sequences, config, context.visible, logits_processor, may_end=may_end)
+            scores = shape_scores(logits, context.sequences, config, context.visible, processors, may_end=may_end)
             token_ids = sample(scores, generator) if config.do_sample else scores.argmax(dim=-1)
             if ending.possible:
                 token_ids = token_ids.masked_fill(~unfinished, ending.filler)
@@ -215,7 +218,11 @@ def _opened(
     new_tokens = count_new_tokens(model, config, width, longest=width if mask is None else int(mask.sum(dim=1).max()))
     if config.stop_strings and not ending.has_filler and batch > 1:
         raise ValueError("rows of a batch stop at different lengths, and there is no pad_token_id to fill them with")
-    requirement = model, config, batch, width, new_tokens, past_key_values, mask is not None
+    cache = past_key_values
+    if cache is not None:
+        checked = cache_for(cache, model.config.num_hidden_layers)
+        cache = checked if isinstance(cache, tuple | list) else cache
+    requirement = model, config, batch, width, new_tokens, cache, mask is not None
     try:
         require_memory(*requirement)
     except MemoryError:
@@ -224,21 +231,10 @@ def _opened(
         require_memory(*requirement)
 
     run = runner_for(model, engine, rows=batch * max(config.num_beams, config.num_return_sequences))
-    cache = past_key_values
-    if isinstance(cache, tuple | list):
-        cache = DynamicCache.from_legacy_cache(tuple(cache))
-    elif cache is None and config.use_cache:
+    if cache is None and config.use_cache:
         cache = run.new_cache(width + new_tokens, batch) if isinstance(run, FastRunner) else DynamicCache()
     context = Context(
         run, sequences, mask, cache, new_tokens=new_tokens, use_cache=config.use_cache, progress=progress,
         chunk=config.prefill_chunk_size, prompt_embeds=embeds, embed=model.get_input_embeddings(),
     )  # fmt: skip
     return context, new_tokens
-
-
-def _random_source(model: Any, seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:
-    if seed is None:
-        return generator
-    if generator is not None:
-        raise ValueError("generate() was given both seed and generator; a generator has its own seed, pass one of them")
-    return torch.Generator(device=model.device).manual_seed(seed)

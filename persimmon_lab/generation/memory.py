@@ -1,11 +1,10 @@
 """Whether a generation fits into memory, asked before it begins."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from persimmon_lab.cache import cache_for
+from persimmon_lab.cache import DynamicCache, StaticCache, cache_for
 from persimmon_lab.footprint import activation_bytes, cache_bytes, free_on, in_bytes
 from persimmon_lab.generation_config import GenerationConfig
 
@@ -59,7 +58,7 @@ def require_memory(
     if free is None:
         return
     needed = memory_needed(model, config, batch, width, new_tokens, padded)
-    if isinstance(cache, Iterable):  # of ours, or a legacy tuple
+    if isinstance(cache, DynamicCache | StaticCache):
         held = sum(tensor.nbytes for pair in cache for tensor in pair)
     else:
         held = cache_bytes(model.config, model.dtype, cache_for(cache).get_seq_length(), batch)

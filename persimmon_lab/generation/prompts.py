@@ -9,6 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persimmon_lab.elsewhere import keywords_left
+from persimmon_lab.generation.arguments import (
+    SPECIAL_IDS,
+    embeds_of,
+    mask_of,
+    require_ids_of_vocabulary,
+    whole_ids,
+)
 from persimmon_lab.generation_config import GenerationConfig
 
 DEFAULT_NEW_TOKENS = 20  # transformers' default
@@ -41,9 +48,9 @@ def settle(model: Any, generation_config: Any, settings: dict[str, Any]) -> Gene
         raise TypeError(f"generate() does not follow {told}")
     base.warn_of_ignored(stacklevel=5)
     settings = keywords_left("generate()", settings, REFUSED, IGNORED, stacklevel=6)
-    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    missing = {name: getattr(model.config, name, None) for name in ids if getattr(base, name) is None}
+    missing = {name: getattr(model.config, name, None) for name in SPECIAL_IDS if getattr(base, name) is None}
     config = base.replace(**{**missing, **settings})
+    require_ids_of_vocabulary(model, config)
     answers = config.num_beams if config.num_beams > 1 else math.inf if config.do_sample else 1
     if config.num_return_sequences > answers:
         raise ValueError(
@@ -64,17 +71,17 @@ def prepare_prompt(
     model: Any,
     config: GenerationConfig,
     input_ids: Tensor | Any,
-    inputs_embeds: Tensor | None,
-    attention_mask: Tensor | None,
+    inputs_embeds: Tensor | Any,
+    attention_mask: Tensor | Any,
 ) -> Prompt:
     """The prompt's ids (none with inputs_embeds), its embeddings if given, and its mask; None means nothing is padded.
 
-    Raises ValueError for prompts of the wrong shape or padded on the right.
+    Raises ValueError for prompts of the wrong shape or padded on the right, and TypeError for other kinds of numbers.
     """
     if inputs_embeds is not None:
         if input_ids is not None:
             raise ValueError("generate() was given both input_ids and inputs_embeds; pass one of them")
-        inputs_embeds = inputs_embeds.to(model.device)
+        inputs_embeds = embeds_of(model, inputs_embeds)
         input_ids = torch.empty(inputs_embeds.shape[0], 0, dtype=torch.int64, device=model.device)
         shape = tuple(inputs_embeds.shape[:2])
     else:
@@ -83,8 +90,9 @@ def prepare_prompt(
     if shape[0] < 1:
         raise ValueError(f"the prompt has shape {shape}: give at least one row")
 
-    if attention_mask is not None and attention_mask.shape[-1] > 0:
-        attention_mask = attention_mask.to(model.device, torch.int64)
+    if attention_mask is not None:
+        attention_mask = mask_of(attention_mask, model.device)
+    if attention_mask is not None and attention_mask.shape[-1:] != (0,):
         if tuple(attention_mask.shape) != shape:
             raise ValueError(f"attention_mask is {tuple(attention_mask.shape)} but the prompt is {shape}")
     elif inputs_embeds is None and _pad_id_is_only_padding(config):
@@ -142,7 +150,7 @@ def _prompt_ids(model: Any, config: GenerationConfig, input_ids: Tensor | Any) -
             'tokenizer(text, return_tensors="pt").input_ids, or ids[None] for a single row'
         )
     if input_ids is not None and input_ids.shape[1] > 0:
-        return input_ids.to(model.device, torch.int64)
+        return whole_ids(input_ids).to(model.device)
     if config.bos_token_id is None:
         raise ValueError(
             "the prompt is empty and the model has no bos_token_id to start from; pass input_ids or bos_token_id"

@@ -137,6 +137,7 @@ def shape_scores(
     Raises ValueError where n-grams or a processor leave a row no token, or a processor returns another shape, and
     FloatingPointError for nan and infinity from a processor.
     """
+    given = logits
     if config.repetition_penalty != 1.0:
         logits = apply_repetition_penalty(logits, config.repetition_penalty, token_ids, visible)
     if config.no_repeat_ngram_size:
@@ -145,6 +146,8 @@ def shape_scores(
     if not may_end and config.eos_token_ids():
         ends = torch.tensor(config.eos_token_ids(), device=logits.device)
         logits = logits.index_fill(-1, ends, REMOVED)
+    if processors and logits is given:
+        logits = logits.clone()  # a processor may write in place, and what the model gave stays what it was
     for processor in processors or ():
         name = f"the logits_processor {getattr(processor, '__name__', type(processor).__name__)}"
         processed = processor(token_ids, logits)

@@ -46,7 +46,7 @@ class Ending:
     ) -> Bool[Tensor, "row"]:
         ended = (sequences[:, -1:] == self.token_ids).any(dim=1)
         for criterion in self.criteria:
-            ended = ended | torch.as_tensor(criterion(sequences, scores), dtype=torch.bool, device=ended.device)
+            ended = ended | _answer(criterion, sequences, scores, ended)
         if self.stop_strings:
             rows = [ends_with_stop_string(self.tokenizer, row, self.stop_strings) for row in sequences.tolist()]
             ended |= torch.tensor(rows, device=ended.device)
@@ -60,6 +60,23 @@ class Ending:
         row = torch.tensor([token_ids], device=self.token_ids.device)
         ends = (end for end in range(start + 1, len(token_ids) + 1) if self(row[:, :end]))
         return list(token_ids[start : next(ends, None)])
+
+
+def _answer(
+    criterion: StoppingCriterion, sequences: Tensor, scores: Tensor | None, rows: Bool[Tensor, "row"]
+) -> Bool[Tensor, "*row"]:
+    """What a criterion says, as a bool or one for each of `rows`. Raises TypeError for anything else, by its name."""
+    said: Any = criterion(sequences, scores)
+    name = f"the stopping criterion {getattr(criterion, '__name__', type(criterion).__name__)}"
+    try:
+        answer = torch.as_tensor(said, dtype=torch.bool, device=rows.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} returned a {type(said).__name__}; it has to return True or False") from None
+    if answer.numel() != 1 and answer.shape != rows.shape:
+        raise ValueError(
+            f"{name} returned shape {tuple(answer.shape)}; it has to return a bool, or one for each of {len(rows)} rows"
+        )
+    return answer.flatten().expand(rows.shape)
 
 
 def ends_with_stop_string(tokenizer: Any, token_ids: Sequence[int], stop_strings: Sequence[str]) -> bool:

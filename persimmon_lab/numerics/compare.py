@@ -58,9 +58,13 @@ def compare(
     are float64; a float64 reference (`in_dtype(model, torch.float64)`) separates rounding from bugs.
 
     Raises ValueError for models of different shapes and for a pattern that nothing matches, or nothing that makes a
-    tensor in all models; TypeError for candidates without names.
+    tensor in all models; TypeError for candidates without names and for other kinds of ids and patterns.
     """
     models = [reference, *_by_name(candidates).values()]
+    if not isinstance(ids, Tensor) or ids.ndim != 2:
+        given = f"of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else f"a {type(ids).__name__}"
+        how = 'tokenizer(text, return_tensors="pt").input_ids'
+        raise TypeError(f"ids is {given}; give a tensor (batch, position): {how}")
     patterns = None if only is None else pattern_list(only)
     wanted = set(shared_paths(models, patterns))
     hooked = None if patterns is None else [path for path in shared_paths(models) if path in wanted or path == LOGITS]

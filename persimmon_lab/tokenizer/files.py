@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from persimmon_lab.atomic import write_atomically
 from persimmon_lab.checkpoints import hub
 from persimmon_lab.checkpoints.errors import CheckpointNotFoundError
+from persimmon_lab.field_checks import Rule, flag, instance_of, is_number, one_of, parsed, shown, whole
 from persimmon_lab.tokenizer.chat import CHAT_TEMPLATE
 
 VOCAB_FILE, CONFIG_FILE, FAST_FILE = "tokenizer.model", "tokenizer_config.json", "tokenizer.json"
@@ -23,6 +25,21 @@ CONFIG_KEYS = (
 )
 ON_THE_HUB = hub.Wanted(settings=[CONFIG_FILE], one_of=[[VOCAB_FILE], [FAST_FILE]], spoken=VOCAB_FILE)
 NO_LIMIT = 10**30  # what transformers writes as model_max_length where there is none
+TOKEN = instance_of(str, "the text of a token, or None")
+RULES = {
+    "bos_token": TOKEN,
+    "eos_token": TOKEN,
+    "pad_token": TOKEN,
+    "unk_token": TOKEN,
+    "add_bos_token": flag(),
+    "add_eos_token": flag(),
+    "padding_side": one_of(("left", "right")),
+    "model_max_length": whole(1, note=", or None"),
+    "clean_up_tokenization_spaces": flag(),
+    "chat_template": Rule(  # the file's alone, for transformers; several of them have names
+        "the text of a template, or a list of named ones", lambda value: isinstance(value, str | list | dict)
+    ),
+}
 
 
 def find_vocabulary(
@@ -54,7 +71,7 @@ def find_vocabulary(
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
@@ -62,18 +79,37 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Options of the constructor and keys of tokenizer_config.json, each in Python's own type; others as they are.
+
+    Raises ValueError, one line, for a type or a value that cannot be right; `where` is the name of the place.
+    """
+    kept = dict(options)
+    for name, rule in RULES.items():
+        value = kept.get(name)
+        if value is None:
+            continue
+        if not rule.accepts(value):
+            raise ValueError(f"{where}: {name} is {shown(value)}, but it has to be {rule.expected}")
+        kept[name] = rule.kept(value)
+    return kept
+
+
 def read_config(path: Path) -> dict[str, Any]:
-    """What tokenizer_config.json says of the constructor's options; nothing where there is no such file."""
+    """What tokenizer_config.json says of the constructor's options; nothing where there is no such file.
+
+    Raises ValueError that names the file for what is no JSON object, and as `checked`.
+    """
     if not path.is_file():
         return {}
     stored = read_json(path)
-    options = {key: stored[key] for key in CONFIG_KEYS if stored.get(key) is not None}
-    for key in ("bos_token", "eos_token", "pad_token"):
-        if isinstance(options.get(key), dict):
-            options[key] = options[key]["content"]  # transformers' AddedToken
-    if options.get("model_max_length", 0) >= NO_LIMIT:
-        del options["model_max_length"]
-    return options
+    for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        if isinstance(stored.get(key), dict):
+            stored[key] = stored[key].get("content", stored[key])  # transformers' AddedToken
+    if is_number(stored.get("model_max_length")) and stored["model_max_length"] >= NO_LIMIT:
+        del stored["model_max_length"]
+    stored = checked(stored, str(path))
+    return {key: stored[key] for key in CONFIG_KEYS if stored.get(key) is not None}
 
 
 def write_files(folder: Path, proto: bytes, config: dict[str, Any], fast: dict[str, Any] | None) -> list[Path]:

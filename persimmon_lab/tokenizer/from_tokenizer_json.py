@@ -11,6 +11,7 @@ from typing import Any
 from sentencepiece import SentencePieceProcessor
 
 from persimmon_lab.checkpoints.errors import CheckpointNotFoundError
+from persimmon_lab.field_checks import shown
 from persimmon_lab.tokenizer.files import VOCAB_FILE, read_json
 from persimmon_lab.tokenizer.segmentation import BYTE_PIECE
 from persimmon_lab.tokenizer.sentencepiece_model import Piece, PieceType, load_sentencepiece, write_varint
@@ -29,7 +30,7 @@ def load_vocabulary(path: Path) -> SentencePieceProcessor:
         return load_sentencepiece(path)
     try:
         proto = sentencepiece_model(read_json(path))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, struct.error) as error:
         reason = str(error) if isinstance(error, ValueError) else f"it is not of the form that is known ({error!r})"
         names = sorted(name.name for name in path.parent.iterdir())
         raise CheckpointNotFoundError(
@@ -62,9 +63,15 @@ def sentencepiece_model(content: Json) -> bytes:
     return b"".join([*rows, write_field(2, trainer), write_field(3, settings + write_field(5, 1))])
 
 
-def ends_of_a_text(content: Json) -> dict[str, bool]:
-    """Whether the post-processor sets a special token before a text, and after it, as the constructor's options."""
-    single = (content.get("post_processor") or {}).get("single") or [{"Sequence": {}}]
+def ends_of_a_text(content: Json, where: str = "tokenizer.json") -> dict[str, bool]:
+    """Whether the post-processor sets a special token before a text, and after it, as the constructor's options.
+
+    ValueError, naming `where` it stands, for a post-processor of another form.
+    """
+    processor = content.get("post_processor") or {}
+    single = (processor.get("single") or [{"Sequence": {}}]) if isinstance(processor, dict) else None
+    if not isinstance(single, list) or not all(isinstance(part, dict) for part in single):
+        raise ValueError(f"{where}: post_processor is {shown(processor)}, which is not of the form that is known")
     return {"add_bos_token": "SpecialToken" in single[0], "add_eos_token": "SpecialToken" in single[-1]}
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, overload
 from jaxtyping import Int
 from torch import Tensor
 
+from persimmon_lab.atomic import place_for
 from persimmon_lab.elsewhere import no_keywords_left
 from persimmon_lab.tokenizer.batch_encoding import (
     BatchEncoding,
@@ -28,6 +29,7 @@ from persimmon_lab.tokenizer.files import (
     CONFIG_FILE,
     CONFIG_KEYS,
     FAST_FILE,
+    checked,
     find_vocabulary,
     read_config,
     read_json,
@@ -81,12 +83,26 @@ class PersimmonTokenizer(TransformersNames):
         **refused: Any,
     ) -> None:
         no_keywords_left("PersimmonTokenizer", refused, CONSTRUCTOR)
-        super().__init__(load_vocabulary(Path(vocab_file).expanduser()), bos_token, eos_token, pad_token)
-        self.add_bos_token = add_bos_token
-        self.add_eos_token = add_eos_token
-        self.padding_side = padding_side
-        self.model_max_length = model_max_length
-        self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
+        options = checked(
+            {
+                "bos_token": bos_token,
+                "eos_token": eos_token,
+                "pad_token": pad_token,
+                "add_bos_token": add_bos_token,
+                "add_eos_token": add_eos_token,
+                "padding_side": padding_side,
+                "model_max_length": model_max_length,
+                "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
+            },
+            "PersimmonTokenizer()",
+        )
+        tokens = (options.pop(name) for name in ("bos_token", "eos_token", "pad_token"))
+        super().__init__(load_vocabulary(Path(vocab_file).expanduser()), *tokens)
+        self.add_bos_token: bool = options["add_bos_token"]
+        self.add_eos_token: bool = options["add_eos_token"]
+        self.padding_side: str = options["padding_side"]
+        self.model_max_length: int | None = options["model_max_length"]
+        self.clean_up_tokenization_spaces: bool = options["clean_up_tokenization_spaces"]
         self.name_or_path = ""
         self._segmenter = Segmenter(self.sp_model)
 
@@ -123,7 +139,7 @@ class PersimmonTokenizer(TransformersNames):
         )
         settings = read_config(vocab_file.with_name(CONFIG_FILE)) | options
         if vocab_file.name == FAST_FILE:
-            settings = ends_of_a_text(read_json(vocab_file)) | settings
+            settings = ends_of_a_text(read_json(vocab_file), str(vocab_file)) | settings
         tokenizer = cls(vocab_file, **settings)
         tokenizer.name_or_path = str(pretrained_model_name_or_path)
         return tokenizer
@@ -137,6 +153,7 @@ class PersimmonTokenizer(TransformersNames):
         tokenizer.json cannot say what the model does (see `tokenizer_json`) it is left out, with a warning.
         """
         no_keywords_left("save_pretrained", {**refused, "legacy_format": legacy_format}, SAVING, SAVING_IGNORED)
+        folder = place_for(save_directory)
         proto = self.sp_model.serialized_model_proto()
         bos_id = self.bos_token_id if self.add_bos_token else None
         eos_id = self.eos_token_id if self.add_eos_token else None
@@ -146,7 +163,7 @@ class PersimmonTokenizer(TransformersNames):
             warnings.warn(f"no {FAST_FILE} was written: {error}", stacklevel=2)
             fast = None
         config = {key: getattr(self, key) for key in (*CONFIG_KEYS, "unk_token")}
-        return write_files(Path(save_directory).expanduser(), proto, config, fast)
+        return write_files(folder, proto, config, fast)
 
     # --------------------------------------------------------------------------------------------------- text to ids
 

@@ -5,10 +5,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-from persimmon_lab.atomic import write_atomically
+from persimmon_lab.atomic import place_for, write_atomically
 from persimmon_lab.elsewhere import Elsewhere
 from persimmon_lab.tokenizer.batch_encoding import (
     BatchEncoding,
@@ -175,7 +174,7 @@ class TransformersNames(Elsewhere, Vocabulary):
         self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
     ) -> tuple[str, ...]:
         """Write the vocabulary alone, as tokenizer.model or `filename_prefix`-tokenizer.model; returns its path."""
-        folder = Path(save_directory).expanduser()
+        folder = place_for(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "-".join(name for name in (filename_prefix, VOCAB_FILE) if name)
         write_atomically(path, self.sp_model.serialized_model_proto())

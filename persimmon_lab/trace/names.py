@@ -28,8 +28,14 @@ def matches(path: str, patterns: Iterable[str] | None) -> bool:
 
 
 def pattern_list(patterns: Iterable[str]) -> list[str]:
-    """Patterns that can be read twice; one by itself is a list of one."""
-    return [patterns] if isinstance(patterns, str) else list(patterns)
+    """Patterns that can be read twice; one by itself is a list of one. Raises TypeError for what is no text."""
+    if not isinstance(patterns, Iterable):
+        raise TypeError(f'{patterns!r} is no pattern of names; give a text, such as "layers.3.*", or several in a list')
+    listed = [patterns] if isinstance(patterns, str) else list(patterns)
+    for pattern in listed:
+        if not isinstance(pattern, str):
+            raise TypeError(f'{pattern!r} is no pattern of names; give a text, such as "layers.3.*"')
+    return listed
 
 
 def first_tensor(made: Any) -> Activation | None:

@@ -19,6 +19,36 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def optimisers_for(
+    weights: Mapping[str, nn.Parameter],
+    *,
+    matrix_rate: float | None,
+    rate: float,
+    weight_decay: float,
+    fused: bool = False,
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for the rest, or for all where `matrix_rate` is None.
+
+    `weights` are by their names in the model. Muon's updates are scaled to AdamW's usual size, so one rate fits
+    matrices of every shape; the norms and biases do not decay. `fused` is AdamW's, and changes the last bits.
+    """
+    by_muon, matrices, vectors = [], [], []
+    for name, weight in weights.items():
+        if weight.ndim != 2:
+            vectors.append(weight)
+        elif matrix_rate is not None and layer_of(name) is not None:
+            by_muon.append(weight)
+        else:
+            matrices.append(weight)
+    optimisers: list[torch.optim.Optimizer] = []
+    if matrix_rate is not None and by_muon:
+        optimisers.append(Muon(by_muon, matrix_rate, weight_decay, dtype=fast_dtype(by_muon[0].device)))
+    if matrices or vectors:
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        optimisers.append(torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=fused))
+    return optimisers
+
+
 class MasterWeights:
     """Trains a low-precision model through float32 copies of its weights.
 
@@ -32,20 +62,10 @@ class MasterWeights:
         self.model = [parameter for _, parameter in model.named_parameters()]
         self.names = [name for name, _ in model.named_parameters()]
         self.masters = [nn.Parameter(parameter.detach().float().clone()) for parameter in self.model]
-        named = list(zip(self.names, self.masters, strict=True))
-        matrices = [master for name, master in named if layer_of(name) is not None and master.ndim == 2]
-        tables = [master for name, master in named if layer_of(name) is None and master.ndim == 2]
-        vectors = [master for _, master in named if master.ndim != 2]
-        self.optimisers = [
-            # Each update is scaled to AdamW's usual size, so one rate fits matrices of every shape.
-            Muon(matrices, matrix_rate, weight_decay, dtype=fast_dtype(matrices[0].device)),
-            torch.optim.AdamW(
-                [{"params": tables, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-                lr=rate,
-                betas=(0.9, 0.95),
-                fused=True,
-            ),
-        ]
+        named = dict(zip(self.names, self.masters, strict=True))
+        self.optimisers = optimisers_for(
+            named, matrix_rate=matrix_rate, rate=rate, weight_decay=weight_decay, fused=True
+        )
         self.rates = [matrix_rate, rate]
 
     def step(self, scale: float, max_norm: float = 1.0) -> Float[Tensor, ""]:

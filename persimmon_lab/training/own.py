@@ -1,6 +1,7 @@
 """A small Persimmon on anybody's text: tokenizer, model, loss curve and a sample, in one folder."""
 
 import random
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,8 +100,16 @@ def train_on(
 
 
 def part(texts: Sequence[Path], seed: int) -> tuple[list[Document], list[Document]]:
-    """(held out, training) paragraphs of the files, joined to documents of about 2,000 characters."""
+    """(held out, training) paragraphs of the files, joined to documents of about 2,000 characters.
+
+    A paragraph that was met before, in any of the files and whatever its white space, is left out: else the held-out
+    part could say what the model is taught, and its loss would measure memory. A warning counts them.
+
+    Raises ValueError for a file that is not UTF-8, and where fewer than two documents are left.
+    """
     documents: list[Document] = []
+    met: set[str] = set()
+    repeated = 0
     for path in texts:
         try:
             content = path.read_text(encoding="utf-8")
@@ -109,12 +118,24 @@ def part(texts: Sequence[Path], seed: int) -> tuple[list[Document], list[Documen
         for paragraph in content.replace("\r\n", "\n").split("\n\n"):
             if not paragraph.strip():
                 continue
+            words = " ".join(paragraph.split())
+            if words in met:
+                repeated += 1
+                continue
+            met.add(words)
             if documents and documents[-1].work == str(path) and len(documents[-1].text) < 2000:
                 documents[-1] = Document(str(path), f"{documents[-1].text}\n\n{paragraph}")
             else:
                 documents.append(Document(str(path), paragraph))
     if len(documents) < 2:
-        raise ValueError(f"{', '.join(map(str, texts))}: too little text to hold a part of it out; give more")
+        without = f" without the {repeated} paragraphs said before" if repeated else ""
+        raise ValueError(f"{', '.join(map(str, texts))}: too little text{without} to hold a part of it out; give more")
+    if repeated:
+        warnings.warn(
+            f"{repeated} of {repeated + len(met)} paragraphs were said before and are left out, so that no held-out "
+            "paragraph is also taught",
+            stacklevel=3,
+        )
     order = random.Random(seed).sample(documents, len(documents))
     count = max(1, round(HELD_OUT * len(order)))
     return order[:count], order[count:]

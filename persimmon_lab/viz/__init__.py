@@ -20,6 +20,7 @@ from persimmon_lab.viz.choosing import (
 )
 from persimmon_lab.viz.collisions import by_position, by_start, loss_by_band, phase_errors, staircase
 from persimmon_lab.viz.divergence import gradient_sizes, loss_by_step, lost_shares
+from persimmon_lab.viz.forest import forest_plot
 from persimmon_lab.viz.formats import ranges, spacings
 from persimmon_lab.viz.heads import ablation_scatter, effect_map, null_strips, path_bars, score_maps
 from persimmon_lab.viz.layouts import fused_layouts
@@ -68,6 +69,7 @@ __all__ = [
     "entropy_under_gain",
     "error_ladder",
     "flipped_tokens",
+    "forest_plot",
     "frequency_by_position",
     "fused_layouts",
     "gradient_flow",

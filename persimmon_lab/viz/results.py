@@ -99,6 +99,29 @@ class Scored(Protocol):
     tokens: Float[Tensor, "batch following"]
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """As a `Score` of an evaluation is: a share and its interval, between the floors and the ceiling."""
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def low(self) -> float: ...
+
+    @property
+    def high(self) -> float: ...
+
+    @property
+    def chance(self) -> float: ...
+
+    @property
+    def five_gram(self) -> float: ...
+
+    @property
+    def ceiling(self) -> float: ...
+
+
 Patterns = Float[Tensor, "layer head query key"] | Float[Tensor, "layer 1 head query key"]
 ManyPatterns = Patterns | Stacked | Sequence[Tensor]
 HeadMap = Float[Tensor, "layer head"]

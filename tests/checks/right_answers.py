@@ -20,6 +20,8 @@ from tests.checks.test_nb09_sampler import above
 from tests.checks.test_nb11_precision import below_the_ceiling, overflowing_layers
 from tests.checks.test_nb12_naming import marking, punctuation
 from tests.checks.test_nb14_speed import picked
+from tests.checks.test_nb15_teaching import on_what_was_read
+from tests.checks.test_nb17_evaluation import runs_in_common
 
 
 def keep_the_fast(frequencies, factor, trained_length):
@@ -50,6 +52,8 @@ OF_FUNCTIONS = {
     "nb11_precision.choose_islands": overflowing_layers,
     "nb12_naming.name_a_head": marking(punctuation),
     "nb14_speed.skip_silent": picked,
+    "nb15_teaching.fit_head": on_what_was_read,
+    "nb17_evaluation.spot_contaminated": runs_in_common,
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -415,9 +416,9 @@ def test_train_mini_passes_its_options_on(run, monkeypatch, tmp_path):
     cpu = torch.device("cpu")
     usual = {"steps": 7, "device": cpu, "dtype": None, "start": None, "first_step": 0}
     assert asked == {"workdir": tmp_path / "work", "out": tmp_path / "out", **usual}
-    result = run("train", "mini", "--device", "meta", "--dtype", "bfloat16", "--start", tmp_path, "--first-step", 500)
+    result = run("train", "mini", "--device", "cpu:0", "--dtype", "bfloat16", "--start", tmp_path, "--first-step", 500)
     assert result.exit_code == 0, result.stderr
-    assert asked["device"] == torch.device("meta") and asked["dtype"] == torch.bfloat16
+    assert asked["device"] == torch.device("cpu:0") and asked["dtype"] == torch.bfloat16
     assert (asked["start"], asked["first_step"]) == (tmp_path, 500)
 
 
@@ -431,7 +432,11 @@ def test_training_on_a_device_that_is_not_there_is_told_in_a_line(run, device):
 def test_train_on_files_of_ones_own(run, tmp_path):
     notes = tmp_path / "notes.txt"
     notes.write_text(
-        "\n\n".join(f"The {word} sat on the mat and said so." * 9 for word in ["cat", "dog", "hen", "fox", "owl"] * 9)
+        "\n\n".join(
+            f"The {word} sat on mat {number} and said so." * 9
+            for word in ["cat", "dog", "hen", "fox", "owl"]
+            for number in range(9)
+        )
     )
     sizes = ["--layers", 1, "--hidden", 32, "--context", 32, "--vocabulary", 400, "--steps", 2]
     result = run("train", notes, *sizes, "--out", tmp_path / "own")
@@ -443,12 +448,27 @@ def test_train_on_files_of_ones_own(run, tmp_path):
     assert result.stdout.strip() and (tmp_path / "own" / "loss.svg").read_text().startswith("<svg")
 
 
+def test_texts_given_twice_are_told_in_a_line(run, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("\n\n".join(f"The hen sat on mat {number} and said so." * 9 for number in range(45)))
+    sizes = ["--layers", 1, "--hidden", 32, "--context", 32, "--vocabulary", 400, "--steps", 1]
+    result = run("train", notes, notes, *sizes, "--out", tmp_path / "own")
+    assert result.exit_code == 0, result.stderr
+    told = [line for line in result.stderr.splitlines() if "45 of 90 paragraphs were said before" in line]
+    assert len(told) == 1 and told[0].startswith("persimmon-lab: "), result.stderr
+    assert "Warning" not in result.stderr and ".py:" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
         (b"\xff\xfe no text", [], "is not UTF-8 text: .* at byte 0"),
         (b"too little", [], "too little text"),
-        (b"one part.\n\nanother part.\n\n" * 200, ["--hidden", 40, "--context", 8000], "too few for rows of 8000"),
+        (
+            b"\n\n".join(b"this is part %d." % part for part in range(400)),
+            ["--hidden", 40, "--context", 8000],
+            "too few for rows of 8000",
+        ),
     ],
 )
 def test_texts_that_will_not_do_are_told_in_a_line(run, tmp_path, content, options, message):
@@ -560,4 +580,64 @@ def test_a_device_that_is_not_there_is_told_in_a_line(run, checkpoint, monkeypat
 
     monkeypatch.setattr(torch, "empty", refuse)
     result = run("generate", "x", "-m", checkpoint, "--device", "mps")
-    assert (result.exit_code, result.stderr) == (1, "persimmon-lab: --device mps: Could not run it\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "persimmon-lab: --device mps: Could not run it; take cpu, or a device that torch has here\n",
+    )
+
+
+# Odd values
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["generate", "x", "--num-beams", 2, "--length-penalty", 1e9],
+            r"length_penalty=1000000000\.0.* from -10 to 10",
+        ),
+        (["generate", "x", "--temperature", 1e-320], "temperature=1e-320, but it has to be at least 1e-30"),
+        (["generate", "x", "--repetition-penalty", 1e300], r"repetition_penalty=1e\+300, but it has to be"),
+        (["generate", "x", "--temperature", 1, "--seed", "1" * 26], "seed=1{26}, but it has to be a whole number"),
+        (["chat", "--seed", "1" * 26], "seed=1{26}, but it has to be a whole number"),
+        (["generate", "x", "--stop", "\udcff"], "holds half a character"),
+        (["generate", "x", "--device", "meta"], "--device meta: there tensors have shapes and no numbers"),
+        (["generate", "x", "--device", "xla"], "--device xla: .*take cpu"),
+        (["chat", "--max-new-tokens", 600], "--max-new-tokens 600 leaves no room for a question: .*such as 64"),
+        (["generate", "x", "--model", ""], "the name of the model is empty"),
+        (["inspect", ""], "the name of the model is empty"),
+        (["convert", "x", ""], "'OUT': the name is empty; name a folder"),
+        (["export", "mini", "", "--format", "hf"], "'OUT': the name is empty; name a folder"),
+        (["train", VOCABULARY, "--out", ""], "'--out': the name is empty"),
+        (["train", VOCABULARY, "--out", "x", "--seed", "1" * 26], "--seed"),
+    ],
+)
+def test_odd_values_are_told_in_a_line(run, checkpoint, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] in ("generate", "chat") and "--model" not in arguments:
+        arguments = [*arguments, "--model", checkpoint]
+    result = run(*arguments, input="Hi\n")
+    lines = result.stderr.splitlines()
+    assert result.exit_code in (1, 2) and 1 <= len(lines) <= 2 and lines[0].startswith("persimmon-lab: "), result.stderr
+    assert re.search(message, lines[0]) and max(map(len, lines)) < 240, result.stderr
+    assert result.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_json_nested_too_deep_is_told_in_a_line(run, model, tokenizer, tmp_path, name):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / name).write_text("[" * 100_000)
+    result = run("generate", "x", "--model", tmp_path)
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1, result.stderr
+    assert re.search(rf"{re.escape(name)}.* nested too deep", result.stderr), result.stderr
+
+
+def test_a_warning_is_a_line_of_our_own(run, checkpoint, monkeypatch):
+    def load(*_arguments):
+        warnings.warn("the text is longer\nthan that", stacklevel=2)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(generate, "load", load)
+    result = run("generate", "x", "--model", checkpoint)
+    assert result.stderr == "persimmon-lab: the text is longer than that\npersimmon-lab: enough\n"

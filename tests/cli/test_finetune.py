@@ -1,6 +1,8 @@
 """`persimmon-lab finetune` and `classify` from a file of lines to a model that loads here and in transformers."""
 
 import json
+import math
+import sys
 
 import pytest
 import torch
@@ -9,9 +11,11 @@ from typer.testing import CliRunner
 
 from persimmon_lab import PersimmonForCausalLM, PersimmonForSequenceClassification, PersimmonTokenizer, load_mini
 from persimmon_lab.cli import app
+from persimmon_lab.cli import finetune as command
 from persimmon_lab.finetuning import Settings, encode_all, read_examples, split
-from persimmon_lab.finetuning.loop import loss_of, steps_of_epoch
+from persimmon_lab.finetuning.learner import loss_of
 from persimmon_lab.finetuning.lora import load_adapter, merge
+from persimmon_lab.finetuning.steps import steps_of_epoch
 
 ANIMALS = ["cat", "dog", "horse", "cow", "bird", "fish", "sheep", "goat", "mouse", "fox", "bear", "wolf"]
 
@@ -81,6 +85,16 @@ def test_what_is_there_already_stays(tmp_path, chats):
         (["--dtype", "float8"], "dtype is 'float8'; choose one of"),
         (["--optimizer", "sgd"], "optimiser is 'sgd'; choose one of adamw, muon"),
         (["--rate", "-1"], "rate is -1.0"),
+        (["--resume"], "has no run to go on with"),
+        (["--schedule", "up"], "schedule is 'up'; choose one of cosine, linear, constant"),
+        (["--warmup", "1"], "warmup is 1.0"),
+        (["--clip", "0"], "clip is 0.0"),
+        (["--alpha", "4"], "--rank, --alpha and --dropout are the adapters'"),
+        (["--rank", "8"], "--rank, --alpha and --dropout are the adapters'"),
+        (["--lora", "--dropout", "1"], "dropout is 1.0"),
+        (["--length", "100000"], "length is 100000, and the model's context"),
+        (["--float16-without-masters"], "goes with --dtype float16; the dtype is float32"),
+        (["--lora", "--dtype", "float16", "--float16-without-masters"], "adapters are float32 in any case"),
         (["--model", "nowhere/at-all/x"], "nowhere"),
     ],
     ids=str,
@@ -93,14 +107,62 @@ def test_bad_options_are_told_in_a_line_and_leave_nothing(tmp_path, chats, given
     assert not (tmp_path / "out").exists()
 
 
-def test_texts_with_labels_make_a_classifier(tmp_path):
-    data, out = tmp_path / "animals.jsonl", tmp_path / "out"
+def test_what_does_not_fit_a_row_is_told(tmp_path, chats):
+    result = run("finetune", chats, "--out", tmp_path / "out", "--epochs", 1, "--length", 16)
+    assert result.exit_code == 0, result.output
+    assert "of 24 examples are longer than a row of 16 tokens and were cut" in result.stderr
+
+
+def test_without_peft_one_line_says_what_to_install(tmp_path, chats, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)  # importing it fails as if it were not there
+    monkeypatch.setattr(command, "load", lambda *_: pytest.fail("told only after the model was loaded"))
+    result = run("finetune", chats, "--out", tmp_path / "out", "--lora")
+    told = "persimmon-lab: peft is not installed; pip install 'persimmon-lab[lab]' brings it\n"
+    assert (result.exit_code, result.stderr) == (1, told)
+    assert not (tmp_path / "out").exists()
+
+
+def test_float16_without_masters_is_seen_to_fail_and_the_model_stays_as_it_was(tmp_path, chats):
+    out = tmp_path / "out"
+    given = ["--dtype", "float16", "--float16-without-masters", "--epochs", 1, "--rows", 1]
+    result = run("finetune", chats, "--out", out, *given)
+    assert result.exit_code == 0, result.output
+    entries = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert math.isnan(entries[-1]["loss"])
+    assert f"the loss of step {entries[-1]['step']} is not finite; what is written is the model of step 0" in (
+        result.stderr
+    )
+    assert "nan" not in (out / "loss.svg").read_text()
+    before, after = load_mini(torch.float16)[0], PersimmonForCausalLM.from_pretrained(out)
+    assert all(torch.equal(weight, after.state_dict()[name]) for name, weight in before.state_dict().items())
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    path = tmp_path / "animals.jsonl"
     numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-    data.write_text(
+    path.write_text(
         "\n".join(json.dumps({"text": f"I saw the {word} today.", "label": label})
                   for label, words in (("animal", ANIMALS), ("number", numbers)) for word in words)
     )  # fmt: skip
-    result = run("classify", data, "--out", out, "--frozen", "--held-out", "0.25")
+    return path
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError("the disk is full")], ids=["stopped", "full"])
+def test_an_interrupted_classify_leaves_no_half_folder(tmp_path, labelled, monkeypatch, interruption):
+    def stop(tokenizer, folder):
+        assert any(folder.glob("*.safetensors")), "the model is written already"
+        raise interruption
+
+    monkeypatch.setattr(PersimmonTokenizer, "save_pretrained", stop)
+    result = run("classify", labelled, "--out", tmp_path / "out", "--frozen")
+    assert result.exit_code == (130 if interruption is KeyboardInterrupt else 1)
+    assert [*tmp_path.iterdir()] == [labelled]
+
+
+def test_texts_with_labels_make_a_classifier(tmp_path, labelled):
+    out = tmp_path / "out"
+    result = run("classify", labelled, "--out", out, "--frozen", "--held-out", "0.25")
     assert result.exit_code == 0, result.output
     marks = json.loads((out / "marks.json").read_text())
     assert marks["count"] == 6
@@ -109,6 +171,6 @@ def test_texts_with_labels_make_a_classifier(tmp_path):
     assert marks["right"] == marks["confusion"][0][0] + marks["confusion"][1][1]
     model = PersimmonForSequenceClassification.from_pretrained(out)
     assert model.config.id2label == {0: "animal", 1: "number"}
-    again = run("classify", data, "--out", out, "--frozen")
+    again = run("classify", labelled, "--out", out, "--frozen")
     assert again.exit_code == 1
     assert "is there already and not empty" in again.stderr

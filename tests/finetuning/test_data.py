@@ -194,6 +194,7 @@ def test_packed_documents_keep_their_labels_and_begin_anew(tokenizer):
         ({"rows": True}, "rows is True"),
         ({"rate": 0.0}, "rate is 0.0"),
         ({"rate": float("nan")}, "rate is nan"),
+        ({"rate": float("inf")}, "rate is inf"),
         ({"warmup": 1.0}, "warmup is 1.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"schedule": "step"}, "schedule is 'step'; choose one of cosine"),

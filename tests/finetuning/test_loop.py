@@ -1,44 +1,13 @@
-"""The loop: accumulation is token-averaged, packing leaks nothing, an interrupted run goes on to the same bits."""
+"""The loop: an interrupted run goes on to the same bits, the best state is kept, what fails is told by name."""
 
 import pytest
 import torch
 
-from persimmon_lab.finetuning import Settings, conversation, encode_all, finetune, pack
-from persimmon_lab.finetuning.loop import Learner
+from persimmon_lab.finetuning import Settings, conversation, encode_all, finetune, memory
+from persimmon_lab.finetuning.lora import adapt
 from persimmon_lab.mini import load_mini
 
 EXAMPLES = [conversation(f"What is {n}?", " ".join(["A number"] * (1 + n)), name=str(n)) for n in range(8)]
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packed_documents_read_as_they_do_alone(attention):
-    model, tokenizer = load_mini()
-    model.set_attn_implementation(attention)
-    encoded = encode_all(EXAMPLES[:4], tokenizer, 64)
-    packed = pack(encoded, 200)
-    assert len(packed.input_ids) == 1
-    with torch.no_grad():
-        together = model(packed.input_ids, position_ids=packed.position_ids, use_cache=False).logits[0]
-        alone = torch.cat([model(torch.tensor([e.input_ids]), use_cache=False).logits[0] for e in encoded])
-    assert (together - alone).abs().max() <= 1e-5 * alone.abs().max()
-    starts = (packed.position_ids[0] == 0).nonzero().flatten()
-    assert (packed.labels[0, starts] == -100).all()
-
-
-def test_accumulated_gradients_are_those_of_one_batch():
-    gradients = []
-    for parts in (1, 4):
-        model, tokenizer = load_mini()
-        encoded = encode_all(EXAMPLES, tokenizer, 64)
-        learner = Learner(model, Settings())
-        size = len(encoded) // parts
-        batches = [pack(encoded[start : start + size], 64) for start in range(0, len(encoded), size)]
-        learned = sum(batch.learned for batch in batches)
-        assert parts == 1 or len({batch.learned for batch in batches}) > 1
-        for batch in batches:
-            learner.add_gradients(batch, learned)
-        gradients.append(torch.cat([g.flatten() for g in learner.gradients.values()]))
-    assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[0].norm()
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path):
@@ -92,3 +61,68 @@ def test_in_bfloat16_the_masters_take_the_updates(tmp_path):
         assert outcome.weights[name].dtype == torch.float32
         assert torch.equal(outcome.weights[name].bfloat16(), tensor)
     assert outcome.best_loss < outcome.first_loss
+
+
+def test_what_was_cut_is_counted(tmp_path):
+    model, tokenizer = load_mini()
+    settings = Settings(epochs=1, length=16)
+    cuts = [document.cut for document in encode_all(EXAMPLES, tokenizer, 16) if document.cut]
+    outcome = finetune(model, tokenizer, EXAMPLES[:6], EXAMPLES[6:], settings, tmp_path, False)
+    assert 0 < len(cuts) < len(EXAMPLES)
+    assert (outcome.length, outcome.cut, outcome.left_out) == (16, len(cuts), sum(cuts))
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"alpha": 5.0}, {"dropout": 0.5}, {"rank": 3}], ids=str)
+def test_adapters_that_start_otherwise_are_another_run(tmp_path, other):
+    pytest.importorskip("peft")
+    settings = Settings(epochs=1, length=64, rank=2)
+    for given, refused in (({}, False), ({}, False), (other, True)):
+        model, tokenizer = load_mini()
+        adapt(model, **({"rank": 2} | given))
+        if not refused:
+            finetune(model, tokenizer, EXAMPLES[:4], [], settings, tmp_path, False)
+            continue
+        with pytest.raises(ValueError, match="is of other examples, settings or weights"):
+            finetune(model, tokenizer, EXAMPLES[:4], [], settings, tmp_path, False)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_weights_of_another_sign_or_order_are_another_run(tmp_path, frozen):
+    """Which have the same sums, and the same lengths."""
+    settings = Settings(epochs=1, length=64, rate=1e-9)
+    for other in (None, None, "sign", "order"):
+        model, tokenizer = load_mini()
+        weight = model.model.layers[0].mlp.dense_h_to_4h.weight
+        weight.requires_grad_(not frozen)
+        with torch.no_grad():
+            weight.copy_({None: weight, "sign": -weight, "order": weight.flip(0)}[other])
+        if other is None:
+            finetune(model, tokenizer, EXAMPLES[:2], [], settings, tmp_path, False)
+            continue
+        with pytest.raises(ValueError, match="is of other examples, settings or weights"):
+            finetune(model, tokenizer, EXAMPLES[:2], [], settings, tmp_path, False)
+
+
+def test_float16_without_masters_ends_in_nan_and_with_them_it_learns(tmp_path):
+    given = {"epochs": 2, "rows": 1, "length": 64, "dtype": "float16", "patience": None}
+    model, tokenizer = load_mini()
+    held = Settings(**given)
+    outcome = finetune(model, tokenizer, EXAMPLES[:6], EXAMPLES[6:], held, tmp_path / "masters", False)
+    assert outcome.failed_at is None and outcome.best_loss < outcome.first_loss
+    bare = Settings(**given, masters=False, float16_without_masters=True)
+    model, tokenizer = load_mini()
+    outcome = finetune(model, tokenizer, EXAMPLES[:6], EXAMPLES[6:], bare, tmp_path / "bare", False)
+    assert outcome.failed_at == outcome.steps == outcome.history[-1]["step"]
+    assert outcome.best_loss == outcome.first_loss, "the first step did not help either"
+    assert all(weight.isfinite().all() for weight in model.parameters())
+
+
+def test_memory_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
+    model, tokenizer = load_mini()
+    count = sum(weight.numel() for weight in model.parameters())
+    assert memory.added_bytes(model, Settings()) == 20 * count
+    assert memory.added_bytes(model, Settings(dtype="bfloat16", optimiser="muon")) == 18 * count
+    monkeypatch.setattr(memory, "free_on", lambda device: 20 * count - 1)
+    with pytest.raises(MemoryError, match="fine-tuning needs .* beside the model, and .* are free on cpu"):
+        finetune(model, tokenizer, EXAMPLES[:4], [], Settings(), tmp_path / "run", False)
+    assert not (tmp_path / "run").exists()

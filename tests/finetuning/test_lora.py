@@ -158,3 +158,23 @@ def test_no_second_pairs_and_no_merging_of_what_has_none():
         lora.merge(tiny())
     with pytest.raises(ValueError, match="have not been trained"):
         lora.merging_errors(adapted, ids(), [torch.float32])
+
+
+def test_a_bfloat16_run_is_merged_in_float32_and_rounded_once():
+    adapted, before = trained(rate=1e-4)
+    base = tiny()
+    base.load_state_dict(before)
+    low = lora.with_frozen_in(adapted, torch.bfloat16)
+    exact = {name: (before[name] + update).bfloat16() for name, update in lora.updates(adapted).items()}
+    merged = lora.merge_into(base, low, torch.bfloat16).state_dict()
+    in_low = lora.merge(low).state_dict()
+
+    def unmoved(found):
+        """Of the weights that the updates take to another bfloat16, the share that stayed."""
+        pairs = [(exact[name] != before[name].bfloat16(), found[name] == before[name].bfloat16()) for name in exact]
+        return sum(int((m & s).sum()) for m, s in pairs) / sum(int(m.sum()) for m, _ in pairs)
+
+    assert unmoved(merged) == 0 < unmoved(in_low)
+    assert all(torch.equal(merged[name], weight) for name, weight in exact.items())
+    with pytest.raises(ValueError, match="load it in float32"):
+        lora.merge_into(tiny().bfloat16(), adapted, torch.bfloat16)

@@ -224,6 +224,20 @@ def test_only_some_modules_and_always_the_predictions(reference):
     assert torch.equal(nothing.predictions["half"].kl, compare(reference, candidate, ids()).predictions["half"].kl)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"), [([5], "5 is no pattern"), (5, "5 is no pattern"), ([None], "None is no")]
+)
+def test_patterns_that_are_no_text_are_named(reference, given, message, unchecked_annotations):
+    with pytest.raises(TypeError, match=message):
+        compare(reference, {"other": tiny()}, ids(), only=given)
+
+
+@pytest.mark.parametrize(("given", "message"), [("hi", "is a str"), ([1, 2], "is a list"), (ids()[0], r"shape \(9,\)")])
+def test_ids_that_are_no_batch_are_named(reference, given, message, unchecked_annotations):
+    with pytest.raises(TypeError, match=f"ids is .*{message.removeprefix('is ')}.*tokenizer"):
+        compare(reference, {"other": tiny()}, given)
+
+
 def test_a_converted_copy_is_tied_where_the_original_is():
     tied = tiny(tie_word_embeddings=True)
     half = in_dtype(tied, torch.float16)

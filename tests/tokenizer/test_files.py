@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from persimmon_lab.checkpoints.errors import CheckpointNotFoundError
 from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.tokenizer.files import read_json
 from persimmon_lab.tokenizer.sentencepiece_model import (
     PieceType,
     fields,
@@ -384,4 +385,60 @@ def test_a_broken_config_is_refused(tmp_path):
         PersimmonTokenizer.from_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<bos>"}')
     with pytest.raises(ValueError, match="special token '<bos>' is not one of the 700 pieces"):
+        PersimmonTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000])
+def test_settings_nested_too_deep_are_refused_by_the_name_of_their_file(tmp_path, deep):
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(deep)
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is not JSON: it is nested too deep"):
+        read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("add_bos_token", "false", "True or False"),
+        ("add_eos_token", 0, "True or False"),
+        ("clean_up_tokenization_spaces", "no", "True or False"),
+        ("padding_side", "middle", "one of 'left', 'right'"),
+        ("padding_side", 1, "one of 'left', 'right'"),
+        ("model_max_length", "512", "a whole number, at least 1"),
+        ("model_max_length", 0, "a whole number, at least 1"),
+        ("model_max_length", True, "a whole number, at least 1"),
+        ("bos_token", 7, "the text of a token"),
+        ("pad_token", {"lstrip": False}, "the text of a token"),
+        ("unk_token", ["<unk>"], "the text of a token"),
+        ("chat_template", 3, "the text of a template"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused_by_its_name(tmp_path, key, value, expected, unchecked_annotations):
+    PersimmonTokenizer(FOLDER / "tokenizer.model").save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=rf"tokenizer_config\.json: {key} is .*, but it has to be {expected}"):
+        PersimmonTokenizer.from_pretrained(tmp_path)
+    if key not in ("unk_token", "chat_template"):
+        with pytest.raises(ValueError, match=rf"PersimmonTokenizer\(\): {key} is .*, but it has to be {expected}"):
+            PersimmonTokenizer(FOLDER / "tokenizer.model", **{key: value})
+
+
+@pytest.mark.parametrize("limit", [10**30, 1e30, 1000000000000000019884624838656])
+def test_no_limit_is_written_in_several_ways(tmp_path, limit):
+    PersimmonTokenizer(FOLDER / "tokenizer.model").save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": limit}))
+    assert PersimmonTokenizer.from_pretrained(tmp_path).model_max_length is None
+
+
+@pytest.mark.parametrize(
+    "damage", [{"post_processor": [1]}, {"post_processor": {"single": [3]}}, {"post_processor": "x"}]
+)
+def test_a_tokenizer_json_of_another_form_is_refused(tmp_path, damage):
+    PersimmonTokenizer(FOLDER / "tokenizer.model").save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.model").unlink()
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: post_processor is .*not of the form"):
         PersimmonTokenizer.from_pretrained(tmp_path)

@@ -5,6 +5,7 @@ arguments have one entry for each of something, and in `marks` which ones point 
 """
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ STEPS = [
     [Candidate(0, "x", -1.0, True), Candidate(0, "y", -2.0, True), Candidate(0, "z", -3.0, False)],
     [Candidate(1, "x", -2.5, True), Candidate(0, "y", -3.0, False)],
 ]
+MEASURED = SimpleNamespace(share=0.5, low=0.3, high=0.7, chance=0.25, five_gram=0.2, ceiling=1.0)
 RUNS = {"float32": [3.0, 2.0, 1.0], "float16": [3.0, float("nan"), float("nan")]}
 
 EXAMPLES = {
@@ -132,6 +134,9 @@ EXAMPLES = {
         {"confusion": torch.tensor([[3, 1], [0, 4]]), "labels": ["cat", "$dog"]}, ("labels",)
     ),
     "finetuning.moved_by_layer": Example({"moved": {"mlp": [0.1, 0.2], "dense": [0.3, 0.0]}}, ("moved",)),
+    "forest.forest_plot": Example(
+        {"scores": {"one": [MEASURED] * 3, "$other": [MEASURED] * 3}, "rows": WORDS}, ("scores", "rows")
+    ),
     "formats.ranges": Example({"formats": {"half": (1e-8, 1e-5, 6e4)}, "marks": {"here": 1.0}}, free=("marks",)),
     "formats.spacings": Example(
         {"magnitudes": torch.tensor([1.0, 2, 4]), "steps": TWO_LINES, "marks": {"here": 2.0}},

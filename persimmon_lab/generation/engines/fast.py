@@ -103,7 +103,7 @@ class FastRunner:
         logits_to_keep: int = 1,
     ) -> CausalLMOutputWithPast:
         """Logits of the last `logits_to_keep` positions (0: all), in the model's dtype; the cache is extended."""
-        cache = None if past_key_values is None else cache_for(past_key_values, extend=use_cache)
+        cache = None if past_key_values is None else cache_for(past_key_values, len(self.layers), extend=use_cache)
         past = 0 if cache is None else cache.get_seq_length()
         if inputs_embeds is None:
             assert input_ids is not None

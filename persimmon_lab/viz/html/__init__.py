@@ -8,6 +8,7 @@ from persimmon_lab.viz.html.comparison import comparison_html, first_difference
 from persimmon_lab.viz.html.contexts import contexts_html
 from persimmon_lab.viz.html.lens_cell import Cell, cell_html, curve_svg
 from persimmon_lab.viz.html.links import Link, links_html
+from persimmon_lab.viz.html.loss_mask import loss_mask_html
 from persimmon_lab.viz.html.nucleus import Candidate, Nucleus, nucleus_html
 from persimmon_lab.viz.html.pieces import Cut, Piece, Stretch, counts_html, details_html
 from persimmon_lab.viz.html.tokens import Token, legend_html, token_html, tokens_html
@@ -32,6 +33,7 @@ __all__ = [
     "first_difference",
     "legend_html",
     "links_html",
+    "loss_mask_html",
     "nucleus_html",
     "token_html",
     "tokens_html",

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from persimmon_lab.field_checks import is_whole
 from persimmon_lab.generation.engines.decodable import Decodable
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.html.nucleus import Nucleus
@@ -129,8 +130,11 @@ class Session:
     def found(self, settings: Settings, index: int, token_id: int) -> Branch | None:
         """The branch that already has this token in the place of token `index` of the shown text.
 
-        IndexError where there is no such token, in the text or in the vocabulary.
+        IndexError where there is no such token, in the text or in the vocabulary; TypeError for no whole numbers.
         """
+        for name, value in (("index", index), ("token_id", token_id)):
+            if not is_whole(value):
+                raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; give a whole number")
         path = [] if self.branch is None else self.branch.path
         if not 0 <= index < len(path):
             raise IndexError(f"there is no token {index} to be replaced: the shown text has {len(path)}, from 0 on")

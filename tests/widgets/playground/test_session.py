@@ -66,6 +66,16 @@ def test_it_tells_of_growth_and_of_the_end(session, monkeypatch):
     assert (told[0], told[-1]) == ("begun", "over"), "the token that was put in is there at once"
 
 
+@pytest.mark.parametrize(
+    ("index", "token_id", "name"), [("0", 5, "index"), (0, "5", "token_id"), (True, 5, "index"), (0, 1.0, "token_id")]
+)
+def test_a_token_is_named_by_whole_numbers(session, index, token_id, name, unchecked_annotations):
+    session.generate(SETTINGS)
+    session.wait()
+    with pytest.raises(TypeError, match=rf"{name} is .*; give a whole number"):
+        session.found(SETTINGS, index, token_id)
+
+
 def test_one_run_at_a_time_asks_the_model(session, model):
     asking, most = [], []
 
