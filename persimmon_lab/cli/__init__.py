@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from persimmon_lab.cli import chat, classify, convert, doctor, evaluate, finetune, generate, inspect, train
+from persimmon_lab.cli import chat, classify, convert, doctor, evaluate, finetune, generate, inspect, score, train
 from persimmon_lab.cli.errors import ToldErrors
 
 app = typer.Typer(
@@ -39,4 +39,5 @@ app.add_typer(train.train, name="train")
 app.command()(finetune.finetune)
 app.command()(classify.classify)
 app.command()(evaluate.evaluate)
+app.command()(score.score)
 app.command()(doctor.doctor)
