@@ -24,6 +24,8 @@ class PersimmonForCausalLM(PersimmonPreTrainedModel):
     elsewhere = OF_MODELS | OF_DECODING
     _tied_weights_keys = ("lm_head.weight",)
     read_by_fast_engine = True  # see generation/engines/choosing.py; a subclass has to say so of itself
+    # What Trainer asks before it counts the labels of a step, all but the first of each row, and hands the number over.
+    accepts_loss_kwargs, loss_type = True, "ForCausalLM"
     generate = generate
 
     def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None) -> None:
@@ -46,12 +48,17 @@ class PersimmonForCausalLM(PersimmonPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int = 0,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Next-token logits for every position, or for the last `logits_to_keep` of them; with `labels` a loss.
 
         Arguments and errors as in `PersimmonModel.forward`. Labels stand at their own positions (the shift by one
         happens inside); -100 is ignored. The vocabulary is large: 16k positions of 262,144 float32 logits are 17 GB,
         so generation keeps one.
+
+        `num_items_in_batch` is what the sum of the losses is divided by, in place of the labels of this batch: how many
+        there are in all the batches of an accumulated step, so that their losses add up to the mean over tokens.
+        transformers' Trainer hands it over.
         """
         if labels is not None and logits_to_keep:
             raise ValueError(f"labels need every position's logits; logits_to_keep is {logits_to_keep}, not 0")
@@ -62,7 +69,7 @@ class PersimmonForCausalLM(PersimmonPreTrainedModel):
         )  # fmt: skip
         logits = self.lm_head(body.last_hidden_state[:, -logits_to_keep:])
         output = CausalLMOutputWithPast(
-            loss=None if labels is None else causal_lm_loss(logits, labels),
+            loss=None if labels is None else causal_lm_loss(logits, labels, num_items_in_batch),
             logits=logits,
             past_key_values=body.past_key_values,
             hidden_states=body.hidden_states,

@@ -21,20 +21,28 @@ def at_least_float32(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def mean_cross_entropy(logits: Float[Tensor, "row label"], labels: Shaped[Tensor, "row"]) -> Float[Tensor, ""]:
-    """Mean -log p, in nats, over the rows whose label is not -100; 0 where there is none."""
+def mean_cross_entropy(
+    logits: Float[Tensor, "row label"], labels: Shaped[Tensor, "row"], count: Tensor | int | None = None
+) -> Float[Tensor, ""]:
+    """Mean -log p, in nats, over the rows whose label is not -100; 0 where there is none. With `count` their sum is
+    divided by that instead: what these rows are of a mean over more."""
     labels = labels.to(logits.device).long()
     check_range(labels.masked_fill(labels == IGNORED, 0), logits.shape[-1], "label")
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-    return total / (labels != IGNORED).sum().clamp(min=1)
+    if count is None:
+        return total / (labels != IGNORED).sum().clamp(min=1)
+    return total / torch.as_tensor(count, device=total.device)
 
 
 def causal_lm_loss(
-    logits: Float[Tensor, "batch position vocab"], labels: Int[Tensor, "batch position"]
+    logits: Float[Tensor, "batch position vocab"],
+    labels: Int[Tensor, "batch position"],
+    count: Tensor | int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross entropy, in nats, of each next token: the logits at position p are marked against label p + 1.
 
-    Labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give NaN).
+    Labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give NaN). `count` as in
+    `mean_cross_entropy`.
     Raises IndexError for any other label outside the vocabulary.
     """
     # The labels move and not the logits, which are so much larger: a slice of them would be copied, forth and back.
@@ -42,6 +50,7 @@ def causal_lm_loss(
     return mean_cross_entropy(
         rearrange(at_least_float32(logits), "batch position vocab -> (batch position) vocab"),
         rearrange(following, "batch position -> (batch position)"),
+        count,
     )
 
 

@@ -24,6 +24,16 @@ def test_each_position_is_marked_against_the_next_label():
     assert output.loss.item() == pytest.approx(torch.stack(one_by_one).mean().item(), rel=1e-6)
 
 
+def test_a_count_from_outside_makes_parts_of_a_mean():
+    """Batches of unequal numbers of labels, each divided by the number of all, add up to the loss of all at once."""
+    labels = ids()
+    labels[0, 1:5] = IGNORED
+    model = tiny()
+    count = (labels[:, 1:] != IGNORED).sum()
+    parts = [model(ids()[row, None], labels=labels[row, None], num_items_in_batch=count).loss for row in range(2)]
+    torch.testing.assert_close(sum(parts), model(ids(), labels=labels).loss)
+
+
 def test_ignored_labels_do_not_count():
     labels = ids()
     labels[0, 1:] = IGNORED

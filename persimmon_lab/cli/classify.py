@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from persimmon_lab.atomic import filling
-from persimmon_lab.cli.options import Device, ModelName, load
+from persimmon_lab.cli.options import Device, ModelName, load, new_place
 from persimmon_lab.finetuning.classifier import Fitting, Marks, count_cut, fit, mark, new_classifier
 from persimmon_lab.finetuning.labelled import commonest_share, label_names, part, read_labelled, without_held_out
 
@@ -19,7 +19,12 @@ MOST_COLUMNS = 12  # labels of a confusion matrix that a terminal has room for
 
 def classify(
     data: Annotated[Path, typer.Argument(help='JSON lines: {"text": "…", "label": "…"}', exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Option(help="The folder for the classifier, its tokenizer and its marks.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The folder for the classifier, its tokenizer and its marks.", parser=new_place, metavar="PATH"
+        ),
+    ],
     model: ModelName = "mini",
     frozen: Annotated[bool, typer.Option(help="Train the projection onto the labels alone; needs seconds.")] = False,
     held_out: Annotated[

@@ -16,7 +16,7 @@ from rich.table import Table as Drawn
 from persimmon_lab.atomic import write_atomically
 from persimmon_lab.checkpoints import hub
 from persimmon_lab.cli.inspect import plain_console
-from persimmon_lab.cli.options import Device, Dtype, load
+from persimmon_lab.cli.options import Device, Dtype, load, new_place
 from persimmon_lab.evaluation import Table, comparison_table, score_table, tasks_named
 from persimmon_lab.evaluation import compare as compare_reports
 from persimmon_lab.evaluation import evaluate as ask
@@ -46,7 +46,12 @@ def evaluate(
         int, typer.Option(min=0, help="Items of each task that are asked once more, by themselves.")
     ] = ALONE,
     out: Annotated[
-        Path | None, typer.Option(help="A folder for the reports and tables; a run that was stopped can go on there.")
+        Path | None,
+        typer.Option(
+            help="A folder for the reports and tables; a run that was stopped can go on there.",
+            parser=new_place,
+            metavar="PATH",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT that was stopped.")] = False,
     dtype: Dtype = "auto",

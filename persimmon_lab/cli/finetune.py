@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from persimmon_lab.cli.options import Device, ModelName, load
+from persimmon_lab.cli.options import Device, ModelName, load, new_place
 from persimmon_lab.finetuning.examples import check_overlap, count_duplicates, read_examples, split
 from persimmon_lab.finetuning.loop import finetune as teach
 from persimmon_lab.finetuning.lora import adapt, check_installed, merge_into, save_adapter
@@ -14,7 +14,12 @@ from persimmon_lab.finetuning.settings import Settings
 
 def finetune(
     data: Annotated[Path, typer.Argument(help='Lines of {"messages": […]} or {"text": "…"}.', dir_okay=False)],
-    out: Annotated[Path, typer.Option(help="A new folder for model, tokenizer, curve and the run's checkpoint.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="A new folder for model, tokenizer, curve and the run's checkpoint.", parser=new_place, metavar="PATH"
+        ),
+    ],
     model: ModelName = "mini",
     held_out: Annotated[
         str, typer.Option(help="A file of lines like DATA's, or the share of DATA to hold out.")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,9 @@ from rich.table import Table
 
 from persimmon_lab.cli.inspect import plain_console
 from persimmon_lab.cli.options import Device, Dtype, ModelName, load
+from persimmon_lab.cli.streams import standard_input
 from persimmon_lab.generation import score_tokens
+from persimmon_lab.training.evaluate import bits_per_byte
 
 STANDARD_INPUT = "-"
 
@@ -34,7 +35,7 @@ class TextScore:
 
     @property
     def bits_per_byte(self) -> float:
-        return self.nats / math.log(2) / self.bytes
+        return bits_per_byte(self.nats_per_token, self.tokens, self.bytes)
 
     @property
     def perplexity(self) -> float:
@@ -95,7 +96,7 @@ def score_text(model: Any, tokenizer: Any, name: str, text: str) -> TextScore:
 def _texts(file: str, lines: bool) -> list[tuple[str, str]]:
     """(what it is called, the text) of a file, or of each of its lines that has one. Raises ValueError for what is no
     UTF-8 text, OSError for what cannot be read."""
-    content = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).expanduser().read_bytes()
+    content = standard_input().buffer.read() if file == STANDARD_INPUT else Path(file).expanduser().read_bytes()
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -11,6 +11,7 @@ from persimmon_lab.atomic import write_atomically
 from persimmon_lab.evaluation.answered import Answered
 from persimmon_lab.evaluation.items import Item
 from persimmon_lab.evaluation.report import FILE, Report
+from persimmon_lab.field_checks import parsed
 
 UNFINISHED = "unfinished"  # the folder of a run's stretches, gone when the report is there
 IDENTITY = "evaluation.json"
@@ -93,7 +94,7 @@ def _json(value: Any) -> bytes:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); remove it, and it is made again") from None
 

@@ -29,7 +29,7 @@ try:
     from lm_eval.models.utils import normalize_gen_kwargs
 except ImportError as error:
     raise ImportError(
-        f"persimmon_lab.evaluation.lm_eval needs EleutherAI's harness ({error}): pip install 'lm-eval>=0.4.13'"
+        f"persimmon_lab.evaluation.lm_eval needs EleutherAI's harness ({error}): pip install lm-eval"
     ) from error
 
 NEW_TOKENS = 256  # of an answer, where a task does not say; the harness's own number

@@ -1,18 +1,20 @@
 """Questions of one's own: a file of JSON lines, `{"question": …, "answer": …, "choices": […]}` each, as a task."""
 
 import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from persimmon_lab.evaluation.items import Item
+from persimmon_lab.json_lines import json_lines
 from persimmon_lab.tokenizer.chat import render_chat
 from persimmon_lab.training.skills.scoring import NEW_TOKENS
 from persimmon_lab.training.skills.skill import first_line, has_words
 
 FIELDS = ("question", "answer", "choices")
+FORM = '{"question": "…", "answer": "…", "choices": ["…", "…"]}, choices if there are any'
 
 
 class OwnTask:
@@ -27,11 +29,7 @@ class OwnTask:
         content = path.read_bytes()
         self.name, self.new_tokens = path.stem, new_tokens
         self.source = f"{path.name}, sha256 {hashlib.sha256(content).hexdigest()[:16]}"
-        try:
-            lines = content.decode("utf-8-sig").split("\n")  # a text may have other line breaks within
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-        self.questions = [_question(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+        self.questions = [_question(place, entry) for place, entry in json_lines(path, FORM)]
         seen: dict[str, int] = {}
         for number, (question, _, _) in enumerate(self.questions, 1):
             if (first := seen.setdefault(question, number)) != number:
@@ -39,10 +37,6 @@ class OwnTask:
                     f"{path} asks {question!r} twice, as its questions {first} and {number}; keep one: items that are "
                     "the same count twice and make intervals too narrow"
                 )
-        if not self.questions:
-            raise ValueError(
-                f'{path} has no questions; give a line such as {{"question": "…", "answer": "…"}} for each'
-            )
 
     def __repr__(self) -> str:
         return f"<OwnTask {self.name}: {len(self.questions)} questions>"
@@ -80,14 +74,8 @@ class OwnTask:
         return items
 
 
-def _question(line: str, place: str) -> tuple[str, str, tuple[str, ...]]:
+def _question(place: str, entry: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
     """(question, answer, choices) of a line; ValueError that begins with its place."""
-    try:
-        entry: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: no JSON ({error.msg} at column {error.colno})") from None
-    if not isinstance(entry, dict):
-        raise ValueError(f"{place}: a {type(entry).__name__}; expected an object with {', '.join(FIELDS)}")
     if unknown := [name for name in entry if name not in FIELDS]:
         raise ValueError(f"{place}: unknown {', '.join(map(repr, unknown))}; a line has {', '.join(FIELDS)}")
     for name in ("question", "answer"):

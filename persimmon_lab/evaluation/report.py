@@ -10,6 +10,7 @@ from typing import Any
 
 from persimmon_lab.atomic import write_atomically
 from persimmon_lab.evaluation.answered import GENERATED, WAYS, Answered
+from persimmon_lab.field_checks import parsed
 from persimmon_lab.numerics.intervals import wilson
 
 FORMAT = 1  # of the file
@@ -182,6 +183,6 @@ class Report:
         """From report.json, or the folder that has it. ValueError, with the path, for what is none."""
         file = path / FILE if path.is_dir() else path
         try:
-            return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            return cls.from_dict(parsed(file.read_bytes()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is no report of an evaluation: {error}") from None

@@ -1,12 +1,12 @@
 """What a model is taught from: conversations and texts, a JSON object a line, all looked at before anything starts."""
 
-import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persimmon_lab.json_lines import json_lines
 from persimmon_lab.tokenizer.chat import render_chat
 
 Messages = tuple[Mapping[str, str], ...]
@@ -58,14 +58,7 @@ def read_examples(path: Path) -> list[Example]:
     Raises ValueError of the first line that is wrong, with the file, its number, what it is and what it should be, and
     for a file without examples; OSError where there is no file.
     """
-    try:
-        lines = path.expanduser().read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    examples = [_example(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not examples:
-        raise ValueError(f"{path} is empty; give lines such as {FORMATS}")
-    return examples
+    return [_example(place, entry) for place, entry in json_lines(path, FORMATS)]
 
 
 def count_duplicates(examples: Iterable[Example]) -> int:
@@ -111,15 +104,7 @@ def check_overlap(training: Sequence[Example], held_out: Sequence[Example], most
     return count
 
 
-def _example(name: str, line: str) -> Example:
-    try:
-        entry: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{name}: no JSON ({error.msg} at character {error.pos}): {line!r:.60}; give one object a line: {FORMATS}"
-        ) from None
-    if not isinstance(entry, dict):
-        raise ValueError(f"{name}: {line!r:.60} is no object; give {FORMATS}")
+def _example(name: str, entry: Mapping[str, Any]) -> Example:
     messages, text = entry.get("messages"), entry.get("text")
     if messages is None and text is None:
         raise ValueError(f"{name}: an object with the keys {list(entry)}; give {FORMATS}")

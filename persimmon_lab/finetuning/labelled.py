@@ -1,12 +1,13 @@
 """Texts with labels, a JSON object a line: read, looked at, and parted so that nothing held out was taught."""
 
-import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from persimmon_lab.json_lines import json_lines
 
 FORMAT = '{"text": "What a lovely day!", "label": "weather"}'
 
@@ -37,13 +38,7 @@ def read_labelled(path: Path) -> list[Labelled]:
     Raises ValueError of the first line that is wrong, with the file and its number, for the same text under two labels,
     and for a file without lines; OSError where there is no file.
     """
-    try:
-        lines = path.expanduser().read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    texts = [_labelled(f"{path}, line {number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not texts:
-        raise ValueError(f"{path} is empty; give lines such as {FORMAT}")
+    texts = [_labelled(place, entry) for place, entry in json_lines(path, FORMAT)]
     first: dict[str, Labelled] = {}
     for text in texts:
         other = first.setdefault(text.content, text)
@@ -54,16 +49,9 @@ def read_labelled(path: Path) -> list[Labelled]:
     return texts
 
 
-def _labelled(name: str, line: str) -> Labelled:
-    try:
-        entry: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{name}: no JSON ({error.msg} at character {error.pos}): {line!r:.60}; give {FORMAT}"
-        ) from None
-    if not isinstance(entry, dict) or not {"text", "label"} <= entry.keys():
-        given = f"an object with the keys {list(entry)}" if isinstance(entry, dict) else f"{line!r:.60}"
-        raise ValueError(f"{name}: {given}; give {FORMAT}")
+def _labelled(name: str, entry: Mapping[str, Any]) -> Labelled:
+    if not {"text", "label"} <= entry.keys():
+        raise ValueError(f"{name}: an object with the keys {list(entry)}; give {FORMAT}")
     text, label = entry["text"], entry["label"]
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from persimmon_lab.atomic import replacing, write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.checkpoints.tensor_streams import bytes_of
 from persimmon_lab.finetuning.encoding import Encoded, encode_all
 from persimmon_lab.finetuning.examples import Example, check_overlap
 from persimmon_lab.finetuning.learner import Learner, Weights, loss_of
@@ -165,7 +166,7 @@ def _identity(
     digest = hashlib.sha256(repr((asdict(settings), taught, private, model.config.to_dict())).encode())
     for name, weight in model.named_parameters():
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)} {weight.requires_grad}".encode())
-        digest.update(weight.detach().flatten().cpu().view(torch.uint8).numpy().data)
+        digest.update(bytes_of(weight))
     for name, module in model.named_modules():  # what decides the adapters, besides their first values
         for part in ("scaling", "lora_dropout"):
             if PAIR not in name and hasattr(module, part):

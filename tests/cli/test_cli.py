@@ -609,6 +609,9 @@ def test_a_device_that_is_not_there_is_told_in_a_line(run, checkpoint, monkeypat
         (["convert", "x", ""], "'OUT': the name is empty; name a folder"),
         (["export", "mini", "", "--format", "hf"], "'OUT': the name is empty; name a folder"),
         (["train", VOCABULARY, "--out", ""], "'--out': the name is empty"),
+        (["finetune", VOCABULARY, "--out", ""], "'--out': the name is empty"),
+        (["classify", VOCABULARY, "--out", ""], "'--out': the name is empty"),
+        (["evaluate", "mini", "--out", ""], "'--out': the name is empty"),
         (["train", VOCABULARY, "--out", "x", "--seed", "1" * 26], "--seed"),
     ],
 )

@@ -97,6 +97,14 @@ def test_generated_texts_are_the_harness_own(ours, theirs):
     assert any(mine)
 
 
+@pytest.mark.usefixtures("short")
+def test_a_long_context_is_answered_from_its_end(ours, theirs):
+    asked = requests("generate_until", (long_text(), {"until": ["\n"], "max_gen_toks": 8}))
+    with pytest.warns(UserWarning, match="1 of 1 contexts are longer than 32 tokens and lost their beginnings"):
+        mine = ours.generate_until(asked, disable_tqdm=True)
+    assert mine == theirs.generate_until(asked, disable_tqdm=True)
+
+
 def test_sampling_is_asked_for_and_what_is_not_known_is_refused(ours):
     sampled = {"do_sample": True, "temperature": 1.5, "max_gen_toks": 8}
     texts = set()

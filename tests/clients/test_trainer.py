@@ -62,6 +62,22 @@ def test_accumulation(tmp_path, by_hand):
     assert losses(ran) == pytest.approx(by_hand, abs=2e-4)
 
 
+def test_accumulation_of_unequal_rows(tmp_path):
+    """The loss of a step is the mean over its tokens, and not the mean of its batches' means."""
+    labels = rows().clone()
+    for index, row in enumerate(labels):
+        row[: 7 - index % 4 * 2] = -100  # one to seven tokens are learned
+    model = mini(layers=2)
+    with torch.no_grad():
+        expected = model(rows(), labels=labels).loss.item()
+        means = [model(one[None], labels=label[None]).loss.item() for one, label in zip(rows(), labels)]
+    ran = trainer(tmp_path, model=model, per_device_train_batch_size=1, gradient_accumulation_steps=8, max_steps=1)
+    ran.train_dataset = [{"input_ids": row, "labels": label} for row, label in zip(rows(), labels)]
+    ran.train()
+    assert losses(ran) == pytest.approx([expected], abs=2e-4)
+    assert abs(sum(means) / len(means) - expected) > 0.05, "the two means differ here"
+
+
 def test_gradient_checkpointing(tmp_path, by_hand):
     ran = trainer(tmp_path, gradient_checkpointing=True)
     ran.train()

@@ -65,7 +65,7 @@ GOOD = '{"question": "a", "answer": "b"}'
     ("line", "told"),
     [
         ("{", "no JSON "),
-        ("[]", "a list; expected an object with question, answer, choices"),
+        ("[]", "'[]' is no object; give"),
         ('{"question": "a", "anwser": "b"}', "unknown 'anwser'"),
         ('{"question": "a"}', "answer is None; expected a text"),
         ('{"question": " ", "answer": "b"}', "question is ' '; expected a text"),
@@ -81,14 +81,14 @@ def test_a_line_that_is_none_is_told_with_its_number(tmp_path, line, told):
     path.write_text(f"{GOOD}\n\n{line}\n")
     with pytest.raises(ValueError) as error:
         OwnTask(path)
-    assert str(error.value).startswith(f"{path}:3: ")
+    assert str(error.value).startswith(f"{path}, line 3: ")
     assert told in str(error.value)
 
 
 def test_a_file_without_questions_is_refused(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text("\n\n")
-    with pytest.raises(ValueError, match="has no questions; give a line such as"):
+    with pytest.raises(ValueError, match="is empty; give lines such as"):
         OwnTask(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="is not UTF-8 text"):
@@ -105,5 +105,5 @@ def test_a_question_that_is_asked_twice_is_refused(tmp_path):
 def test_a_line_may_hold_line_breaks_of_other_kinds(tmp_path):
     path = tmp_path / "breaks.jsonl"
     path.write_text('\ufeff{"question": "A\u2028B\u0085?", "answer": "b"}\r\n{"question": "C?"}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"breaks.jsonl:2: answer is None"):
+    with pytest.raises(ValueError, match=r"breaks.jsonl, line 2: answer is None"):
         OwnTask(path)

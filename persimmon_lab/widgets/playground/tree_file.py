@@ -1,9 +1,10 @@
 """What a tree of texts is in a file, and a check of one that anybody may have written, before any of it is used."""
 
-import json
 import math
 from collections.abc import Callable
 from typing import Any, NoReturn
+
+from persimmon_lab.field_checks import parsed
 
 FORMAT, VERSION = "persimmon-lab branches", 1
 SLACK = 1e-6  # sums of float32 may be so much below 0 or above 1
@@ -15,8 +16,8 @@ def checked(text: str) -> dict[str, Any]:
     """The tree as JSON has it, with every name and every value as it should be: "model" (None where the file says
     none) and "branches". ValueError, which says what is wrong and where, for any other text."""
     try:
-        stored = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        stored = parsed(text)
+    except ValueError as error:
         raise ValueError(f"this is no tree of texts: it cannot be read as JSON ({error})") from None
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise ValueError(f"this is no tree of texts: its format should be {FORMAT!r}")
