@@ -1,5 +1,7 @@
 """The token inspector in a real browser: it cuts what is typed, and explains what is clicked, walked to or hovered."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -46,6 +48,7 @@ def use(page) -> None:
 
     area.fill("\u67ff <b>|ENDOFTEXT|")
     expect(page.locator(".counts")).to_contain_text("16 characters · 18 bytes")
+    expect(page.locator(".pieces > .piece.byte")).to_have_count(3)  # the pieces come after their counts
     assert names(page)[:5] == ["|ENDOFTEXT|", "▁", "<0xE6>", "<0x9F>", "<0xBF>"]
     assert names(page).count("|ENDOFTEXT|") == 1
     assert page.locator(".pieces b").count() == 0
@@ -53,7 +56,7 @@ def use(page) -> None:
     expect(details).to_contain_text("2 of 3 of \u67ff")
     page.get_by_label("read special tokens").check()
     expect(page.locator(".counts")).to_contain_text("(2 special)")
-    assert names(page)[-1] == "|ENDOFTEXT|"
+    expect(page.locator(".pieces > .piece").last).to_have_attribute("title", re.compile(r"^\|ENDOFTEXT\|"))
 
 
 def test_the_inspector_in_jupyterlab(jupyter, page):

@@ -109,4 +109,4 @@ def test_a_line_that_is_no_question_is_told_with_its_number(tmp_path):
     path.write_text('{"question": "a", "answer": "b"}\n{"question": "a"}\n')
     result = run("mini", "--tasks", path)
     assert result.exit_code == 1
-    assert f"{path}:2: answer is None" in "".join(result.stderr.splitlines())
+    assert f"{path}, line 2: answer is None" in "".join(result.stderr.splitlines())

@@ -48,7 +48,7 @@ def test_lines_are_read_in_order_and_whole_numbers_are_labels(tmp_path):
     ("line", "told"),
     [
         ("{", "line 2: no JSON"),
-        ("[1]", r"line 2: '\[1\]'; give"),
+        ("[1]", r"line 2: '\[1\]' is no object; give"),
         ('{"text": "x"}', "line 2: an object with the keys .'text'"),
         ('{"text": 3, "label": "a"}', "line 2: text is 3 and label 'a'; give two strings"),
         ('{"text": "x", "label": true}', "line 2: text is 'x' and label True"),
