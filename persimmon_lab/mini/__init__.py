@@ -8,19 +8,42 @@ import torch
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.errors import CheckpointError
+from persimmon_lab.mini.stages import read_stage
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 MINI = Path(__file__).parent
 REAL = "PERSIMMON_8B"  # the environment variable that says where the converted 8B is
+STAGES = ("early", "middle")  # of the shipped model's training
 
 
 def load_mini(
-    torch_dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
+    torch_dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    *,
+    stage: str | None = None,
 ) -> tuple[PersimmonForCausalLM, PersimmonTokenizer]:
     """The shipped model, ready to generate, and its tokenizer: float32 unless `torch_dtype` says otherwise ("auto"
-    gives the stored bfloat16)."""
+    gives the stored bfloat16). With `stage`, "early" or "middle", the model as it was then in its training, in weights
+    of four bits; `tokens_seen` says when that was.
+
+    Raises ValueError for another stage.
+    """
+    earlier = None if stage is None else read_stage(_stage_path(stage))
     model = PersimmonForCausalLM.from_pretrained(MINI, torch_dtype=torch_dtype, device=device)
+    if earlier is not None:
+        model.load_state_dict(earlier.weights)
     return model, PersimmonTokenizer.from_pretrained(MINI)
+
+
+def tokens_seen(stage: str) -> int:
+    """How many tokens the shipped model had been trained on at a stage. Raises ValueError for another stage."""
+    return read_stage(_stage_path(stage)).tokens
+
+
+def _stage_path(stage: str) -> Path:
+    if stage not in STAGES:
+        raise ValueError(f"stage is {stage!r}; give one of {', '.join(map(repr, STAGES))}, or None for the last")
+    return MINI / f"{stage}.safetensors"
 
 
 @dataclass(frozen=True)

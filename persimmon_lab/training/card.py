@@ -44,7 +44,7 @@ def measure(model: PersimmonForCausalLM, corpus: Path, recipe: Recipe) -> dict[s
         "machine": f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "date": date.today().isoformat(),
         "corpus": json.loads((corpus / "summary.json").read_text()),
-        "tokens_seen": sum(rows * length for rows, length in map(recipe.shape, range(recipe.steps))),
+        "tokens_seen": recipe.tokens_until(recipe.steps),
         "held_out": held_out_table(model, corpus / "held_out", texts, model.config.max_position_embeddings),
         "copying": copying,
         "induction": scores,
@@ -95,6 +95,7 @@ def render(report: Mapping[str, Any], recipe: Recipe) -> str:
             ["period", "first time", "second time", "heads that look after the earlier copy"],
             _copying(report["copying"], report["induction"]),
         ),
+        growth=table(["step", "tokens", "gain", "strongest head"], _growth(report.get("growth", ()))),
         samples=_samples(report["samples"]),
     )
 
@@ -137,6 +138,19 @@ def _skills(scores: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             parts.append(f"taught ones refused {score['refused']:.1%}")
         rows.append([name, f"{score['right'] / score['count']:.1%}", str(score["count"]), ", ".join(parts)])
     return rows
+
+
+def _growth(moments: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A row for each kept moment of the training: what a second saying gained, and the strongest head."""
+    return [
+        [
+            f"{moment['step']:,}",
+            f"{moment['tokens'] / 1e6:.1f} M",
+            f"{moment['new'] - moment['copied']:.2f}",
+            f"{moment['strongest']:.2f}",
+        ]
+        for moment in moments
+    ]
 
 
 def _samples(continuations: Mapping[str, Sequence[str]]) -> str:
@@ -240,16 +254,18 @@ It knows almost nothing and makes up the rest; it loses the thread after a few t
 greedily, and mixes the voices of its sources. Its chats are those of American students in 2018, its prose is centuries
 old, and it carries the views of both. English only. Do not use it to decide anything.
 
-## What made the induction heads form
+## How the induction heads were born
 
-An observation, not an ablation: three runs on the same machine, which differed in more than one thing. The loss is that
-of random pieces said a second time after 16 of them, less that of the first time.
+Random pieces said twice, 16 of them, at moments of this run: by how many nats a token costs less the second time, and
+the largest share of attention that a head gives to the token after the earlier copy. Two of the moments ship, in four
+bits a weight: `load_mini(stage="early")` and `load_mini(stage="middle")`; `tokens_seen` of `persimmon_lab.mini` says
+which they are.
 
-- Tables drawn apart, 7% drills, Muon at 6e-3: 0.4 nats after 1,550 steps of 4,096 tokens.
-- The head as a rotated copy of the embedding, 15% drills of shorter periods, the same rates: 0.3 nats after 500 steps;
-  100 steps of 85% drills from there made it 0.4.
-- The recipe above, with attention that starts by copying and a third of Muon's rate: 0.6 nats at step 750, 2.8 at step
-  1,000 and 8.3 at step 1,500.
+{growth}
+
+What helped, as an observation and not an ablation: with tables drawn apart, 7% drills and Muon at 6e-3, an earlier run
+gained 0.4 nats after 1,550 steps; with the head as a rotated copy of the embedding and 15% drills of shorter periods
+0.3 after 500 steps.
 
 ## Rebuild it
 

@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 from persimmon_lab.atomic import write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.mini.stages import write_stage
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import DRILLS, RowSource, drills, load_streams, stretches, whole_documents
 from persimmon_lab.training.card import measure, render
 from persimmon_lab.training.corpus import END, a_lesson, encode_one, prepare
 from persimmon_lab.training.curves import loss_svg
 from persimmon_lab.training.drills import Stream
+from persimmon_lab.training.evaluate import copying_loss, induction_scores, repeated_rows
 from persimmon_lab.training.recipe import Recipe
 from persimmon_lab.training.skills.scoring import score_all
 from persimmon_lab.training.templates import a_conversation, a_story
@@ -26,7 +28,8 @@ from persimmon_lab.training.trainer import read_metrics, restore, train
 RECIPE = Recipe(steps=22_000)  # 90 million tokens
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
 MADE = {"talk": a_conversation, "stories": a_story, "skills": a_lesson}  # domains that are written as they are read
-STAGES = (125, 250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000)  # steps whose weights are kept
+KEPT = (250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000)  # steps whose weights are kept
+SHIPPED_STAGES = {"early": 500, "middle": 1500}  # of which these are published
 
 
 def row_sources(corpus: Path, recipe: Recipe) -> dict[str, RowSource]:
@@ -80,11 +83,10 @@ def train_mini(
     corpus = prepare(workdir, progress=progress)
     recipe = replace(RECIPE, steps=steps)
     tokenizer = PersimmonTokenizer(corpus / "tokenizer.model")
-    stages = workdir / "run" / "stages"
 
     def on_evaluation(model: PersimmonForCausalLM, step: int) -> dict[str, Any] | None:
-        if step in STAGES:
-            model.save_pretrained(stages / f"step-{step:05d}")
+        if step in KEPT:
+            model.save_pretrained(stage_folder(workdir, step))
         return {"skills": score_all(model, tokenizer, count=40)} if step % 1000 == 0 else None
 
     model = train(
@@ -105,6 +107,11 @@ def train_mini(
     return model
 
 
+def stage_folder(workdir: Path, step: int) -> Path:
+    """Where the weights of an earlier step are kept."""
+    return workdir / "run" / "stages" / f"step-{step:05d}"
+
+
 def checkpointed_mini(workdir: Path = WORKDIR) -> PersimmonForCausalLM:
     """The model of the last checkpoint in `workdir`; a training that is under way is not disturbed."""
     return restore(workdir / "run" / "checkpoint.pt", mini_config(workdir / "corpus"), RECIPE)
@@ -116,12 +123,30 @@ def export(model: PersimmonForCausalLM, corpus: Path, out: Path) -> None:
     PersimmonTokenizer(corpus / "tokenizer.model").save_pretrained(out)
 
 
+def growth(workdir: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """How well the model copied random pieces at each moment of its training that was kept."""
+    moments = []
+    for step in KEPT:
+        if (folder := stage_folder(workdir, step)).exists():
+            model = PersimmonForCausalLM.from_pretrained(folder)
+            rows = repeated_rows(model.config.vocab_size, recipe.first_piece, period=16, rows=16, seed=0)
+            new, copied = copying_loss(model, rows)
+            strongest = float(induction_scores(model, rows).max())
+            tokens = recipe.tokens_until(step)
+            moments.append({"step": step, "tokens": tokens, "new": new, "copied": copied, "strongest": strongest})
+    return moments
+
+
 def publish(model: PersimmonForCausalLM, recipe: Recipe, workdir: Path, out: Path) -> None:
-    """`export`, then measure the model and write MODEL_CARD.md, loss.svg and, in `workdir`, report.json."""
+    """`export`, also of the stages that the run came by, then measure the model and write MODEL_CARD.md, loss.svg and,
+    in `workdir`, report.json."""
     export(model, workdir / "corpus", out)
+    for stage, step in SHIPPED_STAGES.items():
+        if (weights := stage_folder(workdir, step) / "model.safetensors").exists():
+            write_stage(out / f"{stage}.safetensors", load_file(weights), step, recipe.tokens_until(step))
     entries = read_metrics(workdir / "run" / "metrics.jsonl")
     curve = loss_svg(entries, recipe.tokens, "persimmon-mini: training batches and held-out text")
     write_atomically(out / "loss.svg", curve.encode())
-    report = measure(model, workdir / "corpus", recipe)
+    report = measure(model, workdir / "corpus", recipe) | {"growth": growth(workdir, recipe)}
     write_atomically(workdir / "report.json", json.dumps(report, indent=2, ensure_ascii=False).encode())
     write_atomically(out / "MODEL_CARD.md", render(report, recipe).encode())

@@ -59,6 +59,10 @@ class Recipe:
         length = next(length for start, length in reversed(self.lengths) if step >= start * self.steps)
         return max(1, self.tokens // length), length
 
+    def tokens_until(self, step: int) -> int:
+        """How many tokens the steps before `step` read."""
+        return sum(rows * length for rows, length in map(self.shape, range(step)))
+
 
 def check_fit(recipe: Recipe, config: PersimmonConfig, sources: Mapping[str, RowSource]) -> None:
     """Raises ValueError for rows longer than the context, and for domains that have a weight but no source; TypeError

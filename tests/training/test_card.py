@@ -11,6 +11,7 @@ import torch
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.mini.stages import read_stage
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training import card, mini
 from persimmon_lab.training.card import PERIODS, measure, quoted, render, table
@@ -79,6 +80,7 @@ def report() -> dict:
             "sums": {"right": 190, "count": 200, "groups": {"+": [95, 99], "-": [95, 101]}, "refused": None},
             "facts": {"right": 45, "count": 50, "groups": {"": [45, 50]}, "refused": 0.015},
         },
+        "growth": [{"step": 1500, "tokens": 6_144_000, "new": 8.5, "copied": 3.25, "strongest": 0.625}],
         "samples": {"human: Hi\n\nadept:": ["Hello.", "Hey.", "Hi."]},
     }
 
@@ -93,6 +95,7 @@ def test_the_card_says_what_was_measured(report: dict):
     assert "| chat | 13% | 1.5 MB |" in card_text and "| skills | 20% | made on the fly |" in card_text
     assert "| sums | 95.0% | 200 | + 95/99, - 95/101 |" in card_text
     assert "| facts | 90.0% | 50 | taught ones refused 1.5% |" in card_text
+    assert "| 1,500 | 6.1 M | 5.25 | 0.62 |" in card_text
     assert all(name in card_text for name in ("chitchat-dataset==0.9.0", "BSD-3-Clause", "loss.svg", "steps = 3000"))
 
 
@@ -107,7 +110,10 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     monkeypatch.setattr(mini, "measure", lambda model, folder, recipe: report)
     model = PersimmonForCausalLM(PersimmonConfig.tiny(vocab_size=360), torch.Generator().manual_seed(0)).bfloat16()
 
-    mini.publish(model, replace(mini.RECIPE, steps=10), tmp_path, out)
+    younger = PersimmonForCausalLM(PersimmonConfig.tiny(vocab_size=360), torch.Generator().manual_seed(1))
+    younger.save_pretrained(mini.stage_folder(tmp_path, mini.SHIPPED_STAGES["early"]))
+
+    mini.publish(model, replace(mini.RECIPE, steps=4000), tmp_path, out)
     loaded = PersimmonForCausalLM.from_pretrained(out, torch_dtype="auto")
     assert loaded.dtype == torch.bfloat16
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
@@ -115,7 +121,13 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     assert tokenizer.encode("one two")[0] == tokenizer.eos_token_id == 3
     names = {path.name for path in out.iterdir()}
     assert {"MODEL_CARD.md", "loss.svg", "config.json", "generation_config.json", "tokenizer.json"} <= names
-    assert json.loads((tmp_path / "report.json").read_text())["date"] == "2026-01-02"
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["date"] == "2026-01-02"
+    assert [moment["step"] for moment in written["growth"]] == [mini.SHIPPED_STAGES["early"]]
+    assert not (out / "middle.safetensors").exists()  # the run has not come by it
+    stage = read_stage(out / "early.safetensors")
+    assert stage.tokens == 4096 * stage.step
+    assert (stage.weights["lm_head.weight"] - younger.lm_head.weight).abs().max() < 0.02
 
 
 def test_measure_gathers_all_that_the_card_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
