@@ -13,6 +13,8 @@ import torch
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import DRILLS, load_streams
+from persimmon_lab.training.conversation import OPENINGS, answers, summary
+from persimmon_lab.training.conversation import WAYS as TALKING
 from persimmon_lab.training.corpus import CUT_FROM_CHATS
 from persimmon_lab.training.evaluate import (
     PROMPTS,
@@ -49,6 +51,7 @@ def measure(model: PersimmonForCausalLM, corpus: Path, recipe: Recipe) -> dict[s
         "copying": copying,
         "induction": scores,
         "skills": score_all(model, tokenizer, SKILL_ITEMS),
+        "conversation": {way: summary(answers(model, tokenizer, way)) for way in TALKING},
         "samples": samples(model, tokenizer, PROMPTS),
     }
 
@@ -95,6 +98,9 @@ def render(report: Mapping[str, Any], recipe: Recipe) -> str:
             ["period", "first time", "second time", "heads that look after the earlier copy"],
             _copying(report["copying"], report["induction"]),
         ),
+        conversation=table(["way", "loops", "ends by itself"], _conversation(report["conversation"])),
+        openings=len(OPENINGS),
+        judged=_judged(report.get("judged")),
         growth=table(["step", "tokens", "gain", "strongest head"], _growth(report.get("growth", ()))),
         samples=_samples(report["samples"]),
     )
@@ -138,6 +144,17 @@ def _skills(scores: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             parts.append(f"taught ones refused {score['refused']:.1%}")
         rows.append([name, f"{score['right'] / score['count']:.1%}", str(score["count"]), ", ".join(parts)])
     return rows
+
+
+def _conversation(ways: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    return [[way, f"{each['loops']:.0%}", f"{each['ends']:.0%}"] for way, each in ways.items()]
+
+
+def _judged(sensible: Sequence[int] | None) -> str:
+    """What the readers found, in a sentence."""
+    if sensible is None:
+        return "Nobody has judged these answers yet."
+    return f"Sensible by this rule: {' and '.join(map(str, sensible))} of {len(OPENINGS)}, in the order of the readers."
 
 
 def _growth(moments: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -236,6 +253,16 @@ Skills, greedily, on instances that training never showed. A verdict is exact: t
 no wrong key beside it.
 
 {skills}
+
+Conversation: {openings} everyday openings, written before the training by people who had not seen the templates, none
+sharing six words in a row with one (`training/openings.txt`), each answered as the first turn of a chat. An answer
+loops if four tokens in a row come three times; it has 120 tokens to end in.
+
+{conversation}
+
+Two readers judge the greedy answers apart from each other and without knowing the model. The rule: an answer is
+sensible if it is grammatical, fits what was said to it, and could have been said by a polite and rather simple person
+or machine; a wrong fact, an answer to something else, or a sentence that falls apart is not. {judged}
 
 Induction: random pieces said twice, 16 rows. Loss in nats per token the first and the second time (knowing nothing
 gives 8.25), and the share of attention, in the second half, on the token after the earlier copy.

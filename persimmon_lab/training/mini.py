@@ -16,6 +16,7 @@ from persimmon_lab.mini.stages import write_stage
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import DRILLS, RowSource, drills, load_streams, stretches, whole_documents
 from persimmon_lab.training.card import measure, render
+from persimmon_lab.training.conversation import read_judgement
 from persimmon_lab.training.corpus import END, a_lesson, encode_one, prepare
 from persimmon_lab.training.curves import loss_svg
 from persimmon_lab.training.drills import Stream
@@ -148,5 +149,6 @@ def publish(model: PersimmonForCausalLM, recipe: Recipe, workdir: Path, out: Pat
     curve = loss_svg(entries, recipe.tokens, "persimmon-mini: training batches and held-out text")
     write_atomically(out / "loss.svg", curve.encode())
     report = measure(model, workdir / "corpus", recipe) | {"growth": growth(workdir, recipe)}
+    report["judged"] = read_judgement(workdir / "judged.json", report["conversation"]["greedy"]["said"])
     write_atomically(workdir / "report.json", json.dumps(report, indent=2, ensure_ascii=False).encode())
     write_atomically(out / "MODEL_CARD.md", render(report, recipe).encode())

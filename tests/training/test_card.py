@@ -15,6 +15,7 @@ from persimmon_lab.mini.stages import read_stage
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training import card, mini
 from persimmon_lab.training.card import PERIODS, measure, quoted, render, table
+from persimmon_lab.training.conversation import answers, said_hash
 from persimmon_lab.training.corpus import VOCABULARY, train_tokenizer
 from persimmon_lab.training.curves import loss_svg, ticks
 from persimmon_lab.training.recipe import Recipe
@@ -80,6 +81,7 @@ def report() -> dict:
             "sums": {"right": 190, "count": 200, "groups": {"+": [95, 99], "-": [95, 101]}, "refused": None},
             "facts": {"right": 45, "count": 50, "groups": {"": [45, 50]}, "refused": 0.015},
         },
+        "conversation": {"greedy": {"loops": 0.02, "ends": 0.99, "said": [["Hi", "Hello."]]}},
         "growth": [{"step": 1500, "tokens": 6_144_000, "new": 8.5, "copied": 3.25, "strongest": 0.625}],
         "samples": {"human: Hi\n\nadept:": ["Hello.", "Hey.", "Hi."]},
     }
@@ -95,6 +97,8 @@ def test_the_card_says_what_was_measured(report: dict):
     assert "| chat | 13% | 1.5 MB |" in card_text and "| skills | 20% | made on the fly |" in card_text
     assert "| sums | 95.0% | 200 | + 95/99, - 95/101 |" in card_text
     assert "| facts | 90.0% | 50 | taught ones refused 1.5% |" in card_text
+    assert "| greedy | 2% | 99% |" in card_text and "Nobody has judged" in card_text
+    assert "rule: 81 and 78 of 100, in" in render(report | {"judged": [81, 78]}, Recipe(steps=3000))
     assert "| 1,500 | 6.1 M | 5.25 | 0.62 |" in card_text
     assert all(name in card_text for name in ("chitchat-dataset==0.9.0", "BSD-3-Clause", "loss.svg", "steps = 3000"))
 
@@ -113,6 +117,9 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     younger = PersimmonForCausalLM(PersimmonConfig.tiny(vocab_size=360), torch.Generator().manual_seed(1))
     younger.save_pretrained(mini.stage_folder(tmp_path, mini.SHIPPED_STAGES["early"]))
 
+    said = report["conversation"]["greedy"]["said"]
+    (tmp_path / "judged.json").write_text(json.dumps({"answers": said_hash(said), "sensible": [90, 80]}))
+
     mini.publish(model, replace(mini.RECIPE, steps=4000), tmp_path, out)
     loaded = PersimmonForCausalLM.from_pretrained(out, torch_dtype="auto")
     assert loaded.dtype == torch.bfloat16
@@ -122,6 +129,7 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     names = {path.name for path in out.iterdir()}
     assert {"MODEL_CARD.md", "loss.svg", "config.json", "generation_config.json", "tokenizer.json"} <= names
     written = json.loads((tmp_path / "report.json").read_text())
+    assert written["judged"] == [90, 80]
     assert written["date"] == "2026-01-02"
     assert [moment["step"] for moment in written["growth"]] == [mini.SHIPPED_STAGES["early"]]
     assert not (out / "middle.safetensors").exists()  # the run has not come by it
@@ -146,6 +154,7 @@ def test_measure_gathers_all_that_the_card_needs(tmp_path: Path, monkeypatch: py
     model = PersimmonForCausalLM(config, torch.Generator().manual_seed(0)).eval()
 
     monkeypatch.setattr(card, "PROMPTS", ("one two",))
+    monkeypatch.setattr(card, "answers", lambda model, tokenizer, way: answers(model, tokenizer, way, ["one", "two"]))
     recipe = Recipe(steps=10, tokens=256, lengths=((0.0, 64), (0.8, 128)))
     report = json.loads(json.dumps(measure(model, tmp_path, recipe)))
     assert report["tokens_seen"] == 10 * 4 * 64
@@ -153,6 +162,7 @@ def test_measure_gathers_all_that_the_card_needs(tmp_path: Path, monkeypatch: py
     assert report["held_out"]["chat"]["model"] == pytest.approx(np.log2(360) * 700 / 420, rel=0.05)
     assert np.array(report["induction"]["64"]).shape == (2, 4)
     assert [len(ways) for ways in report["samples"].values()] == [3]
+    assert [[len(each["said"]) for each in report["conversation"].values()]] == [[2, 2]]
     assert {score["count"] for score in report["skills"].values()} == {2}
     assert "| chat | 13% |" in render(report, recipe)
 
