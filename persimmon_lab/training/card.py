@@ -87,6 +87,7 @@ def render(report: Mapping[str, Any], recipe: Recipe) -> str:
         recipe="\n".join(f"{name} = {value}" for name, value in asdict(recipe).items()),
         machine=report["machine"],
         date=report["date"],
+        commit=f", from commit {report['commit'][:7]}" if report.get("commit") else "",
         data=table(["domain", "share of rows", "text", "what"], _data(report["corpus"], recipe)),
         sources=table(
             ["package", "licence", "sha256"],
@@ -226,7 +227,7 @@ After an answer the model was taught to end, never to announce the human's next 
 {tokens:.1f} million tokens in {steps:,} steps, with float32 master weights: Muon for the matrices of the
 layers, AdamW for the rest, a constant rate and then a linear decay to zero over the last {decay}; rows of
 {lengths} tokens, the longer ones towards the end; in the last {late} of the steps {late_drills} of the rows are drills.
-On {machine}. Card written {date}.
+On {machine}{commit}. Card written {date}.
 
 It did not start from nothing but noise: the head began as a rotated copy of the embedding, and the value and output
 matrices of each attention layer as that rotation, so that whatever is attended to is written as a prediction of itself

@@ -1,6 +1,7 @@
 """persimmon-mini from nothing: text, tokenizer, training, export. What `persimmon-lab train mini` runs."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def train_mini(
     `start` is a folder of weights that were exported at `first_step`, to go on from where `workdir` was lost.
     """
     corpus = prepare(workdir, progress=progress)
+    if not (commit := workdir / "commit").exists():  # the one that the run began with
+        write_atomically(commit, present_commit().encode())
     recipe = replace(RECIPE, steps=steps)
     tokenizer = PersimmonTokenizer(corpus / "tokenizer.model")
 
@@ -106,6 +109,15 @@ def train_mini(
     if out is not None:
         publish(model, recipe, workdir, out)
     return model
+
+
+def present_commit() -> str:
+    """The commit of this package's checkout; "" where it is not in one."""
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def stage_folder(workdir: Path, step: int) -> Path:
@@ -149,6 +161,8 @@ def publish(model: PersimmonForCausalLM, recipe: Recipe, workdir: Path, out: Pat
     curve = loss_svg(entries, recipe.tokens, "persimmon-mini: training batches and held-out text")
     write_atomically(out / "loss.svg", curve.encode())
     report = measure(model, workdir / "corpus", recipe) | {"growth": growth(workdir, recipe)}
+    commit = workdir / "commit"
+    report["commit"] = commit.read_text(encoding="utf-8") if commit.exists() else ""
     report["judged"] = read_judgement(workdir / "judged.json", report["conversation"]["greedy"]["said"])
     write_atomically(workdir / "report.json", json.dumps(report, indent=2, ensure_ascii=False).encode())
     write_atomically(out / "MODEL_CARD.md", render(report, recipe).encode())

@@ -92,6 +92,8 @@ def test_the_card_says_what_was_measured(report: dict):
     assert "| chat | 1.23 | 1.57 | 2.35 |" in card_text
     assert "| 64 | 8.25 | 0.50 | layer 1 head 3: 0.75" in card_text
     assert "12.3 million tokens in 3,000 steps" in card_text
+    assert "On a machine. Card" in card_text
+    assert "On a machine, from commit 0123456." in render(report | {"commit": "0123456789abcdef"}, Recipe(steps=3000))
     assert "human: Hi\\n\\nadept:" in card_text
     assert '- greedy: `"Hello."`\n- seed 0: `"Hey."`\n- seed 1: `"Hi."`' in card_text
     assert "| chat | 13% | 1.5 MB |" in card_text and "| skills | 20% | made on the fly |" in card_text
@@ -120,6 +122,8 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     said = report["conversation"]["greedy"]["said"]
     (tmp_path / "judged.json").write_text(json.dumps({"answers": said_hash(said), "sensible": [90, 80]}))
 
+    (tmp_path / "commit").write_text("0123456789abcdef")
+
     mini.publish(model, replace(mini.RECIPE, steps=4000), tmp_path, out)
     loaded = PersimmonForCausalLM.from_pretrained(out, torch_dtype="auto")
     assert loaded.dtype == torch.bfloat16
@@ -129,7 +133,7 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     names = {path.name for path in out.iterdir()}
     assert {"MODEL_CARD.md", "loss.svg", "config.json", "generation_config.json", "tokenizer.json"} <= names
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["judged"] == [90, 80]
+    assert (written["judged"], written["commit"]) == ([90, 80], "0123456789abcdef")
     assert written["date"] == "2026-01-02"
     assert [moment["step"] for moment in written["growth"]] == [mini.SHIPPED_STAGES["early"]]
     assert not (out / "middle.safetensors").exists()  # the run has not come by it
