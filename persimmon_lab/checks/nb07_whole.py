@@ -44,9 +44,10 @@ def answer_cases() -> Iterator[Case]:
             "start": torch.arange(1, batch + 1),
         }
     model, tokenizer = load_mini()
-    ids = tokenizer("human: Hello, how are you?\n\nadept: I am fine, thank you.", return_tensors="pt").input_ids
+    prompt = "human: Hello, how are you?\n\nadept:"
+    ids = tokenizer(f"{prompt} I am fine, thank you.", return_tensors="pt").input_ids
     with torch.no_grad():
-        yield {"logits": model(ids).logits, "ids": ids, "start": torch.tensor([11])}
+        yield {"logits": model(ids).logits, "ids": ids, "start": torch.tensor([len(tokenizer(prompt).input_ids)])}
 
 
 answer_loss = Exercise(

@@ -1,6 +1,7 @@
 """Marks for notebook 09, Choosing words: a sampler of the reader's own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from statistics import fmean
 
 import torch
@@ -19,17 +20,17 @@ Processor = Callable[[Int[Tensor, "batch position"], Float[Tensor, "batch vocab"
 PROMPTS = ("human: Do you have a dog?\n\nadept:", "human: What is your name?\n\nadept:")
 PHRASE = "the king gave seven golden rings to Hannah"
 COPIED = 4  # pieces, after "seven golden" the second time
-ROWS, LENGTH, SEED = 6, 60, 9
+ROWS, LENGTH, SEED = 6, 120, 9
 LONG = 600.0  # seconds that marking may take
-LIKELY = -2.3  # nats a token; what people wrote has -2.2, a draw from all tokens -2.9
-VARIED = 0.8  # of the 4-grams are new; greedy decoding stays below 0.2
+COSTS = 0.8  # at most, of what a token costs in a draw from all tokens
+VARIED = 0.5  # of the 4-grams in the rows of a prompt are distinct; greedy decoding says the same in each
 COPIES = 0.9  # of the probability of a copied piece has to stay, geometric mean
 
 
 def my_sampler(answer: Processor) -> Verdict:
     """Marks a function from ids (batch, position) and scores (batch, vocab) to scores. Any will do that treats rows one
-    by one and leaves something in each, still lets the model copy, and writes text that is as likely as a person's and
-    repeats itself as little."""
+    by one and leaves something in each, still lets the model copy, and writes text that is likelier than draws from all
+    tokens and goes on saying something else."""
 
     def praise(measured: tuple[float, float]) -> str:
         likely, varied = measured
@@ -38,9 +39,9 @@ def my_sampler(answer: Processor) -> Verdict:
     return verdict(_check_sampler, answer, praise, seconds=LONG)
 
 
-def new_share(ids: Sequence[int], width: int = 4) -> float:
-    """The distinct n-grams of a text, as a part of all."""
-    grams = [tuple(ids[start : start + width]) for start in range(len(ids) - width + 1)]
+def new_share(rows: Sequence[Sequence[int]], width: int = 4) -> float:
+    """The distinct n-grams of several texts, as a part of all."""
+    grams = [tuple(row[start : start + width]) for row in rows for start in range(len(row) - width + 1)]
     return len(set(grams)) / len(grams)
 
 
@@ -61,25 +62,27 @@ def _check_sampler(answer: Processor) -> tuple[float, float]:
     if not torch.allclose(together, alone, atol=1e-5):
         raise Wrong("a row of a batch comes out otherwise than alone; count and compare along the last axis only")
     _check_copying(answer)
-    model, tokenizer = load_mini()
-    likelihoods = []
-    shares = []
-    for prompt in PROMPTS:
-        ids = tokenizer(prompt, return_tensors="pt").input_ids.expand(ROWS, -1)
-        written, log_probabilities = _write(answer, model, ids)
-        likelihoods.append(float(log_probabilities.mean()))
-        shares += [new_share(row) for row in written.tolist()]
-    likely, varied = fmean(likelihoods), fmean(shares)
+    texts = list(_texts(answer))
+    likely = fmean(float(log_probabilities.mean()) for _, log_probabilities in texts)
+    varied = fmean(new_share(written.tolist()) for written, _ in texts)
     if varied < VARIED:
         raise Wrong(
-            f"its text goes round in circles: {varied:.0%} of the 4-grams are new, and {VARIED:.0%} are asked for; "
+            f"its answers go round in circles: {varied:.0%} of their 4-grams are new, and {VARIED:.0%} are asked for; "
             "leave more to chance"
         )
-    if likely < LIKELY:
+    asked = COSTS * uncut()
+    if likely < asked:
         raise Wrong(
-            f"its text is too unlikely: {likely:.2f} nats a token, and {LIKELY} are asked for; cut more of the tail"
+            f"its text is too unlikely: {likely:.2f} nats a token, and {asked:.2f} are asked for, {COSTS:.0%} of what "
+            "a draw from all tokens costs; cut more of the tail"
         )
     return likely, varied
+
+
+@cache
+def uncut() -> float:
+    """Mean log-probability of a token where all of them may come."""
+    return fmean(float(log_probabilities.mean()) for _, log_probabilities in _texts(lambda ids, scores: scores))
 
 
 def _check_copying(answer: Processor) -> None:
@@ -100,6 +103,13 @@ def _check_copying(answer: Processor) -> None:
             f"it forbids what has to be said twice: “{PHRASE}, the king gave seven golden…” keeps {left:.0%} of the "
             "probability of its next pieces; a penalty on all tokens of the text hits names and quotations"
         )
+
+
+def _texts(answer: Processor) -> Iterator[tuple[Tensor, Tensor]]:
+    """What it writes after each prompt: new ids (row, position), and their log-probabilities under the model itself."""
+    model, tokenizer = load_mini()
+    for prompt in PROMPTS:
+        yield _write(answer, model, tokenizer(prompt, return_tensors="pt").input_ids.expand(ROWS, -1))
 
 
 def _write(answer: Processor, model: torch.nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:

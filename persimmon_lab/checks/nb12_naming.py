@@ -1,6 +1,7 @@
 """Marks for notebook 12, Where does it look?: a rule that names a head; `nb12_heads` has the detectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 
 import torch
 from einops import rearrange
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from persimmon_lab.checks.marking import Verdict, Wrong, attempt, verdict
 from persimmon_lab.mini import load_mini
-from persimmon_lab.trace.heads import Head, patterns_of
+from persimmon_lab.trace.heads import Head, detect, patterns_of
+from persimmon_lab.training.evaluate import repeated_rows
 
 # Open: name_a_head
 
@@ -28,17 +30,20 @@ TEXTS = {
         '        raise ValueError("a length is negative")\n    return width * height\n'
     ),
 }
-# What `trace.heads.detect` finds in the shipped model (tests/checks/test_nb12_naming.py holds them to it).
-PREVIOUS = ((3, 7), (5, 0), (4, 4), (2, 6))
-INDUCTION = ((6, 4), (7, 3), (6, 3), (6, 2), (7, 4), (7, 6), (7, 5), (7, 7), (7, 2), (6, 5), (7, 0), (5, 3), (6, 6),
-             (4, 1), (4, 2), (5, 4), (5, 1))  # fmt: skip
-NAMED: dict[Head, str] = dict.fromkeys(PREVIOUS, "previous-token") | dict.fromkeys(INDUCTION, "induction")
 MOST_KEYS = 0.3  # of those that a query sees; a rule that marks everything says nothing
 MOST_ATTENTION = 0.5  # a rule that names a head accounts for half of what it does
 FEWEST_QUERIES = 1 / 3
 
-
 Rule = Callable[[Int[Tensor, "position"]], Bool[Tensor, "query key"]]
+
+
+@cache
+def named_heads() -> Mapping[Head, str]:
+    """The heads that have a name already: what the detectors find in the shipped model, on the rows of the notebook."""
+    model, tokenizer = load_mini()
+    first_piece = tokenizer.convert_tokens_to_ids("<0xFF>") + 1
+    found = detect(model, repeated_rows(model.config.vocab_size, first_piece, period=40, rows=4, seed=0))
+    return {head: kind for kind in ("induction", "previous token") for head in found[kind].standing_out()}
 
 
 def name_a_head(rule: Rule) -> Verdict:
@@ -60,12 +65,12 @@ def _check_rule(rule: Rule) -> str:
     head = divmod(int(worst.argmax()), worst.shape[1])
     told = ", ".join(f"{float(share[head]):.0%} in {name}" for name, share in shares.items())
     title = f"{head[0]}.{head[1]}"
-    if head in NAMED:
-        raise Wrong(
-            f"the head that follows this rule best, {title} ({told}), is one of the {NAMED[head]} heads: it has a name"
-        )
     if worst[head] < MOST_ATTENTION:
         raise Wrong(f"the head that follows it best is {title}, but not with half of its attention everywhere: {told}")
+    if kind := named_heads().get(head):
+        raise Wrong(
+            f"the head that follows this rule best, {title} ({told}), is one of the {kind} heads: it has a name"
+        )
     return f"head {title} looks where your rule says, with {told} of its attention; it is yours to name"
 
 

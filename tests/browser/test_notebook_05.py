@@ -9,7 +9,12 @@ ANSWER = """def largest_score(head_dim, query_weight, key_weight):
 
 def test_a_readers_answer_is_marked(jupyter):
     page = jupyter.page
-    jupyter.open_excerpt(NOTEBOOK, "from persimmon_lab.widgets import GainExplorer", "def largest_score(")
+    jupyter.open_excerpt(
+        NOTEBOOK,
+        "from persimmon_lab.trace.heads import stripe",
+        "from persimmon_lab.widgets import GainExplorer",
+        "def largest_score(",
+    )
     jupyter.run_all()
 
     picture = page.locator("img.widget-image")

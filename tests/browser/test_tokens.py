@@ -5,6 +5,14 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from persimmon_lab.mini import MINI
+from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.tokenizer.unigram import Unigram
+from persimmon_lab.widgets.tokens.widget import TEXT, Reading
+
+TOKENIZER = PersimmonTokenizer.from_pretrained(MINI)
+UNIGRAM = Unigram.of(TOKENIZER)
+READING = Reading(TEXT, TOKENIZER, UNIGRAM)
 INSPECTOR = [
     "from persimmon_lab.widgets import TokenInspector",
     "inspector = TokenInspector()\ninspector",
@@ -22,29 +30,36 @@ def names(page) -> list[str]:
     return [title.split(" · ")[0] for title in titles]
 
 
+def shown(piece) -> str:
+    """A piece as the page writes it."""
+    return piece.name.replace("▁", "␣")
+
+
 def use(page) -> None:
     """Type, tick, click, walk, hover, let go; at each step the page says what the tokenizer does."""
     details, area = page.locator(".details"), page.get_by_label("Text to cut into pieces")
-    expect(details).to_contain_text("18 ways to cut it")  # the least certain piece is explained unasked
-    expect(details).to_contain_text("53.6 %")
-    expect(page.locator(".piece.together")).to_have_text(["␣Ha", "n", "n", "ah"])
+    least = READING.least_certain()  # it is explained unasked
+    stretch, (first, end) = READING.stretch(least)
+    expect(details).to_contain_text(f"{stretch.ways} ways to cut it")
+    expect(page.locator(".piece.together")).to_have_text([shown(piece) for piece in READING.pieces[first:end]])
+    last = shown(READING.pieces[-1])
 
-    page.get_by_text("ring", exact=True).click()
-    expect(details).to_contain_text("characters 27\u201331")
+    page.get_by_text("␣gave", exact=True).click()
+    expect(details).to_contain_text("characters 8\u201313")
     page.keyboard.press("ArrowLeft")
     expect(details).to_contain_text("id ")
-    expect(page.locator(".piece[aria-pressed=true]")).to_have_text("␣")
+    expect(page.locator(".piece[aria-pressed=true]")).to_have_text("␣king")
     page.keyboard.press("Home")
     expect(details).to_contain_text("a special token")
     page.keyboard.press("End")
-    expect(page.locator(".piece[aria-pressed=true]")).to_have_text("ah")
+    expect(page.locator(".piece[aria-pressed=true]")).to_have_text(last)
     expect(page.locator(".piece[aria-pressed=true]")).to_be_focused()
     page.get_by_text("␣golden").hover()
     expect(details).to_contain_text("20 67 6F 6C 64 65 6E")
     area.hover()
-    expect(page.locator(".piece[aria-pressed=true]")).to_have_text("ah")  # what was chosen is back
+    expect(page.locator(".piece[aria-pressed=true]")).to_have_text(last)  # what was chosen is back
     page.keyboard.press("Escape")
-    expect(page.locator(".piece[aria-pressed=true]")).to_have_text("␣Ha")
+    expect(page.locator(".piece[aria-pressed=true]")).to_have_text(shown(READING.pieces[least]))
 
     area.fill("\u67ff <b>|ENDOFTEXT|")
     expect(page.locator(".counts")).to_contain_text("16 characters · 18 bytes")
@@ -66,7 +81,7 @@ def test_the_inspector_in_jupyterlab(jupyter, page):
     area = page.get_by_label("Text to cut into pieces")
     area.fill("human: Do persimmons grow in Hannah's unbelievably small garden?\n\nadept: \u67ff")
     expect(page.locator(".counts")).to_contain_text("(1 special)")
-    page.locator(".pieces").get_by_text("␣Ha", exact=True).click()
+    page.locator(".pieces").get_by_text("␣grow", exact=True).click()
     expect(page.locator(".details")).to_contain_text("ways to cut it")
     jupyter.screenshot("token-inspector")
     area.press("End")
@@ -83,14 +98,14 @@ def test_two_views_and_a_long_text(jupyter, page):
         expect(view).to_have_count(int(jupyter.outputs()[-1]))
     page.get_by_label("Text to cut into pieces").nth(1).fill("two views")
     for view in counts:
-        expect(view).to_have_text(["|ENDOFTEXT|", "␣two", "␣", "view", "s"])
+        expect(view).to_have_text([shown(piece) for piece in Reading("two views", TOKENIZER, UNIGRAM).pieces])
 
 
 def test_the_inspector_in_a_dark_theme(jupyter, page):
     jupyter.open(INSPECTOR)
     jupyter.command("apputils:change-theme", theme="JupyterLab Dark")
     jupyter.run_all()
-    expect(page.locator(".details")).to_contain_text("18 ways to cut it")
+    expect(page.locator(".details")).to_contain_text("ways to cut it")
     jupyter.screenshot("token-inspector-dark")
 
 

@@ -98,9 +98,8 @@ def test_an_answer_that_is_no_answer(check):
     assert_no_answers(check)
 
 
-def test_the_answers_find_the_heads_of_the_shipped_model():
-    model, tokenizer = persimmon_lab.load_mini()
+def test_on_rows_said_twice_the_answer_for_any_text_is_the_stripe():
+    model, _ = persimmon_lab.load_mini()
     rows = repeated_rows(4096, 261, period=30, rows=1, seed=1)
     patterns = patterns_of(model, rows)[:, 0]
     torch.testing.assert_close(following_by_loop(patterns, rows[0]), stripe_scores(patterns[:, None], 30)["induction"])
-    assert following_by_loop(patterns, rows[0])[6, 4] > 0.8
