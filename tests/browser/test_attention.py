@@ -101,11 +101,16 @@ def test_every_way_to_look(opened, reading):
     expect(shown).to_have_attribute("data-share", f"{100 * share:.0f}")
 
     # A link below the threshold loses its number.
-    first = tokens(page).nth(0)
-    expect(first).to_have_attribute("data-share", f"{100 * float(reading.matrix(6, 3, 'pattern')[KING, 0]):.0f}")
-    page.locator(".threshold input").fill("20")
-    expect(page.locator(".threshold output")).to_have_text("20 %")
-    expect(first).not_to_have_attribute("data-share", re.compile("."))
+    row = reading.matrix(6, 3, "pattern")[KING]
+    strongest, second = (tokens(page).nth(int(key)) for key in row.topk(2).indices)
+    (most, less), threshold = row.topk(2).values.tolist(), page.locator(".threshold input")
+    expect(strongest).to_have_attribute("data-share", f"{100 * most:.0f}")
+    percent = round(50 * (most + less))
+    threshold.fill(str(percent))
+    expect(page.locator(".threshold output")).to_have_text(f"{percent} %")
+    expect(second).not_to_have_attribute("data-share", re.compile("."))
+    expect(strongest).to_have_attribute("data-share", f"{100 * most:.0f}")
+    threshold.fill("0")
     expect(shown).to_have_attribute("data-share", f"{100 * share:.0f}")
 
     # The score and its parts.

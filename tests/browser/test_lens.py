@@ -18,7 +18,7 @@ EXPLORER = [
 PHRASE = "the king gave seven golden rings to Hannah"
 TEXT = f"{PHRASE}, {PHRASE}"
 LONG = " ".join(["the cat sat on the mat and looked at a dog"] * 33)
-GOLDEN, RING = 19, 21  # the second time
+GOLDEN, RING = 19, 21  # two places of the second saying, whatever stands there
 EXECUTE = """code => {
     const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
     return kernel.requestExecute({ code }).done.then(() => null);

@@ -54,8 +54,8 @@ def use(page) -> None:
     page.keyboard.press("End")
     expect(page.locator(".piece[aria-pressed=true]")).to_have_text(last)
     expect(page.locator(".piece[aria-pressed=true]")).to_be_focused()
-    page.get_by_text("␣golden").hover()
-    expect(details).to_contain_text("20 67 6F 6C 64 65 6E")
+    page.locator(".pieces").get_by_text("␣gave", exact=True).hover()
+    expect(details).to_contain_text("20 67 61 76 65")
     area.hover()
     expect(page.locator(".piece[aria-pressed=true]")).to_have_text(last)  # what was chosen is back
     page.keyboard.press("Escape")
