@@ -54,9 +54,9 @@ class Recipe:
 FLOAT32 = Recipe("float32", torch.float32)
 FLOAT16 = Recipe("float16", torch.float16)  # the page's "known to produce nan"
 FLOAT16_EPS = Recipe("float16, eps 1e-7", torch.float16, eps=1e-7)  # which float16 can hold
-FLOAT16_SCALED = Recipe("float16, loss × 2¹⁴", torch.float16, loss_scale=2.0**14)
-# AdamW knows no size but eps: with both of them times 2^14 it takes the same steps, through numbers that fit.
-FLOAT16_SCALED_EPS = Recipe("float16, loss and eps × 2¹⁴", torch.float16, loss_scale=2.0**14, eps=1e-8 * 2**14)
+FLOAT16_SCALED = Recipe("float16, loss × 2¹³", torch.float16, loss_scale=2.0**13)
+# AdamW knows no size but eps: with both of them times 2^13 it takes the same steps, through numbers that fit.
+FLOAT16_SCALED_EPS = Recipe("float16, loss and eps × 2¹³", torch.float16, loss_scale=2.0**13, eps=1e-8 * 2**13)
 FLOAT16_MASTERS = Recipe("float16, masters", torch.float16, masters=True, loss_scale=2.0**16, dynamic=True)
 BFLOAT16 = Recipe("bfloat16", torch.bfloat16)
 BFLOAT16_MASTERS = Recipe("bfloat16, masters", torch.bfloat16, masters=True)
