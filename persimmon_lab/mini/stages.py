@@ -8,10 +8,10 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from persimmon_lab.atomic import replacing
+from persimmon_lab.atomic import write_atomically
 
 GROUP = 64  # neighbours in a row that share a scale
 LARGEST = 7  # of the whole numbers -7 to 7, which are stored as 1 to 15
@@ -56,8 +56,7 @@ def write_stage(path: Path, weights: Mapping[str, Tensor], step: int, tokens: in
             stored[name], stored[name + SCALE] = pack(weight)
         else:
             stored[name] = weight.contiguous()
-    with replacing(path) as temporary:
-        save_file(stored, temporary, {"step": str(step), "tokens": str(tokens)})
+    write_atomically(path, save(stored, {"step": str(step), "tokens": str(tokens)}))
 
 
 def read_stage(path: Path) -> Stage:

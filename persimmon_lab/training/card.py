@@ -235,6 +235,8 @@ matrices of each attention layer as that rotation, so that whatever is attended 
 
 ![Loss against tokens seen](loss.svg)
 
+![Skills against tokens seen](skills.svg)
+
 <details><summary>The recipe</summary>
 
 ```
@@ -278,9 +280,12 @@ Fixed prompts, nothing picked: greedy, then two samples at temperature 0.7 and t
 
 ## Limits
 
-It knows almost nothing and makes up the rest; it loses the thread after a few turns, repeats itself when decoded
-greedily, and mixes the voices of its sources. Its chats are those of American students in 2018, its prose is centuries
-old, and it carries the views of both. English only. Do not use it to decide anything.
+It knows some of what its lessons taught it, by the table above, and makes up the rest. It chats in the voice of its
+templates: it takes up one word of what was said and may miss the point, and it forgets what was said a few turns ago.
+Every document that it saw from its beginning was a chat, a story or a lesson, so a line of verse, scripture or code
+alone often goes on as one of these; a longer passage is continued in its own style. Its other chats are those of
+American students in 2018, its prose is centuries old, and it carries the views of both. English only. Do not use it to
+decide anything.
 
 ## How the induction heads were born
 

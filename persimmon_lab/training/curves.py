@@ -4,20 +4,41 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 760, 400, 50, 40, 110, 50
+WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 760, 400, 50, 40, 150, 50
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, safe for all eyes
+
+
+Lines = dict[str, list[tuple[float, float]]]  # by name: (million tokens seen, value)
 
 
 def loss_svg(entries: Iterable[Mapping[str, Any]], tokens_per_step: int, title: str) -> str:
     """Loss of single training batches, and of each held-out domain, in nats per token over million tokens seen.
 
-    `entries` are those of a metrics.jsonl: {"step", "loss"} or {"step", "held_out": {domain: loss}}.
+    `entries` are those of a metrics.jsonl: {"step", "loss"} or {"step", "held_out": {domain: loss}}; others are left.
     """
-    lines: dict[str, list[tuple[float, float]]] = {"training": []}
+    lines: Lines = {"training": []}
     for entry in entries:
-        named = entry["held_out"] if "held_out" in entry else {"training": entry["loss"]}
+        named = entry.get("held_out") or ({"training": entry["loss"]} if "loss" in entry else {})
         for name, loss in named.items():
             lines.setdefault(name, []).append((entry["step"] * tokens_per_step / 1e6, loss))
+    return lines_svg(lines, "nats per token", title)
+
+
+def skills_svg(entries: Iterable[Mapping[str, Any]], tokens_per_step: int, title: str) -> str:
+    """The share of held-out instances of each skill that is right, in per cent over million tokens seen.
+
+    `entries` are those of a metrics.jsonl: {"step", "skills": {name: {"right", "count"}}}; others are left.
+    """
+    lines: Lines = {}
+    for entry in entries:
+        for name, score in entry.get("skills", {}).items():
+            share = 100 * score["right"] / score["count"]
+            lines.setdefault(name, []).append((entry["step"] * tokens_per_step / 1e6, share))
+    return lines_svg(lines, "per cent right", title)
+
+
+def lines_svg(lines: Lines, unit: str, title: str) -> str:
+    """Each line under its name at the right. Raises ValueError where there is no point to draw."""
     points = [point for line in lines.values() for point in line]
     if not points:
         raise ValueError("no entries to draw: the run has not logged a step yet")
@@ -37,12 +58,17 @@ def loss_svg(entries: Iterable[Mapping[str, Any]], tokens_per_step: int, title: 
     for tick in ticks(0, right):
         drawn.append(text(place(tick, low)[0], HEIGHT - BOTTOM + 16, f"{tick:g}", "middle"))
     drawn.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "million tokens seen", "middle"))
-    drawn.append(text(6, TOP - 8, "nats per token", "start"))
+    drawn.append(text(6, TOP - 8, unit, "start"))
+    named = [name for name in lines if name != "training"]
     for row, (name, line) in enumerate(lines.items()):
-        colour = "#bbb" if name == "training" else COLOURS[(row - 1) % len(COLOURS)]
+        again, index = divmod(named.index(name), len(COLOURS)) if name in named else (0, -1)
+        colour = "#bbb" if index < 0 else COLOURS[index]
+        dashes = ' stroke-dasharray="5 3"' if again else ""
         path = " ".join(f"{x},{y}" for x, y in (place(*point) for point in line))
-        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        drawn.append(text(WIDTH - RIGHT + 10, TOP + 16 * row, name, "start", colour=colour))
+        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"{dashes}/>')
+        drawn.append(
+            text(WIDTH - RIGHT + 10, TOP + 16 * row, name + (" (dashed)" if again else ""), "start", colour=colour)
+        )
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">'
     return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *drawn, "</svg>"]) + "\n"
 

@@ -19,7 +19,7 @@ from persimmon_lab.training.batches import DRILLS, RowSource, drills, load_strea
 from persimmon_lab.training.card import measure, render
 from persimmon_lab.training.conversation import read_judgement
 from persimmon_lab.training.corpus import END, a_lesson, encode_one, prepare
-from persimmon_lab.training.curves import loss_svg
+from persimmon_lab.training.curves import loss_svg, skills_svg
 from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.evaluate import copying_loss, induction_scores, repeated_rows
 from persimmon_lab.training.recipe import Recipe
@@ -157,12 +157,16 @@ def publish(model: PersimmonForCausalLM, recipe: Recipe, workdir: Path, out: Pat
     for stage, step in SHIPPED_STAGES.items():
         if (weights := stage_folder(workdir, step) / "model.safetensors").exists():
             write_stage(out / f"{stage}.safetensors", load_file(weights), step, recipe.tokens_until(step))
-    entries = read_metrics(workdir / "run" / "metrics.jsonl")
-    curve = loss_svg(entries, recipe.tokens, "persimmon-mini: training batches and held-out text")
-    write_atomically(out / "loss.svg", curve.encode())
     report = measure(model, workdir / "corpus", recipe) | {"growth": growth(workdir, recipe)}
     commit = workdir / "commit"
     report["commit"] = commit.read_text(encoding="utf-8") if commit.exists() else ""
     report["judged"] = read_judgement(workdir / "judged.json", report["conversation"]["greedy"]["said"])
+    entries = list(read_metrics(workdir / "run" / "metrics.jsonl"))
+    curve = loss_svg(entries, recipe.tokens, "persimmon-mini: training batches and held-out text")
+    write_atomically(out / "loss.svg", curve.encode())
+    entries = [entry for entry in entries if entry["step"] < recipe.steps or "skills" not in entry]
+    entries.append({"step": recipe.steps, "skills": report["skills"]})  # more instances than while it was trained
+    curve = skills_svg(entries, recipe.tokens, "persimmon-mini: held-out instances of each skill")
+    write_atomically(out / "skills.svg", curve.encode())
     write_atomically(workdir / "report.json", json.dumps(report, indent=2, ensure_ascii=False).encode())
     write_atomically(out / "MODEL_CARD.md", render(report, recipe).encode())

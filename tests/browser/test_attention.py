@@ -98,7 +98,6 @@ def test_every_way_to_look(opened, reading):
     expect(details).to_contain_text("Layer 6, head 3 (induction)")
     expect(details.locator("tr", has_text="◂")).to_contain_text(f"{100 * share:.1f} %")
     shown = tokens(page).nth(GAVE)
-    expect(shown).to_have_attribute("data-share", f"{100 * share:.0f}")
 
     # A link below the threshold loses its number.
     row = reading.matrix(6, 3, "pattern")[KING]

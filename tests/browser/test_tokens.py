@@ -54,8 +54,8 @@ def use(page) -> None:
     page.keyboard.press("End")
     expect(page.locator(".piece[aria-pressed=true]")).to_have_text(last)
     expect(page.locator(".piece[aria-pressed=true]")).to_be_focused()
-    page.locator(".pieces").get_by_text("␣gave", exact=True).hover()
-    expect(details).to_contain_text("20 67 61 76 65")
+    page.locator(".pieces").get_by_text("␣seven", exact=True).hover()
+    expect(details).to_contain_text("20 73 65 76 65 6E")
     area.hover()
     expect(page.locator(".piece[aria-pressed=true]")).to_have_text(last)  # what was chosen is back
     page.keyboard.press("Escape")

@@ -112,7 +112,8 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     proto = train_tokenizer([" ".join(np.random.default_rng(i).permutation(words)) for i in range(50)], 360)
     (corpus / "tokenizer.model").write_bytes(proto)
-    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 3.0}\n')
+    logged = [{"step": 1, "loss": 3.0}, {"step": 1, "skills": {"sums": {"right": 1, "count": 4}}}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in logged))
     monkeypatch.setattr(mini, "measure", lambda model, folder, recipe: report)
     model = PersimmonForCausalLM(PersimmonConfig.tiny(vocab_size=360), torch.Generator().manual_seed(0)).bfloat16()
 
@@ -131,7 +132,14 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     tokenizer = PersimmonTokenizer.from_pretrained(out)
     assert tokenizer.encode("one two")[0] == tokenizer.eos_token_id == 3
     names = {path.name for path in out.iterdir()}
-    assert {"MODEL_CARD.md", "loss.svg", "config.json", "generation_config.json", "tokenizer.json"} <= names
+    assert {
+        "MODEL_CARD.md",
+        "loss.svg",
+        "skills.svg",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+    } <= names
     written = json.loads((tmp_path / "report.json").read_text())
     assert (written["judged"], written["commit"]) == ([90, 80], "0123456789abcdef")
     assert written["date"] == "2026-01-02"
