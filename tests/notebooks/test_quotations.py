@@ -17,7 +17,6 @@ REVIEWED = {
     "03": {"6.28": "two pi"},
     "04": {"5.23": "a version of transformers"},
     "07": {
-        "0.02": "the config's initializer_range",
         "0.82": "half of 0.02² times 4,096, by the formula above",
         "13.3": "the sum, in the same formula",
     },
