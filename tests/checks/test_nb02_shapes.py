@@ -154,18 +154,18 @@ def test_an_answer_that_is_no_layout():
 # which_layout: any rule will do
 
 
-def spread_within(weight, head, layout):
-    """How far the blocks' lengths lie apart within query, key and value, relative to how far these lie apart."""
+def unlikeness(weight, head, layout):
+    """How far the lengths of a head's query and key blocks lie apart."""
     channel = weight.shape[1] // (3 * head)
-    lengths = weight.reshape(len(weight), 3 * head, channel, -1).flatten(2).norm(dim=-1)
+    lengths = weight.reshape(len(weight), 3 * head, channel, -1).flatten(2).norm(dim=-1).log()
     shape = (len(weight), head, 3) if layout == HEAD_FIRST else (len(weight), 3, head)
     lengths = lengths.reshape(shape)
     lengths = lengths if layout == HEAD_FIRST else lengths.transpose(1, 2)
-    return (lengths.var(dim=1).mean(-1) / lengths.mean(dim=1).var(dim=-1)).log().mean()
+    return (lengths[..., 0] - lengths[..., 1]).abs().mean()
 
 
 def by_lengths(weights, head):
-    return min((HEAD_FIRST, THREE_FIRST), key=lambda layout: spread_within(weights, head, layout))
+    return min((HEAD_FIRST, THREE_FIRST), key=lambda layout: unlikeness(weights, head, layout))
 
 
 def the_opposite(weights, head):
