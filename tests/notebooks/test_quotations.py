@@ -27,7 +27,6 @@ REVIEWED = {
         "30.7": "GB, from the release's own numbers: section 8 adds it up",
     },
     "11": {"0.00098": "half of two to the minus ninth, in the same sentence"},
-    "12": {"8.3": "the logarithm of 4,096, in the same formula"},
     "14": {
         "99.5%": "what the printed 0.54% leaves",
         "95%": "what the printed 5% leaves",
