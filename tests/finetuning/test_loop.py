@@ -1,13 +1,18 @@
 """The loop: an interrupted run goes on to the same bits, the best state is kept, what fails is told by name."""
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from persimmon_lab.finetuning import Settings, conversation, encode_all, finetune, memory
+from persimmon_lab.finetuning import Settings, encode_all, finetune, memory
 from persimmon_lab.finetuning.lora import adapt
 from persimmon_lab.mini import load_mini
-
-EXAMPLES = [conversation(f"What is {n}?", " ".join(["A number"] * (1 + n)), name=str(n)) for n in range(8)]
+from tests.finetuning import killed_lesson
+from tests.finetuning.killed_lesson import EXAMPLES
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path):
@@ -29,6 +34,22 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path):
         run(tmp_path / "cut", stop)
     torch.rand(1)  # another process has another random state
     again = run(tmp_path / "cut")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_killed_lesson_of_adapters_goes_on_to_the_same_bits(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = killed_lesson.run(tmp_path / "whole")
+        command = [sys.executable, "-m", killed_lesson.__name__, str(tmp_path / "cut"), "4"]
+        process = subprocess.run(command, cwd=Path(__file__).parents[2], timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        assert not (tmp_path / "cut" / "loss.svg").exists()
+        again = killed_lesson.run(tmp_path / "cut")
+    finally:
+        torch.set_num_threads(threads)
+    assert any("lora" in name for name in whole)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
