@@ -61,7 +61,6 @@ def _check_sampler(answer: Processor) -> tuple[float, float]:
     alone = torch.cat([_processed(answer, ids[row : row + 1], scores[row : row + 1]) for row in range(2)])
     if not torch.allclose(together, alone, atol=1e-5):
         raise Wrong("a row of a batch comes out otherwise than alone; count and compare along the last axis only")
-    _check_copying(answer)
     texts = list(_texts(answer))
     likely = fmean(float(log_probabilities.mean()) for _, log_probabilities in texts)
     varied = fmean(new_share(written.tolist()) for written, _ in texts)
@@ -70,6 +69,7 @@ def _check_sampler(answer: Processor) -> tuple[float, float]:
             f"its answers go round in circles: {varied:.0%} of their 4-grams are new, and {VARIED:.0%} are asked for; "
             "leave more to chance"
         )
+    _check_copying(answer)
     asked = COSTS * uncut()
     if likely < asked:
         raise Wrong(

@@ -8,7 +8,7 @@ import torch
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.mini.stages import read_stage
+from persimmon_lab.mini.stages import YOUNGER, read_stage
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 MINI = Path(__file__).parent
@@ -43,7 +43,7 @@ def tokens_seen(stage: str) -> int:
 def _stage_path(stage: str) -> Path:
     if stage not in STAGES:
         raise ValueError(f"stage is {stage!r}; give one of {', '.join(map(repr, STAGES))}, or None for the last")
-    return MINI / f"{stage}.safetensors"
+    return MINI / YOUNGER / f"{stage}.safetensors"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from persimmon_lab.atomic import write_atomically
 GROUP = 64  # neighbours in a row that share a scale
 LARGEST = 7  # of the whole numbers -7 to 7, which are stored as 1 to 15
 SCALE = ".scale"
+YOUNGER = "younger"  # their folder: beside a model's own weights they would pass for a part of it
 
 
 class Stage(NamedTuple):

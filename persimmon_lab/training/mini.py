@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from persimmon_lab.atomic import write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.mini.stages import write_stage
+from persimmon_lab.mini.stages import YOUNGER, write_stage
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import DRILLS, RowSource, drills, load_streams, stretches, whole_documents
 from persimmon_lab.training.card import measure, render
@@ -156,7 +156,8 @@ def publish(model: PersimmonForCausalLM, recipe: Recipe, workdir: Path, out: Pat
     export(model, workdir / "corpus", out)
     for stage, step in SHIPPED_STAGES.items():
         if (weights := stage_folder(workdir, step) / "model.safetensors").exists():
-            write_stage(out / f"{stage}.safetensors", load_file(weights), step, recipe.tokens_until(step))
+            (out / YOUNGER).mkdir(exist_ok=True)
+            write_stage(out / YOUNGER / f"{stage}.safetensors", load_file(weights), step, recipe.tokens_until(step))
     report = measure(model, workdir / "corpus", recipe) | {"growth": growth(workdir, recipe)}
     commit = workdir / "commit"
     report["commit"] = commit.read_text(encoding="utf-8") if commit.exists() else ""

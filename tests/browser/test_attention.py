@@ -24,6 +24,7 @@ LONG = " ".join(["the cat sat on the mat and looked at a dog"] * 33)
 READING = read(*load_mini(), TEXT)
 SIZE = len(READING.labels)
 GAVE = 1 + READING.labels.index("king")  # the word after the first king
+ONE_BACK = divmod(int(READING.means["previous token"].argmax()), 8)  # the head that looks at the token before
 KING = READING.labels.index("king", GAVE)  # the second one
 
 
@@ -178,9 +179,9 @@ def test_the_keyboard_reaches_everything(jupyter, reading):
     page.keyboard.press("ArrowRight")
     expect(tokens(page).nth(KING)).to_be_focused()
     expect_row(page, reading, 6, 3, "pattern", KING)
-    expect(page.locator(".details")).to_contain_text("the 15 looks at")  # not kept yet
+    expect(page.locator(".details")).to_contain_text(f"the {KING - 1} looks at")  # not kept yet
     page.keyboard.press("Enter")
-    expect(page.locator(".details")).to_contain_text("king 16 looks at")
+    expect(page.locator(".details")).to_contain_text(f"king {KING} looks at")
     page.keyboard.press("Home")
     expect(tokens(page).nth(0)).to_be_focused()
     page.keyboard.press("ArrowDown")  # the token of the next line that stands below
@@ -201,12 +202,14 @@ def test_a_cell_of_the_picture_chooses_a_link(jupyter, reading):
     expect(canvas).to_have_attribute("aria-label", re.compile("attention of layer 6 head 3"))
     geometry = json.loads(page.locator(".matrix canvas").get_attribute("data-geometry"))
     edge, cell = geometry["edge"], geometry["cell"]
-    there = {"x": edge + (GAVE + 0.5) * cell, "y": (KING + 0.5) * cell}
+    query, key = reading.strongest_link(6, 3)
+    looking, seen = reading.labels[query], reading.labels[key]
+    there = {"x": edge + (key + 0.5) * cell, "y": (query + 0.5) * cell}
     canvas.hover(position=there)
-    expect(page.locator(".told")).to_have_text("king (16) → gave (3)")
+    expect(page.locator(".told")).to_have_text(f"{looking} ({query}) → {seen} ({key})")
     canvas.click(position=there)
-    expect(page.locator(".details")).to_contain_text("king 16 looks at")
-    expect(page.locator(".details tr", has_text="◂")).to_contain_text("gave")
+    expect(page.locator(".details")).to_contain_text(f"{looking} {query} looks at")
+    expect(page.locator(".details tr", has_text="◂")).to_contain_text(seen)
     # What is painted there is what the head gives: much at the link, nothing in the future.
     paint = """([x, y]) => {
         const canvas = document.querySelector(".matrix canvas");
@@ -214,7 +217,7 @@ def test_a_cell_of_the_picture_chooses_a_link(jupyter, reading):
         return [...canvas.getContext("2d").getImageData(x * ratio, y * ratio, 1, 1).data];
     }"""
     strong = page.evaluate(paint, [there["x"], there["y"]])
-    faint = page.evaluate(paint, [edge + (GAVE + 10.5) * cell, there["y"]])
+    faint = page.evaluate(paint, [edge + (query + 1.5) * cell, there["y"]])
     assert strong[3] > 200 > 100 > faint[3]
 
 
@@ -225,7 +228,7 @@ def test_it_stands_in_a_page_of_every_width_and_in_the_dark(jupyter):
     expect(explorer.locator(".details tr")).not_to_have_count(0)
     tokens(page).nth(KING).click()
     tokens(page).nth(GAVE).click(modifiers=["Shift"])
-    expect(explorer.locator(".details")).to_contain_text("king 16 looks at")
+    expect(explorer.locator(".details")).to_contain_text(f"king {KING} looks at")
 
     def in_the_dark():
         # What is written on canvases follows the theme too.
@@ -236,7 +239,7 @@ def test_it_stands_in_a_page_of_every_width_and_in_the_dark(jupyter):
             return painted.length > 0 && painted.every((red) => red > 150);
         }""")
         choice(page, "rotated part").click()
-        page.locator(".grid button[aria-label^='layer 3 head 7']").click()
+        page.locator(f".grid button[aria-label^='layer {ONE_BACK[0]} head {ONE_BACK[1]}']").click()
         expect(tokens(page).nth(KING - 1)).to_have_attribute("data-share", re.compile(r"\+\d"))
 
     stands_in_every_page(jupyter, explorer, "attention-explorer", in_the_dark)

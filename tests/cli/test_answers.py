@@ -13,7 +13,7 @@ from persimmon_lab.generation import GenerationConfig
 from persimmon_lab.generation.engines.choosing import ENGINES
 
 PROMPT = "Shall I compare thee"
-PROMPTS = (PROMPT, "And God said unto", "the cat and the dog and the cat and the dog and")
+PROMPTS = (PROMPT, "And God said unto", "the cat and the dog and the cat and the dog and", "KING.\nMy")
 SAMPLED = {"do_sample": True, "temperature": 0.8, "seed": 1}
 DRAWING = ["--temperature", 0.8, "--seed", 1]
 

@@ -295,7 +295,7 @@ def test_induction_heads_look_where_the_tour_says():
     patterns = capture(model, torch.tensor([[tokenizer.bos_token_id, *words, *words]]), only=["pattern"])
     scores = stripe_scores(patterns.stacked("pattern"), len(words))
     assert scores["previous token"].max() > 0.7
-    assert scores["induction"].max() > max(0.5, float(scores["duplicate token"].max()))
+    assert scores["induction"].max() > max(0.3, float(scores["duplicate token"].max()))
 
 
 def test_a_long_trace_shows_its_beginning():

@@ -144,8 +144,8 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     assert (written["judged"], written["commit"]) == ([90, 80], "0123456789abcdef")
     assert written["date"] == "2026-01-02"
     assert [moment["step"] for moment in written["growth"]] == [mini.SHIPPED_STAGES["early"]]
-    assert not (out / "middle.safetensors").exists()  # the run has not come by it
-    stage = read_stage(out / "early.safetensors")
+    assert not (out / "younger" / "middle.safetensors").exists()  # the run has not come by it
+    stage = read_stage(out / "younger" / "early.safetensors")
     assert stage.tokens == 4096 * stage.step
     assert (stage.weights["lm_head.weight"] - younger.lm_head.weight).abs().max() < 0.02
 

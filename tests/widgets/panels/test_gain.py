@@ -8,9 +8,10 @@ import pytest
 import torch
 from einops import rearrange
 
-from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
+from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, load_mini
 from persimmon_lab.numerics.bounds import layer_bound
 from persimmon_lab.trace.capture import capture
+from persimmon_lab.widgets import reading
 from persimmon_lab.widgets.panels import gain
 from persimmon_lab.widgets.panels.gain import GAINS, Bench, GainExplorer, Settings, render, told
 from tests.viz.drawing import lines
@@ -174,7 +175,11 @@ def test_start_and_name_and_a_page_that_cannot_run_it(explorer, model, tokenizer
 
 def test_the_shipped_model_is_the_default():
     explorer = GainExplorer()
-    assert (explorer.layer.max, explorer.head.max, len(explorer.bench.tokens)) == (7, 7, 28)
+    assert (explorer.layer.max, explorer.head.max, len(explorer.bench.tokens)) == (
+        7,
+        7,
+        len(load_mini()[1](reading.TEXT).input_ids),
+    )
     assert explorer.settings == Settings(6, 3, 1.0, True)
 
 
