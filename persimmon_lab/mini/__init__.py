@@ -8,7 +8,7 @@ import torch
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.mini.stages import YOUNGER, read_stage
+from persimmon_lab.mini.stages import YOUNGER, read_moment, read_stage
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 MINI = Path(__file__).parent
@@ -37,7 +37,8 @@ def load_mini(
 
 def tokens_seen(stage: str) -> int:
     """How many tokens the shipped model had been trained on at a stage. Raises ValueError for another stage."""
-    return read_stage(_stage_path(stage)).tokens
+    _, tokens = read_moment(_stage_path(stage))
+    return tokens
 
 
 def _stage_path(stage: str) -> Path:

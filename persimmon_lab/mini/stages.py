@@ -64,8 +64,15 @@ def read_stage(path: Path) -> Stage:
     """What `write_stage` was given, but for the rounding."""
     weights: dict[str, Tensor] = {}
     with safe_open(path, framework="pt") as file:
-        about, names = file.metadata(), set(file.keys())
+        names = set(file.keys())
         for name in sorted(each for each in names if not each.endswith(SCALE)):
             stored = file.get_tensor(name)
             weights[name] = unpack(stored, file.get_tensor(name + SCALE)) if name + SCALE in names else stored
-    return Stage(weights, int(about["step"]), int(about["tokens"]))
+    return Stage(weights, *read_moment(path))
+
+
+def read_moment(path: Path) -> tuple[int, int]:
+    """The step and the tokens seen, without reading a weight."""
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    return int(about["step"]), int(about["tokens"])

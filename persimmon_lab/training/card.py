@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -192,116 +193,4 @@ DOMAINS = {
     DRILLS: "rows that repeat random pieces, shuffled text or text, or quote themselves",
 }
 WAYS = ("greedy", "seed 0", "seed 1")  # temperature 0.7, top-p 0.9
-CARD = """# persimmon-mini
-
-A Persimmon small enough to ship: 8,416,768 parameters, 256 wide, 8 layers, 8 heads of 32 channels, squared ReLU,
-query/key LayerNorm, half of each head's channels rotated (theta 25000), context 512, an untied vocabulary of 4,096
-Unigram pieces with byte fallback. bfloat16, 17 MB. It is for learning how a language model works, not for answers.
-
-Load it with `persimmon_lab.load_mini()`. It speaks Adept's chat format, `human: ...` and `adept: ...` with an empty
-line between; `|ENDOFTEXT|` begins and ends every document.
-
-## What it was trained on
-
-{data}
-
-All of it comes from packages pinned by hash and read as archives; none of them is imported.
-
-{sources}
-
-Cleaning. A chat's turn goes, and parts the chat in two, if it has profanity, a web, mail or social address, a phone
-number or other long number, if it talks about the service the chats were collected on, or if it is over 400 characters,
-mostly signs, or one word over and over. What one speaker says before the other answers becomes one turn. Apostrophes,
-capitals and the last stop are restored, emoji and smileys dropped; so the chats are tidier, and easier to predict, than
-people write. Duplicates are dropped in every domain. The filter is a list of words: something will have passed it.
-
-Held out, before anything else and by whole work (`training/held_out_works.json`): 3% of the chats and questions, 6% of
-the plays and poems, 5% of the books of the Bible (in all translations; measured on the first) and of the modules of the
-first six packages of code. Neither the tokenizer nor the training saw them; a training window that also stands in a
-held-out chat was dropped. Of each skill instances are held out by a hash of their own.
-
-After an answer the model was taught to end, never to announce the human's next turn, but in the whole chats.
-
-## How it was trained
-
-{tokens:.1f} million tokens in {steps:,} steps, with float32 master weights: Muon for the matrices of the
-layers, AdamW for the rest, a constant rate and then a linear decay to zero over the last {decay}; rows of
-{lengths} tokens, the longer ones towards the end; in the last {late} of the steps {late_drills} of the rows are drills.
-On {machine}{commit}. Card written {date}.
-
-It did not start from nothing but noise: the head began as a rotated copy of the embedding, and the value and output
-matrices of each attention layer as that rotation, so that whatever is attended to is written as a prediction of itself
-(`training/initialisation.py`; after Trockman & Kolter 2023). Where to look was left to training.
-
-![Loss against tokens seen](loss.svg)
-
-![Skills against tokens seen](skills.svg)
-
-<details><summary>The recipe</summary>
-
-```
-{recipe}
-```
-
-</details>
-
-## What it reaches
-
-Bits per byte of held-out text (lower is better). The model reads rows of 512 tokens that do not overlap; the 5-gram is
-interpolated Kneser-Ney over the same pieces, counted on the same training text; xz sees the held-out text alone.
-
-{held_out}
-
-Skills, greedily, on instances that training never showed. A verdict is exact: the key must be said as a whole word, and
-no wrong key beside it.
-
-{skills}
-
-Conversation: {openings} everyday openings, written before the training by people who had not seen the templates, none
-sharing six words in a row with one (`training/openings.txt`), each answered as the first turn of a chat. An answer
-loops if four tokens in a row come three times; it has 120 tokens to end in.
-
-{conversation}
-
-Two readers judge the greedy answers apart from each other and without knowing the model. The rule: an answer is
-sensible if it is grammatical, fits what was said to it, and could have been said by a polite and rather simple person
-or machine; a wrong fact, an answer to something else, or a sentence that falls apart is not. {judged}
-
-Induction: random pieces said twice, 16 rows. Loss in nats per token the first and the second time (knowing nothing
-gives 8.25), and the share of attention, in the second half, on the token after the earlier copy.
-
-{copying}
-
-## What it says
-
-Fixed prompts, nothing picked: greedy, then two samples at temperature 0.7 and top-p 0.9.
-
-{samples}
-
-## Limits
-
-It knows some of what its lessons taught it, by the table above, and makes up the rest. It chats in the voice of its
-templates: it takes up one word of what was said and may miss the point, and it forgets what was said a few turns ago.
-Every document that it saw from its beginning was a chat, a story or a lesson, so a line of verse, scripture or code
-alone often goes on as one of these; a longer passage is continued in its own style. Its other chats are those of
-American students in 2018, its prose is centuries old, and it carries the views of both. English only. Do not use it to
-decide anything.
-
-## How the induction heads were born
-
-Random pieces said twice, 16 of them, at moments of this run: by how many nats a token costs less the second time, and
-the largest share of attention that a head gives to the token after the earlier copy. Two of the moments ship, in four
-bits a weight: `load_mini(stage="early")` and `load_mini(stage="middle")`; `tokens_seen` of `persimmon_lab.mini` says
-which they are.
-
-{growth}
-
-What helped, as an observation and not an ablation: with tables drawn apart, 7% drills and Muon at 6e-3, an earlier run
-gained 0.4 nats after 1,550 steps; with the head as a rotated copy of the embedding and 15% drills of shorter periods
-0.3 after 500 steps.
-
-## Rebuild it
-
-`persimmon-lab train mini --out FOLDER` does all of the above from nothing; stop it at any time, it goes on where it
-was. The same machine with as many threads gives the same bits; another gives a model that differs in the roundings.
-"""
+CARD = files(__package__).joinpath("card_template.txt").read_text(encoding="utf-8")  # with {fields}

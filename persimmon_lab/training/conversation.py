@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.tokenizer.chat import render_chat
 
 OPENINGS = tuple(files(__package__).joinpath("openings.txt").read_text(encoding="utf-8").split("\n")[:-1])
 NEW_TOKENS = 120
@@ -46,7 +47,7 @@ def answers(
     end = tokenizer.eos_token_id
     given = []
     for opening in openings:
-        ids = torch.tensor([tokenizer.encode(f"human: {opening}\n\nadept:")])
+        ids = torch.tensor([tokenizer.encode(render_chat(opening))])
         said = generate(ids, max_new_tokens=NEW_TOKENS, **WAYS[way])[0, ids.shape[1] :].tolist()
         text = tokenizer.decode(said, skip_special_tokens=True).strip()
         given.append(Answer(opening, text, loops(said), end in said))

@@ -151,8 +151,8 @@ def growth(workdir: Path, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def publish(model: PersimmonForCausalLM, recipe: Recipe, workdir: Path, out: Path) -> None:
-    """`export`, also of the stages that the run came by, then measure the model and write MODEL_CARD.md, loss.svg and,
-    in `workdir`, report.json."""
+    """`export`, also of the stages that the run came by, then measure the model and write MODEL_CARD.md, loss.svg,
+    skills.svg and, in `workdir`, report.json."""
     export(model, workdir / "corpus", out)
     for stage, step in SHIPPED_STAGES.items():
         if (weights := stage_folder(workdir, step) / "model.safetensors").exists():
