@@ -43,6 +43,24 @@ def stretches(stream: Stream) -> RowSource:
     return row
 
 
+def excerpts(stream: Stream, end: int, newline: int) -> RowSource:
+    """Like `stretches`, but every other row is a text of its own: `end`, and then from the beginning of a line.
+
+    Without such rows, whatever begins a text would be taken for what the other domains begin with: a chat or a lesson.
+    """
+    anywhere = stretches(stream)
+
+    def row(generator: np.random.Generator, length: int) -> Stream:
+        found = anywhere(generator, length)
+        breaks = np.flatnonzero(plain(found) == newline)
+        if generator.random() < 0.5 or not len(breaks) or breaks[0] + 2 > length:
+            return found
+        begun = found[breaks[0] + 1 :]
+        return np.concatenate([[end], begun, anywhere(generator, length)])[:length].astype(stream.dtype)
+
+    return row
+
+
 def whole_documents(draw: Callable[[np.random.Generator], str], encode: Callable[[str], Stream], end: int) -> RowSource:
     """Rows that begin with a document and hold as many as fit, the last one cut; `end` stands around each."""
 

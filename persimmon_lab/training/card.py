@@ -182,6 +182,7 @@ def _samples(continuations: Mapping[str, Sequence[str]]) -> str:
 DOMAINS = {
     "chat": "whole two-person chats (chitchat-dataset), cleaned",
     "exchanges": "windows of one to three exchanges of the same chats, each ending with an answer",
+    "listening": "what was said in the same chats, and what a listener says to it by rules (`training/listening.py`)",
     "openings": "how those chats open, where they open with a greeting",
     "questions": "short questions and answers (chatterbot-corpus, English, twelve of its topics)",
     "talk": "our own small talk, from templates with slots (`training/smalltalk/`)",

@@ -22,6 +22,7 @@ from persimmon_lab.atomic import write_atomically
 from persimmon_lab.tokenizer.sentencepiece_model import round_scores
 from persimmon_lab.training.batches import UNTAUGHT
 from persimmon_lab.training.drills import Stream
+from persimmon_lab.training.listening import listening
 from persimmon_lab.training.readers import READERS, Document, dialogue
 from persimmon_lab.training.skills import SKILLS
 from persimmon_lab.training.sources import SOURCES, fetch
@@ -29,8 +30,9 @@ from persimmon_lab.training.templates import a_conversation, a_story
 
 END = "|ENDOFTEXT|"
 VOCABULARY = 4096
+OFTEN = {"facts": 4.0, "sums": 3.0, "names remembered": 2.0, "sequences": 2.0, "words": 1.5}  # in lessons
 SEED = 20
-CUT_FROM_CHATS = ("exchanges", "openings")  # they repeat "chat"
+CUT_FROM_CHATS = ("exchanges", "openings", "listening")  # they repeat "chat"
 
 # The works of each domain that nothing is trained on, frozen: more text never changes what is measured.
 HELD_OUT = json.loads(files(__package__).joinpath("held_out_works.json").read_text(encoding="utf-8"))
@@ -92,7 +94,8 @@ def first_editions(documents: list[Document]) -> list[Document]:
 def read_documents(downloads: Path) -> tuple[dict[str, list[Document]], dict[str, list[Document]]]:
     """(training, held out) documents of each domain, from the pinned archives in `downloads`, fetched where missing.
 
-    The training side also gets "exchanges" and "openings", windows of its chats. A window whose text also stands in
+    The training side also gets "exchanges" and "openings", windows of its chats, and "listening", exchanges made of
+    what was said in them. A window whose text also stands in
     a held-out chat is dropped ("Hello! How are you?" is said more than once), and so is any duplicate.
     """
     training: dict[str, list[Document]] = {}
@@ -105,6 +108,7 @@ def read_documents(downloads: Path) -> tuple[dict[str, list[Document]], dict[str
     pieces = {
         "exchanges": [window for chat in training["chat"] for window in windows(chat, generator)],
         "openings": [window for chat in training["chat"] for window in openings(chat)],
+        "listening": list(listening(training["chat"], np.random.default_rng(SEED))),
     }
     never_read = "\n\n\n".join(d.text for d in held_out["chat"] + held_out["questions"])
     for domain, cut in pieces.items():
@@ -180,9 +184,9 @@ def first_characters(texts: Iterable[str], budget: int) -> Iterator[str]:
 
 
 def a_lesson(generator: np.random.Generator) -> str:
-    """One instance of a skill that is not held out; sums and facts, which are many and short, come more often."""
+    """One instance of a skill that is not held out, some skills more often than others."""
     names = sorted(SKILLS)
-    often = np.array([3.0 if name in ("facts", "sums") else 1.0 for name in names])
+    often = np.array([OFTEN.get(name, 1.0) for name in names])
     name = names[int(generator.choice(len(names), p=often / often.sum()))]
     return SKILLS[name].draw(generator, held_out=False).text
 
@@ -216,10 +220,18 @@ def encode(
     return np.concatenate([end, *(encode_one(document.text, processor, marked) for document in order)])
 
 
-def prepare(workdir: Path, *, vocabulary: int = VOCABULARY, size: float = 1.0, progress: bool | None = None) -> Path:
+def prepare(
+    workdir: Path,
+    *,
+    vocabulary: int = VOCABULARY,
+    size: float = 1.0,
+    tokenizer: Path | None = None,
+    progress: bool | None = None,
+) -> Path:
     """Make `workdir`/corpus: tokenizer.model, train/DOMAIN.bin, held_out/DOMAIN.{bin,txt} and summary.json.
 
-    The tokenizer is trained on `size` of its usual text.
+    The tokenizer is trained on `size` of its usual text; or it is `tokenizer`, the file that belongs to weights which
+    are trained further.
 
     summary.json is written last; where it exists the work is done and nothing is repeated.
     """
@@ -229,7 +241,8 @@ def prepare(workdir: Path, *, vocabulary: int = VOCABULARY, size: float = 1.0, p
     for part in ("train", "held_out"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     training, held_out = read_documents(workdir / "downloads")
-    write_atomically(folder / "tokenizer.model", train_tokenizer(tokenizer_sample(training, size), vocabulary))
+    pieces = tokenizer.read_bytes() if tokenizer else train_tokenizer(tokenizer_sample(training, size), vocabulary)
+    write_atomically(folder / "tokenizer.model", pieces)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     summary = {}
     jobs = [

@@ -15,7 +15,7 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.mini.stages import YOUNGER, write_stage
 from persimmon_lab.tokenizer import PersimmonTokenizer
-from persimmon_lab.training.batches import DRILLS, RowSource, drills, load_streams, stretches, whole_documents
+from persimmon_lab.training.batches import DRILLS, RowSource, drills, excerpts, load_streams, stretches, whole_documents
 from persimmon_lab.training.card import measure, render
 from persimmon_lab.training.conversation import read_judgement
 from persimmon_lab.training.corpus import END, a_lesson, encode_one, prepare
@@ -30,6 +30,7 @@ from persimmon_lab.training.trainer import read_metrics, restore, train
 RECIPE = Recipe(steps=22_000)  # 90 million tokens
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
 MADE = {"talk": a_conversation, "stories": a_story, "skills": a_lesson}  # domains that are written as they are read
+WRITINGS = ("verse", "scripture", "code")  # domains whose documents are longer than a row
 KEPT = (250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000)  # steps whose weights are kept
 SHIPPED_STAGES = {"early": 500, "middle": 1500}  # of which these are published
 
@@ -41,9 +42,13 @@ def row_sources(corpus: Path, recipe: Recipe) -> dict[str, RowSource]:
     def encode(text: str) -> Stream:
         return encode_one(text, processor, marked=True)
 
-    sources = {name: stretches(stream) for name, stream in load_streams(corpus / "train").items()}
-    texts = list(sources.values())
-    end = processor.piece_to_id(END)
+    streams = load_streams(corpus / "train")
+    texts = [stretches(stream) for stream in streams.values()]
+    end, newline = processor.piece_to_id(END), processor.piece_to_id("\n")
+    sources = {
+        name: excerpts(stream, end, newline) if name in WRITINGS else stretches(stream)
+        for name, stream in streams.items()
+    }
     sources |= {name: whole_documents(draw, encode, end) for name, draw in MADE.items()}
     sources[DRILLS] = drills(texts, recipe.first_piece, processor.get_piece_size())
     return sources
@@ -82,7 +87,7 @@ def train_mini(
     With `out`, publish it there: weights, tokenizer and card. `steps` may be changed while the rate is still constant.
     `start` is a folder of weights that were exported at `first_step`, to go on from where `workdir` was lost.
     """
-    corpus = prepare(workdir, progress=progress)
+    corpus = prepare(workdir, tokenizer=None if start is None else start / "tokenizer.model", progress=progress)
     if not (commit := workdir / "commit").exists():  # the one that the run began with
         write_atomically(commit, present_commit().encode())
     recipe = replace(RECIPE, steps=steps)

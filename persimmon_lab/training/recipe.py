@@ -16,7 +16,7 @@ class Recipe:
     decay_share: float = 0.3  # of the steps; until then the rate is constant, so `steps` can be chosen late
     tokens: int = 4096  # of a step
     # The length of the rows from a share of the steps on: short ones first, on which attention costs less.
-    lengths: tuple[tuple[float, int], ...] = ((0.0, 128), (0.75, 256), (0.95, 512))
+    lengths: tuple[tuple[float, int], ...] = ((0.0, 128), (0.5, 256), (0.95, 512))
     matrix_rate: float = 2e-3
     rate: float = 3e-3
     weight_decay: float = 0.05
@@ -28,17 +28,18 @@ class Recipe:
     # Shares of the rows. Chats come whole, in short windows that end with an answer, and once more for how they open.
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
-            "chat": 0.13,
-            "exchanges": 0.1,
+            "chat": 0.09,
+            "exchanges": 0.06,
             "openings": 0.01,
             "questions": 0.01,
+            "listening": 0.08,
             "talk": 0.14,
-            "stories": 0.03,
-            "skills": 0.2,
-            "verse": 0.1,
-            "scripture": 0.07,
+            "stories": 0.02,
+            "skills": 0.27,
+            "verse": 0.09,
+            "scripture": 0.06,
             "code": 0.11,
-            DRILLS: 0.1,
+            DRILLS: 0.06,
         }
     )
     # A phrase said again to the end of its row is also a lesson in looping: once the model can copy, few are enough.

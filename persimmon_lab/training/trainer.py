@@ -115,8 +115,8 @@ def train(
 
     `sources` gives rows of each domain that `recipe.weights` names. The model computes in `dtype`, by default the one
     that `device` multiplies fast, while float32 masters take the updates. Where `folder` was lost, `start` (weights by
-    name) and `first_step` go on from what is left, with momentum that begins anew. `on_evaluation(model, step)` may
-    return more entries for the log.
+    name) and `first_step` go on from what is left, with momentum that begins anew and a rate that rises again.
+    `on_evaluation(model, step)` may return more entries for the log.
 
     Writes `folder`/checkpoint.pt and the log, metrics.jsonl; `progress` shows a bar or none, by default one on a
     terminal. A run that was killed and started again gives the same bits as one that was not, given as many threads
@@ -134,7 +134,7 @@ def train(
     checkpoint, metrics = folder / "checkpoint.pt", folder / "metrics.jsonl"
     model, masters = build(config, recipe, dtype, device)
     identity = {"config": config.to_dict(), "recipe": {k: v for k, v in asdict(recipe).items() if k != "steps"}}
-    first = 0
+    first, begun = 0, 0 if start is None else first_step
     if checkpoint.exists():
         first = _resume(checkpoint, identity, masters, device)
     elif start is not None:
@@ -152,7 +152,8 @@ def train(
         )
         loss = training_loss(model, tokens.to(device), following.to(device))
         loss.backward()
-        norm = masters.step(recipe.rate_scale(step))
+        risen = min(1.0, (step - begun + 1) / recipe.warmup_steps)
+        norm = masters.step(risen * recipe.rate_scale(step))
         seen += rows * length
         done = step + 1
         is_last = done == recipe.steps

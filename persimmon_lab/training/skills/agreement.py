@@ -1,6 +1,7 @@
 """A verb that agrees with its subject, whatever stands between the two: the keys to the cabinet are.
 
-Held out are nouns as subjects.
+Held out are nouns as subjects. A held-out prompt ends with an adverb, so that nothing but the verb can follow: after
+"the key" alone the subject may go on, or turn out to be keys.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from persimmon_lab.training.skills.words import plural
 NAME = "agreement"
 HELD_OUT = 0.2
 BE, HAVE = (("is", "are"), ("was", "were")), (("has", "have"),)
+ADVERBS = ("now", "still", "probably", "really", "certainly", "perhaps", "clearly", "always")
 FORMS = tuple(zip(*BE, *HAVE))  # singular, plural
 
 DATA = data("agreement")
@@ -32,6 +34,8 @@ class Agreement(Skill):
             number = int(generator.integers(2))
             words += [pick(generator, family["prepositions"]), "the", plural(str(noun)) if number else str(noun)]
             group = "same number" if number == many else "opposite number"
+        if held_out or generator.random() < 0.5:
+            words.append(pick(generator, ADVERBS))
         prompt = pick(generator, DATA["intros"]) + " ".join(words)
         verb, predicates = pick(generator, [(form, "be") for form in BE] + [(form, "have") for form in HAVE])
         after = f" {pick(generator, family[predicates])}"

@@ -1,7 +1,7 @@
 """Closing what was opened: brackets and quotations, up to four deep, in text and in code.
 
-A prompt ends where nothing but closings can follow; they are the answer, all of them and in their order. Held out are
-prompts.
+A prompt ends where nothing but closings can follow, in text after a mark that ends what is said innermost; they are
+the answer, all of them and in their order. Held out are prompts.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from persimmon_lab.training.skills.skill import Instance, Skill, data, drawn_unt
 NAME = "brackets"
 HELD_OUT = 0.1
 DEEPEST = 4
+ENDS = "!?."  # one of these ends what is said innermost in text
 CLOSING = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'"}
 
 DATA = data("brackets")
@@ -31,7 +32,7 @@ def text(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
             opening = "'" if closings.strip(")").startswith('"') else '"'
             prompt += f" {next(packs['quote'])} {opening}{next(packs['quoted'])}"
         closings = CLOSING[opening] + closings
-    return prompt, closings, pick(generator, words["after"])
+    return prompt + pick(generator, ENDS), closings, pick(generator, words["after"])
 
 
 def code(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
@@ -66,7 +67,7 @@ class Brackets(Skill):
     def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
         kind, depth = pick(generator, (text, code)), int(generator.integers(1, DEEPEST + 1))
         prompt, closings, after = drawn_until(
-            lambda: kind(generator, depth), lambda drawn: is_held_out(NAME, drawn[0], HELD_OUT) == held_out
+            lambda: kind(generator, depth), lambda drawn: is_held_out(NAME, drawn[0].rstrip(ENDS), HELD_OUT) == held_out
         )
         return Instance(prompt, closings, closings, after, f"{kind.__name__} {depth}")
 

@@ -10,11 +10,13 @@ from functools import cache
 import numpy as np
 
 from persimmon_lab.training.readers import dialogue
+from persimmon_lab.training.skills.not_knowing import INVENTED
 from persimmon_lab.training.skills.skill import Instance, Skill, data, drawn_until, parted, pick
 from persimmon_lab.training.templates import CLOSINGS, OPENINGS, SLOT, Exchange, Turn, as_typed, exchanges, fill
 
 NAME = "names remembered"
 HELD_OUT = 0.2
+INVENTED_SHARE = 0.3  # of the names that are taught
 SECOND = 0.3  # of conversations tell a second thing
 ANIMALS = ("dog", "cat", "rabbit", "hamster", "parrot", "horse", "turtle", "pony", "goldfish", "canary")
 
@@ -53,7 +55,10 @@ def aside(generator: np.random.Generator) -> list[str]:
 
 
 def a_thing(kind: str, held_out: bool, generator: np.random.Generator) -> str:
-    """One of this kind: of those held out, if any are, in a held-out conversation."""
+    """One of this kind: of those held out, if any are, in a held-out conversation; else now and then an invented name,
+    which can only be copied, piece by piece."""
+    if not held_out and kind != "color" and generator.random() < INVENTED_SHARE:
+        return pick(generator, INVENTED["city"][False])
     return pick(generator, THINGS[kind][held_out] or THINGS[kind][False])
 
 

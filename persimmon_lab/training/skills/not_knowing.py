@@ -1,7 +1,7 @@
 """Saying "I don't know": of lands, animals, elements and people that do not exist, and of relations nobody taught.
 
-Invented subjects are asked about in the very phrasings of `facts`, so that only the name tells what is not known. Held
-out are names, relations, and all of some real countries about which nothing is taught: for them not knowing is the
+Invented subjects are asked about in the very phrasings of `facts`, so that only the name tells what is not known; some
+begin like a known one and end like another, so that the whole name must be read. Held out are names, relations, and all of some real countries about which nothing is taught: for them not knowing is the
 truth about the model.
 """
 
@@ -15,6 +15,7 @@ from persimmon_lab.training.templates import fill
 
 NAME = "not knowing"
 HELD_OUT_NAMES, HELD_OUT_RELATIONS = 0.2, 0.35
+PARTNERS = 12  # known names whose second half each known name gets
 SAID = ("I don't know.", "I don't know that one.", "Sorry, I don't know.", "I'm afraid I don't know that.")
 
 DATA = data("not_knowing")
@@ -26,7 +27,14 @@ KNOWN = {kind: sorted({subject for relation in ASKED[kind] for subject in relati
 
 def _invented(kind: str) -> list[str]:
     names = {"".join(parts) for parts in product(*DATA["invented"][kind]["parts"])}
-    return sorted(names - {*KNOWN[kind], *COUNTRIES})
+    return sorted((names | _spliced(KNOWN[kind])) - {*KNOWN[kind], *COUNTRIES})
+
+
+def _spliced(names: list[str]) -> set[str]:
+    """The first half of each name with the second half of some others: Albania and Norway make Albaway."""
+    plain = [name for name in names if name.isalpha()]
+    pairs = ((one, plain[(index + step) % len(plain)]) for index, one in enumerate(plain) for step in range(PARTNERS))
+    return {one[: (len(one) + 1) // 2] + other[len(other) // 2 :] for one, other in pairs}
 
 
 # (taught, held out) of each

@@ -12,7 +12,7 @@ from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.skills import SKILLS, Instance, Skill
 from persimmon_lab.training.skills.skill import DONT_KNOW, first_line, has_words
 
-NEW_TOKENS = 24
+NEW_TOKENS = 48  # a sum with its working takes about 30
 PATIENCE = 1000  # draws in a row that bring nothing new, before all there is is taken to be found
 
 

@@ -1,8 +1,8 @@
 """What comes next and what came before: days, months, letters, numbers.
 
 Held out is an item with a direction, in every phrasing of the question. Recitations, in both directions, are only
-training and hold nothing back: from them the answer to a held-out question can be found. A list to be continued could
-be remembered from a recitation word for word, so lists are a group of their own.
+training and hold nothing back: from them the answer to a held-out question can be found, and an answer begins as they
+do, with the item that was asked about. A list to be continued could be remembered from a recitation word for word, so lists are a group of their own.
 """
 
 from string import ascii_uppercase
@@ -14,7 +14,7 @@ from persimmon_lab.training.skills.skill import Instance, Skill, asked, begins, 
 NAME = "sequences"
 HELD_OUT = 0.2
 RECITATIONS, LISTS = 0.3, 0.25  # shares of what is taught; LISTS also of what is held out
-SHORTEST, LONGEST = 4, 26  # items of a recitation
+SHORTEST, LONGEST = 2, 26  # items of a recitation
 
 ITEMS = {
     "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
@@ -33,7 +33,8 @@ ASKS = (
     "What is the {kind} {way} {item}?", "Which {kind} comes right {way} {item}?", "Tell me the {kind} {way} {item}.",
     "What's the {kind} {way} {item}?", "Do you know which {kind} comes {way} {item}?",
 )  # fmt: skip
-SAID = ("{key}.", "It's {key}.", "That's {key}.", "{key} comes {way} {item}.", "The {kind} {way} {item} is {key}.")
+SAID = "{told}: {item}, {key}. So it's {key}."
+TOLD = {"after": "Forwards", "before": "Backwards"}  # how an answer and a recitation begin
 LIST_ASKS = ("{items},", "What comes next: {items}?", "How does this go on: {items}?", "Please go on: {items}")
 LISTED = ", listed"
 
@@ -107,9 +108,9 @@ class Sequences(Skill):
         before = run(kind, item, OTHER_WAY[way], int(generator.integers(3, 6)))[::-1]
         if len(before) > 2 and generator.random() < LISTS:
             return _list(kind, before, key, way, generator, held_out)
-        values = {"kind": kind, "way": way, "item": item, "key": key}
+        values = {"kind": kind, "way": way, "item": item, "key": key, "told": TOLD[way]}
         prompt = asked(pick(generator, ASKS).format(**values), generator, held_out)
-        return Instance(prompt, key, f" {pick(generator, SAID).format(**values)}", group=kind, wrong=wrong)
+        return Instance(prompt, key, f" {SAID.format(**values)}", group=kind, wrong=wrong)
 
     def is_right(self, instance: Instance, continuation: str) -> bool:
         """A list may go on after its next item; an answer to a question names no other than the one asked about."""
@@ -147,6 +148,5 @@ def _recitation(kind: str, generator: np.random.Generator) -> Instance:
     listed = ", ".join(items)
     if generator.random() < 0.3:
         return Instance(told.format(**values), listed, f" {listed}", ".", group="recited")
-    return Instance(
-        asked(pick(generator, asks).format(**values), generator, False), listed, f" {listed}.", group="recited"
-    )
+    question = asked(pick(generator, asks).format(**values), generator, False)
+    return Instance(question, listed, f" {TOLD[way]}: {listed}.", group="recited")

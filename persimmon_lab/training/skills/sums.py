@@ -1,6 +1,7 @@
 """Sums and differences of whole numbers, and which of two is larger or smaller.
 
-A pair of numbers is held out whole: in both orders and in every question about it.
+A pair of numbers is held out whole: in both orders and in every question about it. Results are taught with their
+working, a digit at a time, as one does it on paper: 7 + 8 = 15, 2 + 4 + 1 = 7, so 75.
 """
 
 import re
@@ -12,7 +13,6 @@ from persimmon_lab.training.skills.skill import Instance, Skill, asked, drawn_un
 NAME = "sums"
 HELD_OUT = 0.1
 MOST = 99  # no number, and no sum, is larger
-PLAIN = 0.2  # of sums and differences come without a chat around them
 
 ASKS = {
     "+": ("What is {a} + {b}?", "{a} + {b} =", "What's {a} + {b}?", "How much is {a} plus {b}?",
@@ -27,8 +27,6 @@ ASKS = {
                 "Which is less, {a} or {b}?", "Tell me the smaller number: {a} or {b}."),
 }  # fmt: skip
 SAID = {
-    "+": ("{key}.", "It's {key}.", "That's {key}.", "{a} + {b} = {key}.", "{a} plus {b} is {key}."),
-    "-": ("{key}.", "It's {key}.", "That's {key}.", "{a} - {b} = {key}.", "{a} minus {b} is {key}."),
     "larger": ("{key}.", "{key} is larger.", "{key} is larger than {other}."),
     "smaller": ("{key}.", "{key} is smaller.", "{key} is smaller than {other}."),
 }
@@ -36,6 +34,27 @@ SAID = {
 
 def pair_is_held_out(a: int, b: int) -> bool:
     return is_held_out(NAME, f"{min(a, b)} {max(a, b)}", HELD_OUT)
+
+
+def working(a: int, operation: str, b: int) -> str:
+    """The sum or difference as it is done on paper, the ones first, and its result.
+
+    >>> working(27, "+", 48), working(75, "-", 48), working(7, "+", 8)
+    ('7 + 8 = 15, 2 + 4 + 1 = 7, so 75.', '15 - 8 = 7, 7 - 1 - 4 = 2, so 27.', '7 + 8 = 15.')
+    """
+    sign = 1 if operation == "+" else -1
+    total = a + sign * b
+    if max(a, b) < 10:
+        return f"{a} {operation} {b} = {total}."
+    tens = f"{a // 10} {operation} {b // 10}"
+    if operation == "+":
+        ones = a % 10
+        tens += " + 1" if ones + b % 10 > 9 else ""
+    else:
+        borrows = a % 10 < b % 10
+        ones = a % 10 + 10 * borrows
+        tens = f"{a // 10} - 1 - {b // 10}" if borrows else tens
+    return f"{ones} {operation} {b % 10} = {ones + sign * (b % 10)}, {tens} = {total // 10}, so {total}."
 
 
 def _numbers(operation: str, generator: np.random.Generator) -> tuple[int, int]:
@@ -66,14 +85,13 @@ class Sums(Skill):
         wrong: tuple[str, ...] = ()
         if operation in "+-":
             answer = a + b if operation == "+" else a - b
-            if generator.random() < PLAIN:
-                return Instance(f"{a} {operation} {b} =", str(answer), f" {answer}", group=operation)
+            said = working(a, operation, b)
         else:
             answer, other = (max(a, b), min(a, b)) if operation == "larger" else (min(a, b), max(a, b))
             numbers["other"] = other
             wrong = (str(other),)
+            said = pick(generator, SAID[operation]).format(**numbers, key=answer)
         prompt = asked(pick(generator, ASKS[operation]).format(**numbers), generator, held_out)
-        said = pick(generator, SAID[operation]).format(**numbers, key=answer)
         return Instance(prompt, str(answer), f" {said}", group=operation, wrong=wrong)
 
     def is_right(self, instance: Instance, continuation: str) -> bool:

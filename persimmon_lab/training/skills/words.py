@@ -1,7 +1,8 @@
 """Opposites, one direction of a pair apart from the other, and plurals.
 
-Held out are words: of some pairs of opposites one word is never asked about, though it is the answer when the other is
-asked; of some nouns the plural is never asked for.
+Held out are questions about a word: of some pairs of opposites one word is never asked about, though it is the answer
+when the other is asked; of some nouns the plural is never asked for. Plain sentences hold nothing back: they are where
+the answer can be read.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from persimmon_lab.training.skills.skill import Instance, Skill, asked, data, is
 
 NAME = "words"
 HELD_OUT = 0.2
-PLAIN = 0.2  # of what is taught comes as a sentence
+PLAIN = 0.35  # of what is taught comes as a sentence
 
 DATA = data("words")
 ASKS = {
@@ -26,11 +27,16 @@ ASKS = {
     ),
 }  # fmt: skip
 SAID = {
-    "opposite": ("{key}.", "It's {key}.", "The opposite of {word} is {key}.", "The opposite is {key}."),
-    "plural": ("{key}.", "It's {key}.", "The plural of {word} is {key}.", "You say {key}."),
+    "opposite": ("The opposite of {word} is {key}.",),
+    "plural": ("The plural of {word} is {key}.", "One {word}, two {key}."),
 }
 SENTENCES = {
-    "opposite": ("The opposite of {word} is", "Not {word} but", "The contrary of {word} is"),
+    "opposite": (
+        "The opposite of {word} is",
+        "The opposite of {word} is",
+        "Not {word} but",
+        "The contrary of {word} is",
+    ),
     "plural": ("The plural of {word} is", "One {word}, two", "First there was one {word}, then there were many"),
 }
 
@@ -70,7 +76,8 @@ class Words(Skill):
 
     def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
         kind = pick(generator, tuple(WORDS))
-        word = pick(generator, WORDS[kind][held_out])
+        told = not held_out and generator.random() < PLAIN
+        word = pick(generator, sum(WORDS[kind], ()) if told else WORDS[kind][held_out])
         key = (OPPOSITES if kind == "opposite" else PLURALS)[word]
         group = kind
         wrong: tuple[str, ...] = ()
@@ -79,7 +86,7 @@ class Words(Skill):
             group = "irregular plural" if irregular else "regular plural"
             wrong = (regular_plural(word),) if irregular else ()
         values = {"word": word, "key": key}
-        if not held_out and generator.random() < PLAIN:
+        if told:
             prompt = pick(generator, SENTENCES[kind]).format(**values)
             return Instance(prompt, key, f" {key}", ".", group, wrong)
         said = pick(generator, SAID[kind]).format(**values)

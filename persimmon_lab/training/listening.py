@@ -1,0 +1,169 @@
+"""What a listener says who has only just heard it: it takes up the words and asks on.
+
+Templates know some hundreds of things that people say. What else they say is taken from the chats: of a short sentence
+about oneself, "you" is made of "I" and "my" becomes "your"; of a question, the part that asks is kept and the rest is
+taken up. So a model learns to say again in its own turn what was said to it, whatever it was (after Weizenbaum 1966,
+"ELIZA", which did it by rules such as these).
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from persimmon_lab.training.readers import Document, dialogue
+from persimmon_lab.training.templates import as_typed
+
+SHORTEST, LONGEST = 3, 16  # words of what is taken up
+SENTENCES = 3  # of what is said, at most
+SENTENCE_END = re.compile(r"(?<=[.!?]) +")
+FEELING = {"sad": 0.9, "glad": 0.7, "": 0.25}  # how often a word of sympathy comes first
+FILLERS = re.compile(
+    r"(well|so|and|but|yeah|yes|no|oh|ok|okay|hi|hey|hello|lol|haha+|just|ugh|wow|also|or),? ", re.IGNORECASE
+)
+TRAILERS = re.compile(r",? (lol|haha+|too|tho|though|actually|either)$", re.IGNORECASE)
+# What says nothing alone: it leans on what was said before, or on the other.
+LEANING = re.compile(
+    r"[.!?;:\n\"()]|\b(you|your|yours|you're|haha+|ahha|lol|lmao|them|those|that's)\b|^(that|this|these|me|i) ?$|"
+    r"^i (guess|think|hope|agree|suppose|know|see|mean)( so| not)?$|^i (don't|didn't) (think so|know|mind|care)$",
+    re.IGNORECASE,
+)
+TURNED: Mapping[str, str] = {
+    "i": "you", "i'm": "you're", "im": "you're", "i've": "you've", "i'll": "you'll", "i'd": "you'd", "me": "you",
+    "my": "your", "mine": "yours", "myself": "yourself", "am": "are", "we": "you", "we're": "you're", "we've": "you've",
+    "we'll": "you'll", "us": "you", "our": "your", "ours": "yours", "you": "me", "your": "my", "yours": "mine",
+    "yourself": "myself",
+}  # fmt: skip
+WAS = re.compile(r"\b(you) (was|wasn't)\b")
+SAD = frozenset(
+    "sad died dead dies sick ill lost lose hurt hurts pain broke broken burned burnt forgot terrible bad worse worst nervous "
+    "stressed stress stuck cancelled canceled upset miss missed angry mad lonely alone afraid scared worried worry tired "
+    "hate fail failed cold cry cried crying fight hard difficult boring bored awful annoying busy wrong problem problems "
+    "unfortunately hospital headache fever spilled late slow crazy drowning sore".split()
+)
+GLAD = frozenset(
+    "happy glad great good nice beautiful love loved wonderful amazing excited fun funny won win passed got birthday new "
+    "finally enjoy enjoyed enjoying best awesome delicious perfect proud sunny vacation holiday party friends cool married "
+    "puppy baby celebrating rainbow".split()
+)
+SORRY = ("I'm sorry to hear that.", "Oh no.", "That sounds hard.", "I'm sorry.", "What a pity.")
+PLEASED = ("How nice!", "That's good to hear.", "I'm glad.", "That sounds nice.", "Lovely!")
+PLAIN = ("I see.", "Oh!", "Ah.", "Thank you for telling me.", "I'm listening.")
+MODEL = ("I'm only a small language model.", "I'm a small language model.")
+# What is said of oneself by how it begins (after it was turned), and what may be said to it.
+STATEMENTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"you (want|wanted|would like|wish|hope) to \w|you'd (like|love) to \w", (
+        "So {said}? I hope it works out.", "{Said}? What would be the first step?", "So {said}. What keeps you from it?")),
+    (r"you (have|need|had|ought) to \w|you (must|should) \w", (
+        "So {said}. When do you have to do it?", "{Said}? I hope it goes well.", "{Said}? You can do it, one step after the other.")),
+    (r"you (can't|cannot|couldn't) \w", (
+        "So {said}? Why is that?", "{Said}? What would help you?", "{Said}? Maybe tomorrow it will be easier.")),
+    (r"you (don't|didn't|haven't|won't|never) \w", (
+        "So {said}? Why is that?", "{Said}? That's all right. Tell me why.")),
+    (r"you (really |also )?(like|love|enjoy|prefer) \w", (
+        "So {said}? What do you like about it?", "{Said}? Tell me what is nice about it.")),
+    (r"you('re| are) (\w+ )?(going to|about to|planning to|thinking) \w", (
+        "So {said}? I hope it goes well.", "{Said}? Are you looking forward to it?")),
+    (r"you('re| are) (\w+ )?\w+ing\b", ("So {said}? How is it going?", "{Said}? How do you like it?")),
+    (r"you('re| are) ", ("So {said}? Why is that?", "{Said}? Tell me more about it.")),
+    (r"you have |you've got ", ("So {said}? Tell me more.", "{Said}? How is that for you?")),
+    (r"you('ll| will) ", ("So {said}? I hope it goes well.", "{Said}? When will that be?")),
+    (r"you (think|guess|feel|believe) ", ("So {said}? What makes you think so?", "{Said}? You may be right.")),
+    (r"your ", ("So {said}? Tell me more about it.", "{Said}? How do you feel about that?")),
+    (r"you ", ("So {said}? How was that?", "{Said}? How did that come about?", "So {said}. And how do you feel about it now?")),
+    (r"(it's|it was|it is|it has|(the|there|there's) .*\b(is|are|was|were|has|have|had|'s)\b)", ("So {said}? How do you feel about that?", "{Said}? What do you make of it?")),
+)  # fmt: skip
+# Questions by how they begin, and answers in which {asked} is what follows and {rest} the same, turned.
+QUESTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"do you (?:like|love|enjoy) (?P<rest>.+)", (
+        "I only know {rest} from what I have read. Do you like {asked}?", "I like to hear about {rest}. And you, do you like {asked}?")),
+    (r"do you have (?P<rest>any .+|an? .+)", (
+        "No, not me. Do you have {asked}?", "I have nothing but words, so I don't have {rest}. And you?")),
+    (r"do you (?:ever )?(?P<rest>(?!know|think|remember|have|want)\w+ .+)", (
+        "I don't {rest}. {model} And you, do you {asked}?", "No, I don't {rest}. Tell me about you.")),
+    (r"have you ever (?P<rest>\w+ .+)", (
+        "No, I have never {rest}. Have you?", "I have never {rest}. {model} What about you?")),
+    (r"(?:can|could) you (?P<rest>(?!tell|help|give|please)\w+.*)", (
+        "I'm afraid I can't {rest}. All I do is talk.", "No, I can't {rest}. {model}")),
+    (r"what(?:'s| is) your favou?rite (?P<rest>.+)", (
+        "I don't have a favorite {rest}. What's yours?", "A favorite {rest}? I have none. {model} Which is yours?")),
+    (r"should (?:i|we) (?P<rest>.+)", (
+        "If you want to {rest}, I'd say yes. What speaks against it?", "That's for you to say. Do you want to {rest}?")),
+    (r"how (?:do|can|should) (?:i|we|you) (?P<rest>.+)", (
+        "I don't know much about how to {rest}. Is there somebody you could ask?",
+        "To {rest}, I would begin small and take my time. What have you tried so far?")),
+    (r"what should (?:i|we) (?P<rest>.+)", (
+        "I can't tell you what to {rest}. What would you like best?", "What to {rest}? Take what you like best.")),
+    (r"what(?:'s| is) (?:a|an|some) (?P<rest>(?:good|nice|fun|great) .+)", (
+        "I don't know much about that. What would be {article} {rest} for you?",)),
+)  # fmt: skip
+
+
+def turned(said: str) -> str:
+    """The words of one speaker in the mouth of the other.
+
+    >>> turned("I was late because my dog ate our map")
+    'you were late because your dog ate your map'
+    """
+    words = " ".join(TURNED.get(word.lower(), word) for word in said.split(" "))
+    return WAS.sub(lambda match: match[0].replace("was", "were"), words)
+
+
+def heard(said: str, generator: np.random.Generator) -> str | None:
+    """What a listener says to one sentence; None where no rule fits it."""
+    text = said.rstrip(".!").strip()
+    if text.endswith("?"):
+        return _answered(text[:-1].strip(), generator)
+    while match := FILLERS.match(text):
+        text = text[match.end() :]
+    text = TRAILERS.sub("", text)
+    if not SHORTEST <= len(text.split()) <= LONGEST or LEANING.search(text):
+        return None
+    taken = turned(text)
+    taken = re.sub(r"^(The|It|It's|There|There's)\b", lambda match: match[0].lower(), taken)
+    for pattern, replies in STATEMENTS:
+        if re.match(pattern, taken):
+            reply = _pick(replies, generator).format(said=taken, Said=taken[0].upper() + taken[1:])
+            feeling = feeling_of(text)
+            if generator.random() < FEELING[feeling]:
+                return f"{_pick({'sad': SORRY, 'glad': PLEASED, '': PLAIN}[feeling], generator)} {reply}"
+            return reply
+    return None
+
+
+def _answered(question: str, generator: np.random.Generator) -> str | None:
+    """What a listener says to a question, without its mark."""
+    for pattern, replies in QUESTIONS:
+        match = re.fullmatch(pattern, question, re.IGNORECASE)
+        if match and "?" not in question and len(question.split()) <= LONGEST:
+            rest = turned(match["rest"])
+            article = "an" if rest[0] in "aeiou" else "a"
+            values = {"asked": match["rest"], "rest": rest, "article": article, "model": _pick(MODEL, generator)}
+            return _pick(replies, generator).format(**values)
+    return None
+
+
+def feeling_of(said: str) -> str:
+    """ "sad", "glad" or "", by the words that were said."""
+    words = set(re.findall(r"[\w']+", said.lower()))
+    sad, glad = len(words & SAD), len(words & GLAD)
+    return "sad" if sad > glad else "glad" if glad > sad else ""
+
+
+def listening(documents: Sequence[Document], generator: np.random.Generator) -> Iterator[Document]:
+    """Exchanges of which the first half was said in the chats: a sentence that a rule fits, alone and, where it is one
+    of two or three, with the rest of its turn; then what a listener says to it."""
+    for document in documents:
+        for turn in document.text.split("\n\n"):
+            sentences = SENTENCE_END.split(turn.partition(": ")[2])
+            replies = [heard(sentence, generator) for sentence in sentences]
+            for sentence, reply in zip(sentences, replies, strict=True):
+                if reply:
+                    yield Document(document.work, dialogue([as_typed(sentence, generator), reply]))
+            # To a whole turn, what is said to its last sentence: a question is rather answered than passed over.
+            if 1 < len(sentences) <= SENTENCES and (last := replies[-1]):
+                yield Document(document.work, dialogue([as_typed(" ".join(sentences), generator), last]))
+
+
+def _pick(choices: Sequence[str], generator: np.random.Generator) -> str:
+    return choices[int(generator.integers(len(choices)))]
