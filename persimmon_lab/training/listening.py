@@ -17,16 +17,13 @@ from persimmon_lab.training.templates import as_typed
 SHORTEST, LONGEST = 3, 16  # words of what is taken up
 SENTENCES = 3  # of what is said, at most
 SENTENCE_END = re.compile(r"(?<=[.!?]) +")
-FEELING = {"sad": 0.9, "glad": 0.7, "": 0.25}  # how often a word of sympathy comes first
-FILLERS = re.compile(
-    r"(well|so|and|but|yeah|yes|no|oh|ok|okay|hi|hey|hello|lol|haha+|just|ugh|wow|also|or),? ", re.IGNORECASE
-)
-TRAILERS = re.compile(r",? (lol|haha+|too|tho|though|actually|either)$", re.IGNORECASE)
+FILLERS = re.compile(r"(well|so|and|but|yeah|yes|no|oh|ok|okay|hi|hey|hello|lol|haha+|just|ugh|wow|also|or),? ", re.I)
+TRAILERS = re.compile(r",? (lol|haha+|too|tho|though|actually|either)$", re.I)
 # What says nothing alone: it leans on what was said before, or on the other.
 LEANING = re.compile(
-    r"[.!?;:\n\"()]|\b(you|your|yours|you're|haha+|ahha|lol|lmao|them|those|that's)\b|^(that|this|these|me|i) ?$|"
+    r"[.!?;:\n\"()]|\b(you|your|yours|you're|haha+|ahha|lol|lmao|them|those|that's)\b|"
     r"^i (guess|think|hope|agree|suppose|know|see|mean)( so| not)?$|^i (don't|didn't) (think so|know|mind|care)$",
-    re.IGNORECASE,
+    re.I,
 )
 TURNED: Mapping[str, str] = {
     "i": "you", "i'm": "you're", "im": "you're", "i've": "you've", "i'll": "you'll", "i'd": "you'd", "me": "you",
@@ -34,69 +31,110 @@ TURNED: Mapping[str, str] = {
     "we'll": "you'll", "us": "you", "our": "your", "ours": "yours", "you": "me", "your": "my", "yours": "mine",
     "yourself": "myself",
 }  # fmt: skip
-WAS = re.compile(r"\b(you) (was|wasn't)\b")
-SAD = frozenset(
-    "sad died dead dies sick ill lost lose hurt hurts pain broke broken burned burnt forgot terrible bad worse worst nervous "
-    "stressed stress stuck cancelled canceled upset miss missed angry mad lonely alone afraid scared worried worry tired "
-    "hate fail failed cold cry cried crying fight hard difficult boring bored awful annoying busy wrong problem problems "
-    "unfortunately hospital headache fever spilled late slow crazy drowning sore".split()
-)
-GLAD = frozenset(
-    "happy glad great good nice beautiful love loved wonderful amazing excited fun funny won win passed got birthday new "
-    "finally enjoy enjoyed enjoying best awesome delicious perfect proud sunny vacation holiday party friends cool married "
-    "puppy baby celebrating rainbow".split()
-)
-SORRY = ("I'm sorry to hear that.", "Oh no.", "That sounds hard.", "I'm sorry.", "What a pity.")
-PLEASED = ("How nice!", "That's good to hear.", "I'm glad.", "That sounds nice.", "Lovely!")
-PLAIN = ("I see.", "Oh!", "Ah.", "Thank you for telling me.", "I'm listening.")
-MODEL = ("I'm only a small language model.", "I'm a small language model.")
+WAS = re.compile(r"\byou was(n't)?\b")
+
+# Words of sympathy by what was said, and how often one comes first.
+SAD = """sad died dead dies sick ill lost lose hurt hurts pain broke broken burned burnt forgot terrible bad worse worst
+    nervous stressed stress stuck cancelled canceled upset miss missed angry mad lonely alone afraid scared worried
+    worry tired hate fail failed cold cry cried crying fight hard difficult boring bored awful annoying busy wrong problem
+    problems unfortunately hospital headache fever spilled late slow crazy drowning sore"""
+GLAD = """happy glad great good nice beautiful love loved wonderful amazing excited fun funny won win passed got
+    birthday new finally enjoy enjoyed enjoying best awesome delicious perfect proud sunny vacation holiday party friends cool
+    married puppy baby celebrating rainbow"""
+SYMPATHY = {
+    "sad": (0.9, ("I'm sorry to hear that.", "Oh no.", "That sounds hard.", "I'm sorry.", "What a pity.")),
+    "glad": (0.7, ("How nice!", "That's good to hear.", "I'm glad.", "That sounds nice.", "Lovely!")),
+    "": (0.25, ("I see.", "Oh!", "Ah.", "Thank you for telling me.", "I'm listening.")),
+}
+
 # What is said of oneself by how it begins (after it was turned), and what may be said to it.
-STATEMENTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"you (want|wanted|would like|wish|hope) to \w|you'd (like|love) to \w", (
-        "So {said}? I hope it works out.", "{Said}? What would be the first step?", "So {said}. What keeps you from it?")),
-    (r"you (have|need|had|ought) to \w|you (must|should) \w", (
-        "So {said}. When do you have to do it?", "{Said}? I hope it goes well.", "{Said}? You can do it, one step after the other.")),
-    (r"you (can't|cannot|couldn't) \w", (
-        "So {said}? Why is that?", "{Said}? What would help you?", "{Said}? Maybe tomorrow it will be easier.")),
-    (r"you (don't|didn't|haven't|won't|never) \w", (
-        "So {said}? Why is that?", "{Said}? That's all right. Tell me why.")),
-    (r"you (really |also )?(like|love|enjoy|prefer) \w", (
-        "So {said}? What do you like about it?", "{Said}? Tell me what is nice about it.")),
-    (r"you('re| are) (\w+ )?(going to|about to|planning to|thinking) \w", (
-        "So {said}? I hope it goes well.", "{Said}? Are you looking forward to it?")),
-    (r"you('re| are) (\w+ )?\w+ing\b", ("So {said}? How is it going?", "{Said}? How do you like it?")),
-    (r"you('re| are) ", ("So {said}? Why is that?", "{Said}? Tell me more about it.")),
-    (r"you have |you've got ", ("So {said}? Tell me more.", "{Said}? How is that for you?")),
-    (r"you('ll| will) ", ("So {said}? I hope it goes well.", "{Said}? When will that be?")),
-    (r"you (think|guess|feel|believe) ", ("So {said}? What makes you think so?", "{Said}? You may be right.")),
-    (r"your ", ("So {said}? Tell me more about it.", "{Said}? How do you feel about that?")),
-    (r"you ", ("So {said}? How was that?", "{Said}? How did that come about?", "So {said}. And how do you feel about it now?")),
-    (r"(it's|it was|it is|it has|(the|there|there's) .*\b(is|are|was|were|has|have|had|'s)\b)", ("So {said}? How do you feel about that?", "{Said}? What do you make of it?")),
-)  # fmt: skip
+STATEMENTS = {
+    r"you (want|wanted|would like|wish|hope) to \w|you'd (like|love) to \w": (
+        "So {said}? I hope it works out.",
+        "{Said}? What would be the first step?",
+        "So {said}. What keeps you from it?",
+    ),
+    r"you (have|need|had|ought) to \w|you (must|should) \w": (
+        "So {said}. When do you have to do it?",
+        "{Said}? I hope it goes well.",
+        "{Said}? You can do it, one step after the other.",
+    ),
+    r"you (can't|cannot|couldn't) \w": (
+        "So {said}? Why is that?",
+        "{Said}? What would help you?",
+        "{Said}? Maybe tomorrow it will be easier.",
+    ),
+    r"you (don't|didn't|haven't|won't|never) \w": (
+        "So {said}? Why is that?",
+        "{Said}? That's all right. Tell me why.",
+    ),
+    r"you (really |also )?(like|love|enjoy|prefer) \w": (
+        "So {said}? What do you like about it?",
+        "{Said}? Tell me what is nice about it.",
+    ),
+    r"you('re| are) (\w+ )?(going to|about to|planning to|thinking) \w": (
+        "So {said}? I hope it goes well.",
+        "{Said}? Are you looking forward to it?",
+    ),
+    r"you('re| are) (\w+ )?\w+ing\b": ("So {said}? How is it going?", "{Said}? How do you like it?"),
+    r"you('re| are) ": ("So {said}? Why is that?", "{Said}? Tell me more about it."),
+    r"you have |you've got ": ("So {said}? Tell me more.", "{Said}? How is that for you?"),
+    r"you('ll| will) ": ("So {said}? I hope it goes well.", "{Said}? When will that be?"),
+    r"you (think|guess|feel|believe) ": ("So {said}? What makes you think so?", "{Said}? You may be right."),
+    r"your ": ("So {said}? Tell me more about it.", "{Said}? How do you feel about that?"),
+    r"you ": (
+        "So {said}? How was that?",
+        "{Said}? How did that come about?",
+        "So {said}. And how do you feel about it now?",
+    ),
+    r"it's|it was|it is|it has|(the|there|there's) .*\b(is|are|was|were|has|have|had|'s)\b": (
+        "So {said}? How do you feel about that?",
+        "{Said}? What do you make of it?",
+    ),
+}
 # Questions by how they begin, and answers in which {asked} is what follows and {rest} the same, turned.
-QUESTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"do you (?:like|love|enjoy) (?P<rest>.+)", (
-        "I only know {rest} from what I have read. Do you like {asked}?", "I like to hear about {rest}. And you, do you like {asked}?")),
-    (r"do you have (?P<rest>any .+|an? .+)", (
-        "No, not me. Do you have {asked}?", "I have nothing but words, so I don't have {rest}. And you?")),
-    (r"do you (?:ever )?(?P<rest>(?!know|think|remember|have|want)\w+ .+)", (
-        "I don't {rest}. {model} And you, do you {asked}?", "No, I don't {rest}. Tell me about you.")),
-    (r"have you ever (?P<rest>\w+ .+)", (
-        "No, I have never {rest}. Have you?", "I have never {rest}. {model} What about you?")),
-    (r"(?:can|could) you (?P<rest>(?!tell|help|give|please)\w+.*)", (
-        "I'm afraid I can't {rest}. All I do is talk.", "No, I can't {rest}. {model}")),
-    (r"what(?:'s| is) your favou?rite (?P<rest>.+)", (
-        "I don't have a favorite {rest}. What's yours?", "A favorite {rest}? I have none. {model} Which is yours?")),
-    (r"should (?:i|we) (?P<rest>.+)", (
-        "If you want to {rest}, I'd say yes. What speaks against it?", "That's for you to say. Do you want to {rest}?")),
-    (r"how (?:do|can|should) (?:i|we|you) (?P<rest>.+)", (
+MODEL = ("I'm only a small language model.", "I'm a small language model.")
+QUESTIONS = {
+    r"do you (?:like|love|enjoy) (?P<rest>.+)": (
+        "I only know {rest} from what I have read. Do you like {asked}?",
+        "I like to hear about {rest}. And you, do you like {asked}?",
+    ),
+    r"do you have (?P<rest>any .+|an? .+)": (
+        "No, not me. Do you have {asked}?",
+        "I have nothing but words, so I don't have {rest}. And you?",
+    ),
+    r"do you (?:ever )?(?P<rest>(?!know|think|remember|have|want)\w+ .+)": (
+        "I don't {rest}. {model} And you, do you {asked}?",
+        "No, I don't {rest}. Tell me about you.",
+    ),
+    r"have you ever (?P<rest>\w+ .+)": (
+        "No, I have never {rest}. Have you?",
+        "I have never {rest}. {model} What about you?",
+    ),
+    r"(?:can|could) you (?P<rest>(?!tell|help|give|please)\w+.*)": (
+        "I'm afraid I can't {rest}. All I do is talk.",
+        "No, I can't {rest}. {model}",
+    ),
+    r"what(?:'s| is) your favou?rite (?P<rest>.+)": (
+        "I don't have a favorite {rest}. What's yours?",
+        "A favorite {rest}? I have none. {model} Which is yours?",
+    ),
+    r"should (?:i|we) (?P<rest>.+)": (
+        "If you want to {rest}, I'd say yes. What speaks against it?",
+        "That's for you to say. Do you want to {rest}?",
+    ),
+    r"how (?:do|can|should) (?:i|we|you) (?P<rest>.+)": (
         "I don't know much about how to {rest}. Is there somebody you could ask?",
-        "To {rest}, I would begin small and take my time. What have you tried so far?")),
-    (r"what should (?:i|we) (?P<rest>.+)", (
-        "I can't tell you what to {rest}. What would you like best?", "What to {rest}? Take what you like best.")),
-    (r"what(?:'s| is) (?:a|an|some) (?P<rest>(?:good|nice|fun|great) .+)", (
-        "I don't know much about that. What would be {article} {rest} for you?",)),
-)  # fmt: skip
+        "To {rest}, I would begin small and take my time. What have you tried so far?",
+    ),
+    r"what should (?:i|we) (?P<rest>.+)": (
+        "I can't tell you what to {rest}. What would you like best?",
+        "What to {rest}? Take what you like best.",
+    ),
+    r"what(?:'s| is) (?:a|an|some) (?P<rest>(?:good|nice|fun|great) .+)": (
+        "I don't know much about that. What would be {article} {rest} for you?",
+    ),
+}
 
 
 def turned(said: str) -> str:
@@ -106,7 +144,7 @@ def turned(said: str) -> str:
     'you were late because your dog ate your map'
     """
     words = " ".join(TURNED.get(word.lower(), word) for word in said.split(" "))
-    return WAS.sub(lambda match: match[0].replace("was", "were"), words)
+    return WAS.sub(r"you were\1", words)
 
 
 def heard(said: str, generator: np.random.Generator) -> str | None:
@@ -121,19 +159,17 @@ def heard(said: str, generator: np.random.Generator) -> str | None:
         return None
     taken = turned(text)
     taken = re.sub(r"^(The|It|It's|There|There's)\b", lambda match: match[0].lower(), taken)
-    for pattern, replies in STATEMENTS:
+    for pattern, replies in STATEMENTS.items():
         if re.match(pattern, taken):
             reply = _pick(replies, generator).format(said=taken, Said=taken[0].upper() + taken[1:])
-            feeling = feeling_of(text)
-            if generator.random() < FEELING[feeling]:
-                return f"{_pick({'sad': SORRY, 'glad': PLEASED, '': PLAIN}[feeling], generator)} {reply}"
-            return reply
+            often, words = SYMPATHY[feeling(text)]
+            return f"{_pick(words, generator)} {reply}" if generator.random() < often else reply
     return None
 
 
 def _answered(question: str, generator: np.random.Generator) -> str | None:
     """What a listener says to a question, without its mark."""
-    for pattern, replies in QUESTIONS:
+    for pattern, replies in QUESTIONS.items():
         match = re.fullmatch(pattern, question, re.IGNORECASE)
         if match and "?" not in question and len(question.split()) <= LONGEST:
             rest = turned(match["rest"])
@@ -143,10 +179,10 @@ def _answered(question: str, generator: np.random.Generator) -> str | None:
     return None
 
 
-def feeling_of(said: str) -> str:
+def feeling(said: str) -> str:
     """ "sad", "glad" or "", by the words that were said."""
     words = set(re.findall(r"[\w']+", said.lower()))
-    sad, glad = len(words & SAD), len(words & GLAD)
+    sad, glad = len(words.intersection(SAD.split())), len(words.intersection(GLAD.split()))
     return "sad" if sad > glad else "glad" if glad > sad else ""
 
 

@@ -37,7 +37,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = random.Random(0)
     dataset = {}
     for chat in range(40):
-        said = [f"hello {a_sentence(generator)}"] + [a_sentence(generator) for _ in range(7)]
+        said = [f"hello {a_sentence(generator)}"] + [f"I like {a_sentence(generator)}" for _ in range(7)]
         senders = ("one", "two")
         messages = [[{"text": text, "sender": senders[turn % 2]}] for turn, text in enumerate(said)]
         dataset[f"chat-{chat}"] = {"messages": messages}

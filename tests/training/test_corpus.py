@@ -242,13 +242,16 @@ def test_encode_puts_the_end_around_every_document(processor: sentencepiece.Sent
 def test_prepare_writes_everything_once(small: None, tmp_path: Path):
     folder = prepare(tmp_path, vocabulary=370, size=0.01, progress=False)
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary) == {f"train/{d}" for d in (*corpus.READERS, "exchanges", "openings")} | {
+    assert set(summary) == {f"train/{d}" for d in (*corpus.READERS, *corpus.CUT_FROM_CHATS)} | {
         f"held_out/{d}" for d in corpus.READERS
     }
     for part, size in summary.items():
         assert len(np.fromfile(folder / f"{part}.bin", dtype=np.uint16)) == size["tokens"] > size["documents"]
     before = (folder / "tokenizer.model").stat().st_mtime_ns
     assert prepare(tmp_path) == folder
+    other = prepare(tmp_path / "further", tokenizer=folder / "tokenizer.model", progress=False)
+    assert (other / "tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
+    assert (other / "train" / "chat.bin").read_bytes() == (folder / "train" / "chat.bin").read_bytes()
     assert (folder / "tokenizer.model").stat().st_mtime_ns == before
     assert not list(folder.rglob("*.partial"))
 

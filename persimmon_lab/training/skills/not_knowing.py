@@ -1,8 +1,8 @@
 """Saying "I don't know": of lands, animals, elements and people that do not exist, and of relations nobody taught.
 
 Invented subjects are asked about in the very phrasings of `facts`, so that only the name tells what is not known; some
-begin like a known one and end like another, so that the whole name must be read. Held out are names, relations, and all of some real countries about which nothing is taught: for them not knowing is the
-truth about the model.
+begin like a known one and end like another, so that the whole name must be read. Held out are names, relations, and all
+of some real countries about which nothing is taught: for them not knowing is the truth about the model.
 """
 
 from itertools import product

@@ -2,7 +2,8 @@
 
 Held out is an item with a direction, in every phrasing of the question. Recitations, in both directions, are only
 training and hold nothing back: from them the answer to a held-out question can be found, and an answer begins as they
-do, with the item that was asked about. A list to be continued could be remembered from a recitation word for word, so lists are a group of their own.
+do, with the item that was asked about. A list to be continued could be remembered from a recitation word for word, so
+lists are a group of their own.
 """
 
 from string import ascii_uppercase

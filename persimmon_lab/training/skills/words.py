@@ -31,12 +31,7 @@ SAID = {
     "plural": ("The plural of {word} is {key}.", "One {word}, two {key}."),
 }
 SENTENCES = {
-    "opposite": (
-        "The opposite of {word} is",
-        "The opposite of {word} is",
-        "Not {word} but",
-        "The contrary of {word} is",
-    ),
+    "opposite": ("The opposite of {word} is", "Not {word} but", "The contrary of {word} is"),
     "plural": ("The plural of {word} is", "One {word}, two", "First there was one {word}, then there were many"),
 }
 

@@ -10,6 +10,7 @@ import pytest
 from persimmon_lab.training.skills import SKILLS, Instance, gifts, names_remembered
 from persimmon_lab.training.skills.gifts import NAMES, PLACES
 from persimmon_lab.training.skills.names_remembered import DATA, THINGS, aside, is_neutral, neutral_exchanges
+from persimmon_lab.training.skills.not_knowing import INVENTED
 from persimmon_lab.training.skills.skill import is_held_out
 from persimmon_lab.training.templates import Exchange, Turn, exchanges
 
@@ -50,13 +51,19 @@ def test_held_out_names_are_never_told_in_training():
         assert THINGS[kind][True] == tuple(x for x in DATA[kind] if is_held_out("names remembered", x, 0.2))
         assert 0.1 < len(THINGS[kind][True]) / len(DATA[kind]) < 0.3
     assert THINGS["color"][True] == ()
+    invented = {*INVENTED["city"][False]}
+    assert not invented & {x for kind in ("name", "pet", "town") for x in DATA[kind]}
     asked = {(bool(side), kind): set() for kind, sides in THINGS.items() for side in (0, 1) if sides[side]}
     for held_out in (False, True):
-        for instance in drawn("names remembered", held_out):
-            asked[held_out, instance.group].add(instance.answer)
-            assert instance.answer in THINGS[instance.group][held_out]
+        for instance in drawn("names remembered", held_out, 4000):
+            if held_out or instance.answer not in invented:
+                asked[held_out, instance.group].add(instance.answer)
+                assert instance.answer in THINGS[instance.group][held_out]
             # What is told besides may have the name of something of another kind: a dog and a man are called Bruno.
-            assert held_out or not instance.wrong or any(instance.wrong[0] in taught for taught, _ in THINGS.values())
+            others = [{*taught} for taught, _ in THINGS.values()] + [invented]
+            assert held_out or not instance.wrong or any(instance.wrong[0] in taught for taught in others)
+    share = np.mean([instance.answer in invented for instance in drawn("names remembered", False)])
+    assert 0.17 < share < 0.28  # of the names 0.3, of the colors none
     assert all(asked[held_out, kind] == {*THINGS[kind][held_out]} for held_out, kind in asked)
 
 
@@ -105,6 +112,7 @@ def test_without_small_talk_the_answer_follows_at_once(monkeypatch):
 
 
 def test_two_things_have_two_names(monkeypatch):
+    monkeypatch.setattr(names_remembered, "INVENTED_SHARE", 0)
     monkeypatch.setattr(names_remembered, "THINGS", dict.fromkeys(THINGS, (("Bruno", "Felix"), ())))
     generator = np.random.default_rng(0)
     found = [SKILLS["names remembered"].draw(generator, False) for _ in range(100)]

@@ -36,7 +36,9 @@ def test_a_relation_says_one_thing_of_a_subject(relation):
     assert len(subjects) == len(set(subjects))
     assert "reverses" in entry or set(subjects) == set(relation.facts)
     assert len(relation.facts) >= LEAST[relation.name]
-    assert len(relation.taught) >= 6 and len(relation.held_out) == 3 and len(relation.said) >= 3
+    assert len(relation.taught) >= 6 and len(relation.held_out) == 3
+    # An answer names what was asked about, so that the fact follows from the sentence that it stands in.
+    assert all("subject}" in said and "object}" in said for said in relation.said)
     phrasings = [phrasing.lower().strip(".?") for phrasing in relation.taught + relation.held_out]
     assert len(phrasings) == len(set(phrasings))
 
@@ -114,9 +116,7 @@ def test_every_fact_is_drawn_and_asked_in_every_way():
     young = [instance.text for instance in plain if instance.group == "young"]
     of = "(A baby [a-z]+|The young of (an [aeiou]|a [^aeiou])[a-z]+)"
     assert young and all(re.fullmatch(of + r" is called (an [aeiou]|a [^aeiou])[a-z]+\.", text) for text in young)
-    assert {" In a hive.", " It lives in a hive.", " A bee lives in a hive."} <= {
-        instance.said for instance in taught if instance.answer == "hive"
-    }
+    assert {instance.said for instance in taught if instance.answer == "hive"} >= {" A bee lives in a hive."}
 
 
 def test_a_refusal_is_no_fact():

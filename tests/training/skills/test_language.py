@@ -51,15 +51,20 @@ def test_held_out_words_are_never_asked_about_and_their_partners_are():
 
     singular = {form: noun for noun, form in PLURALS.items()}
     for held_out in (False, True):
-        asked = {"opposite": set(), "plural": set()}
-        for instance in drawn("words", held_out):
+        asked, told = ({"opposite": set(), "plural": set()} for _ in range(2))
+        for instance in drawn("words", held_out, 4000):
             kind = instance.group.split()[-1]
             word = (OPPOSITES if kind == "opposite" else singular)[instance.answer]
-            assert re.search(rf"\b{word}\b", instance.prompt), instance
-            asked[kind].add(word)
+            assert re.search(rf"\b{word}\b", instance.prompt, re.IGNORECASE), instance
+            if instance.prompt.startswith("human"):
+                asked[kind].add(word)
+            else:  # a sentence holds nothing back
+                assert not held_out
+                told[kind].add(word)
         assert {kind: sorted(found) for kind, found in asked.items()} == {
             kind: sorted(sides[held_out]) for kind, sides in WORDS.items()
         }
+        assert held_out or told == {"opposite": {*OPPOSITES}, "plural": {*PLURALS}}
 
 
 def test_a_regularised_plural_is_wrong():
@@ -83,7 +88,7 @@ def nouns(instance: Instance) -> list[str]:
 
 @pytest.mark.parametrize("held_out", [False, True])
 def test_verbs_agree_with_the_first_noun_whatever_stands_between(held_out):
-    groups, heads = Counter(), set()
+    groups, heads, adverbs = Counter(), set(), []
     for instance in drawn("agreement", held_out):
         head, *between = nouns(instance)
         assert len(between) <= 2
@@ -92,10 +97,14 @@ def test_verbs_agree_with_the_first_noun_whatever_stands_between(held_out):
         same = NUMBER[between[-1]] == NUMBER[head] if between else None
         assert instance.group == {None: "alone", True: "same number", False: "opposite number"}[same]
         assert is_held_out("agreement", NOUN_OF[head], 0.2) == held_out
+        ends = instance.prompt.split()[-1] in agreement.ADVERBS
+        assert ends or not held_out  # without an adverb "the boy" may turn out to be boys
+        adverbs.append(ends)
         groups[instance.group, NUMBER[head]] += 1
         heads.add(NOUN_OF[head])
         assert instance.after.endswith(".") and instance.after.startswith(" ")
     assert len(groups) == 6 and min(groups.values()) > 400
+    assert held_out or 0.4 < np.mean(adverbs) < 0.6
     expected = {head for _, head in agreement.SUBJECTS if is_held_out("agreement", head, 0.2) == held_out}
     assert heads == expected and len(expected) >= 15
 
@@ -146,7 +155,8 @@ def test_all_that_is_open_is_closed(held_out):
         kind, depth = instance.group.split()
         assert instance.answer == instance.said == open_at_the_end(instance.prompt, kind == "code"), instance
         assert len(instance.answer) == int(depth)
-        assert is_held_out("brackets", instance.prompt, 0.1) == held_out
+        assert is_held_out("brackets", instance.prompt.rstrip("!?."), 0.1) == held_out
+        assert kind == "code" or instance.prompt[-1] in "!?."  # so that nothing but a closing can follow
         assert instance.after[0] not in ")]}\"'"
         groups[instance.group] += 1
     assert len(groups) == 8 and min(groups.values()) > 300

@@ -46,9 +46,14 @@ def test_sums_are_right_and_within_bounds(held_out):
         assert int(instance.answer) == compute[instance.group](a, b), instance
         assert min(a, b, int(instance.answer)) >= 0 and max(a, b, int(instance.answer)) <= 99
         assert instance.group in "+-" or a != b
-        said = [*map(int, re.findall(r"\d+", instance.said))]
-        if instance.group in "+-" and len(said) == 3:
-            assert eval(instance.said.split("=")[0]) == said[2] if "=" in instance.said else said[:2] == [a, b]
+        if instance.group in "+-":
+            steps = re.findall(r"([\d +-]+) = (\d+)", instance.said)
+            assert len(steps) == (1 if max(a, b) < 10 else 2)
+            assert all(eval(step) == int(result) for step, result in steps), instance
+            if len(steps) == 2:  # the ones, then the tens with what was carried or borrowed
+                digits = [int(digit) % 10 for digit in re.findall(r"\d+", steps[0][0])]
+                assert digits == [a % 10, b % 10] and int(steps[0][1]) % 10 == int(instance.answer) % 10
+                assert int(steps[1][1]) == int(instance.answer) // 10
         groups[instance.group] += 1
     assert groups.keys() == compute.keys() and min(groups.values()) > 400
 
@@ -65,7 +70,7 @@ def test_sums_come_large_and_small_and_in_all_phrasings():
     totals = Counter(int(instance.answer) // 25 for instance in taught if instance.group == "+")
     assert totals.keys() == {0, 1, 2, 3} and min(totals.values()) > 200
     assert len({re.sub(r"\d+", "#", instance.prompt).lower() for instance in taught}) > 40
-    assert any(not instance.prompt.startswith("human") for instance in taught)
+    assert all(instance.prompt.startswith("human") for instance in taught)
     swapped = [instance for instance in taught if instance.group == "larger"]
     assert sum(str(a) == str(b)[::-1] for a, b in map(operands, swapped)) > 0.2 * len(swapped)
 

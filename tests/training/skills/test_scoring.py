@@ -9,7 +9,7 @@ from torch import nn
 
 from persimmon_lab.mini import MINI
 from persimmon_lab.tokenizer import PersimmonTokenizer
-from persimmon_lab.training.skills import SKILLS
+from persimmon_lab.training.skills import SKILLS, scoring
 from persimmon_lab.training.skills.scoring import continuations, instances, score, score_all
 
 
@@ -23,7 +23,7 @@ class Speaker(nn.Module):
         self.batches: list[int] = []
 
     def generate(self, ids, *, attention_mask, do_sample, max_new_tokens):
-        assert not do_sample and max_new_tokens == 24
+        assert not do_sample and max_new_tokens == scoring.NEW_TOKENS
         assert not torch.is_grad_enabled()
         end = self.tokenizer.eos_token_id
         rows = []
