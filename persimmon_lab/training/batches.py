@@ -44,7 +44,8 @@ def stretches(stream: Stream) -> RowSource:
 
 
 def excerpts(stream: Stream, end: int, newline: int) -> RowSource:
-    """Like `stretches`, but every other row is a text of its own: `end`, and then from the beginning of a line.
+    """Like `stretches`, but every other row is a text of its own: `end`, and then from the beginning of a line; what it
+    lacks at its end comes from elsewhere.
 
     Without such rows, whatever begins a text would be taken for what the other domains begin with: a chat or a lesson.
     """

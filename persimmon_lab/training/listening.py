@@ -36,11 +36,11 @@ WAS = re.compile(r"\byou was(n't)?\b")
 # Words of sympathy by what was said, and how often one comes first.
 SAD = """sad died dead dies sick ill lost lose hurt hurts pain broke broken burned burnt forgot terrible bad worse worst
     nervous stressed stress stuck cancelled canceled upset miss missed angry mad lonely alone afraid scared worried
-    worry tired hate fail failed cold cry cried crying fight hard difficult boring bored awful annoying busy wrong problem
-    problems unfortunately hospital headache fever spilled late slow crazy drowning sore"""
+    worry tired hate fail failed cold cry cried crying fight hard difficult boring bored awful annoying busy wrong
+    problem problems unfortunately hospital headache fever spilled late slow crazy drowning sore"""
 GLAD = """happy glad great good nice beautiful love loved wonderful amazing excited fun funny won win passed got
-    birthday new finally enjoy enjoyed enjoying best awesome delicious perfect proud sunny vacation holiday party friends cool
-    married puppy baby celebrating rainbow"""
+    birthday new finally enjoy enjoyed enjoying best awesome delicious perfect proud sunny vacation holiday
+    party friends cool married puppy baby celebrating rainbow"""
 SYMPATHY = {
     "sad": (0.9, ("I'm sorry to hear that.", "Oh no.", "That sounds hard.", "I'm sorry.", "What a pity.")),
     "glad": (0.7, ("How nice!", "That's good to hear.", "I'm glad.", "That sounds nice.", "Lovely!")),

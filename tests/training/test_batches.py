@@ -10,6 +10,7 @@ from persimmon_lab.training.batches import (
     UNTAUGHT,
     batch_at,
     drills,
+    excerpts,
     load_streams,
     plain,
     stretches,
@@ -77,6 +78,21 @@ def test_rows_of_whole_documents_begin_with_one_and_are_full():
     pieces = [piece.tolist() for piece in np.split(row, np.flatnonzero(row == 3) + 1)]
     assert pieces[0] == [3] and {tuple(p) for p in pieces[1:-1]} == {(5, 6, 3), (7, 8, 9, 10, 3)}
     assert any(pieces[-1] == document[: len(pieces[-1])] for document in documents.values())
+
+
+def test_every_other_excerpt_begins_a_line_as_a_text_of_its_own():
+    newline, end = 7, 3
+    stream = np.where(np.arange(6000) % 40 == 0, newline, np.arange(6000) % 5000 + 10).astype(np.uint16)
+    stream[120] |= UNTAUGHT  # a line break that is not taught is one all the same
+    draw, generator = excerpts(stream, end, newline), np.random.default_rng(0)
+    rows = [draw(generator, 64) for _ in range(400)]
+    assert all(len(row) == 64 and row.dtype == np.uint16 for row in rows)
+    begun = [row for row in rows if row[0] == end]
+    assert 0.4 < len(begun) / len(rows) < 0.6
+    assert all(row[1] % 40 == 11 and (row[1:20] == row[1] + np.arange(19)).all() for row in begun)
+    assert not any((row == end).any() for row in rows if row[0] != end)
+    unbroken = excerpts(np.full(100, 9, dtype=np.uint16), end, newline)
+    assert all((unbroken(generator, 20) == 9).all() for _ in range(20))
 
 
 def test_domains_come_in_their_shares():

@@ -70,8 +70,8 @@ def test_questions_are_answered_by_what_they_ask(asked, expected):
 @pytest.mark.parametrize(
     "said",
     [
-        "I see.", "I think so.", "That's true.", "I like them a lot.", "Nice to meet you!", "I told you my name.", "Why?",
-        "The war heads.", "What? No.", "I " + "really " * 20 + "like it.", "My friend (the old one) left.", "",
+        "I see.", "I think so.", "That's true.", "I like them a lot.", "Nice to meet you!", "I told you my name.",
+        "Why?", "The war heads.", "What? No.", "I " + "really " * 20 + "like it.", "My friend (the old one) left.", "",
     ],
 )  # fmt: skip
 def test_what_says_nothing_alone_is_left(said):
@@ -81,8 +81,9 @@ def test_what_says_nothing_alone_is_left(said):
 def test_every_rule_is_used_and_no_reply_has_a_hole():
     """Each pattern is the first to match some sentence, so none is dead."""
     sentences = [
-        "I want to sleep", "I have to sleep", "I can't sleep now", "I don't sleep much", "I love my bed", "I'm about to go",
-        "I'm reading a book", "I'm so tired", "I have a cat", "I'll be back soon", "I think it rains", "My cat sleeps",
+        "I want to sleep", "I have to sleep", "I can't sleep now", "I don't sleep much", "I love my bed",
+        "I'm about to go", "I'm reading a book", "I'm so tired", "I have a cat",
+        "I'll be back soon", "I think it rains", "My cat sleeps",
         "I saw a cat", "It's raining again",
     ]  # fmt: skip
     first = [next(p for p in STATEMENTS if re.match(p, turned(one.replace("It's", "it's")))) for one in sentences]
@@ -101,7 +102,8 @@ def test_every_rule_is_used_and_no_reply_has_a_hole():
 
 
 def test_turns_become_exchanges_alone_and_with_the_rest_of_the_turn():
-    chat = Document("w", "human: Haha. I saw a cat today. It's so small!\n\nadept: Wow.\n\nhuman: Do you like cats? Them.")
+    text = "human: Haha. I saw a cat today. It's so small!\n\nadept: Wow.\n\nhuman: Do you like cats? Them."
+    chat = Document("w", text)
     found = list(listening([chat], np.random.default_rng(0)))
     assert {document.work for document in found} == {"w"}
     said = Counter(document.text.split("\n\n")[0].lower().rstrip(".?!") for document in found)

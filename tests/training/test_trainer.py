@@ -264,7 +264,8 @@ def test_bfloat16_is_for_machines_that_multiply_it(monkeypatch, capabilities, dt
 
 def test_short_rows_of_bfloat16_train_in_eager():
     cpu = torch.device("cpu")
-    assert faster_attention(torch.bfloat16, cpu, 256) == "eager"
+    assert faster_attention(torch.bfloat16, cpu, 128) == "eager"
+    assert faster_attention(torch.bfloat16, cpu, 256) == "sdpa"
     assert faster_attention(torch.bfloat16, cpu, 512) == faster_attention(torch.float32, cpu, 128) == "sdpa"
     assert faster_attention(torch.bfloat16, torch.device("cuda"), 128) == "sdpa"
 
@@ -297,6 +298,18 @@ def test_a_lost_run_goes_on_from_its_weights(uninterrupted: Path, tmp_path: Path
     start.load_weights(weights)
     assert torch.equal(start.masters[0], weights[start.names[0]])
     assert torch.equal(start.model[0], weights[start.names[0]].bfloat16())
+
+
+def test_the_rate_rises_again_from_where_a_lost_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scales: list[float] = []
+    step = MasterWeights.step
+    monkeypatch.setattr(MasterWeights, "step", lambda self, scale: (scales.append(scale), step(self, scale))[1])
+    weights = dict(zip((masters := build(CONFIG, RECIPE)[1]).names, masters.masters, strict=True))
+    recipe = replace(RECIPE, steps=100, warmup_steps=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, recipe, SOURCES, {}, tmp_path, start=weights, first_step=50, evaluate_every=6,
+              progress=False, on_evaluation=stop)  # fmt: skip
+    assert scales == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
 def test_a_recipe_that_does_not_fit_is_refused_by_name(tmp_path: Path):

@@ -55,7 +55,7 @@ def test_held_out_names_are_never_told_in_training():
     assert not invented & {x for kind in ("name", "pet", "town") for x in DATA[kind]}
     asked = {(bool(side), kind): set() for kind, sides in THINGS.items() for side in (0, 1) if sides[side]}
     for held_out in (False, True):
-        for instance in drawn("names remembered", held_out, 4000):
+        for instance in drawn("names remembered", held_out, 6000):
             if held_out or instance.answer not in invented:
                 asked[held_out, instance.group].add(instance.answer)
                 assert instance.answer in THINGS[instance.group][held_out]

@@ -52,7 +52,7 @@ def test_held_out_words_are_never_asked_about_and_their_partners_are():
     singular = {form: noun for noun, form in PLURALS.items()}
     for held_out in (False, True):
         asked, told = ({"opposite": set(), "plural": set()} for _ in range(2))
-        for instance in drawn("words", held_out, 4000):
+        for instance in drawn("words", held_out, 9000):
             kind = instance.group.split()[-1]
             word = (OPPOSITES if kind == "opposite" else singular)[instance.answer]
             assert re.search(rf"\b{word}\b", instance.prompt, re.IGNORECASE), instance
