@@ -89,6 +89,7 @@ def render(report: Mapping[str, Any], recipe: Recipe) -> str:
         machine=report["machine"],
         date=report["date"],
         commit=f", from commit {report['commit'][:7]}" if report.get("commit") else "",
+        runs=_runs(report.get("runs", ())),
         data=table(["domain", "share of rows", "text", "what"], _data(report["corpus"], recipe)),
         sources=table(
             ["package", "licence", "sha256"],
@@ -106,6 +107,26 @@ def render(report: Mapping[str, Any], recipe: Recipe) -> str:
         growth=table(["step", "tokens", "gain", "strongest head"], _growth(report.get("growth", ()))),
         samples=_samples(report["samples"]),
     )
+
+
+def _runs(runs: Sequence[Mapping[str, Any]]) -> str:
+    """How several runs led to the model: nothing where it was one."""
+    if len(runs) < 2:
+        return ""
+    rows = [
+        [
+            f"{run['first'] + 1:,} to {run['last']:,}",
+            run["commit"][:7],
+            ", ".join(f"{name} {share / sum(run['weights'].values()):.0%}" for name, share in run["weights"].items()),
+        ]
+        for run in runs
+    ]
+    told = (
+        "It was made in several runs, each going on from the weights of the one before, with momentum that began anew "
+        "and shares of its own; the table above has those of the last. The curves go through all of them. Where a "
+        "run began, what is taught and asked may have changed too, so a skill's curve may jump there."
+    )
+    return f"{told}\n\n{table(['steps', 'commit', 'shares of the rows'], rows)}\n\n"
 
 
 def _data(corpus: Mapping[str, Mapping[str, int]], recipe: Recipe) -> list[list[str]]:

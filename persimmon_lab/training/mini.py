@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from persimmon_lab.training.corpus import END, a_lesson, encode_one, prepare
 from persimmon_lab.training.curves import loss_svg, skills_svg
 from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.evaluate import copying_loss, induction_scores, repeated_rows
+from persimmon_lab.training.history import History, Run
 from persimmon_lab.training.recipe import Recipe
 from persimmon_lab.training.skills.scoring import score_all
 from persimmon_lab.training.templates import a_conversation, a_story
@@ -32,6 +33,7 @@ WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
 MADE = {"talk": a_conversation, "stories": a_story, "skills": a_lesson}  # domains that are written as they are read
 WRITINGS = ("verse", "scripture", "code")  # domains whose documents are longer than a row
 KEPT = (250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000)  # steps whose weights are kept
+HISTORY = "history.json"
 SHIPPED_STAGES = {"early": 500, "middle": 1500}  # of which these are published
 
 
@@ -112,7 +114,7 @@ def train_mini(
         on_evaluation=on_evaluation,
     )
     if out is not None:
-        publish(model, recipe, workdir, out)
+        publish(model, recipe, workdir, out, start, first_step)
     return model
 
 
@@ -155,24 +157,40 @@ def growth(workdir: Path, recipe: Recipe) -> list[dict[str, Any]]:
     return moments
 
 
-def publish(model: PersimmonForCausalLM, recipe: Recipe, workdir: Path, out: Path) -> None:
+def publish(
+    model: PersimmonForCausalLM,
+    recipe: Recipe,
+    workdir: Path,
+    out: Path,
+    start: Path | None = None,
+    first_step: int = 0,
+) -> None:
     """`export`, also of the stages that the run came by, then measure the model and write MODEL_CARD.md, loss.svg,
-    skills.svg and, in `workdir`, report.json."""
+    skills.svg, its history and, in `workdir`, report.json. What was before `first_step` is told by `start`."""
     export(model, workdir / "corpus", out)
+    younger = out / YOUNGER
+    younger.mkdir(exist_ok=True)
     for stage, step in SHIPPED_STAGES.items():
+        name = f"{stage}.safetensors"
         if (weights := stage_folder(workdir, step) / "model.safetensors").exists():
-            (out / YOUNGER).mkdir(exist_ok=True)
-            write_stage(out / YOUNGER / f"{stage}.safetensors", load_file(weights), step, recipe.tokens_until(step))
-    report = measure(model, workdir / "corpus", recipe) | {"growth": growth(workdir, recipe)}
+            write_stage(younger / name, load_file(weights), step, recipe.tokens_until(step))
+        elif start is not None and (earlier := start / YOUNGER / name).exists():
+            write_atomically(younger / name, earlier.read_bytes())
+    report = measure(model, workdir / "corpus", recipe)
     commit = workdir / "commit"
     report["commit"] = commit.read_text(encoding="utf-8") if commit.exists() else ""
     report["judged"] = read_judgement(workdir / "judged.json", report["conversation"]["greedy"]["said"])
     entries = list(read_metrics(workdir / "run" / "metrics.jsonl"))
-    curve = loss_svg(entries, recipe.tokens, "persimmon-mini: training batches and held-out text")
-    write_atomically(out / "loss.svg", curve.encode())
     entries = [entry for entry in entries if entry["step"] < recipe.steps or "skills" not in entry]
     entries.append({"step": recipe.steps, "skills": report["skills"]})  # more instances than while it was trained
-    curve = skills_svg(entries, recipe.tokens, "persimmon-mini: held-out instances of each skill")
+    history = (History() if start is None else History.read(start / YOUNGER / HISTORY)).followed_by(
+        Run(first_step, recipe.steps, report["commit"], recipe.weights), entries, growth(workdir, recipe)
+    )
+    history.write(younger / HISTORY)
+    report |= {"growth": history.growth, "runs": [asdict(run) for run in history.runs]}
+    curve = loss_svg(history.entries, recipe.tokens, "persimmon-mini: training batches and held-out text")
+    write_atomically(out / "loss.svg", curve.encode())
+    curve = skills_svg(history.entries, recipe.tokens, "persimmon-mini: held-out instances of each skill")
     write_atomically(out / "skills.svg", curve.encode())
     write_atomically(workdir / "report.json", json.dumps(report, indent=2, ensure_ascii=False).encode())
     write_atomically(out / "MODEL_CARD.md", render(report, recipe).encode())

@@ -18,6 +18,7 @@ from persimmon_lab.training.card import PERIODS, measure, quoted, render, table
 from persimmon_lab.training.conversation import answers, said_hash
 from persimmon_lab.training.corpus import VOCABULARY, train_tokenizer
 from persimmon_lab.training.curves import loss_svg, ticks
+from persimmon_lab.training.history import History
 from persimmon_lab.training.recipe import Recipe
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -148,6 +149,24 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     stage = read_stage(out / "younger" / "early.safetensors")
     assert stage.tokens == 4096 * stage.step
     assert (stage.weights["lm_head.weight"] - younger.lm_head.weight).abs().max() < 0.02
+    assert "in several runs" not in (out / "MODEL_CARD.md").read_text()
+
+    # Another run goes on from there, with shares of its own: the card tells of both, and the younger model stays.
+    further = tmp_path / "further"
+    (further / "run").mkdir(parents=True)
+    (tmp_path / "corpus").rename(further / "corpus")
+    (further / "run" / "metrics.jsonl").write_text(json.dumps({"step": 4500, "loss": 1.25}) + "\n")
+    recipe = replace(mini.RECIPE, steps=5000, weights={"chat": 3.0, "skills": 1.0})
+    mini.publish(model, recipe, further, tmp_path / "second", out, 4000)
+    text = (tmp_path / "second" / "MODEL_CARD.md").read_text()
+    assert "in several runs" in text and "| 1 to 4,000 | 0123456 | chat 9%," in text
+    assert "| 4,001 to 5,000 |  | chat 75%, skills 25% |" in text
+    early = [folder / "younger" / "early.safetensors" for folder in (out, tmp_path / "second")]
+    assert early[0].read_bytes() == early[1].read_bytes()
+    history = History.read(tmp_path / "second" / "younger" / mini.HISTORY)
+    assert [(run.first, run.last) for run in history.runs] == [(0, 4000), (4000, 5000)]
+    assert history.growth == written["growth"]
+    assert [entry["step"] for entry in history.entries if "skills" in entry][-2:] == [4000, 5000]
 
 
 def test_measure_gathers_all_that_the_card_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
