@@ -28,18 +28,18 @@ class Recipe:
     # Shares of the rows. Chats come whole, in short windows that end with an answer, and once more for how they open.
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
-            "chat": 0.09,
-            "exchanges": 0.06,
+            "chat": 0.07,
+            "exchanges": 0.04,
             "openings": 0.01,
             "questions": 0.01,
-            "listening": 0.08,
-            "talk": 0.14,
+            "listening": 0.14,
+            "talk": 0.1,
             "stories": 0.02,
-            "skills": 0.27,
-            "verse": 0.09,
-            "scripture": 0.06,
-            "code": 0.11,
-            DRILLS: 0.06,
+            "skills": 0.35,
+            "verse": 0.08,
+            "scripture": 0.05,
+            "code": 0.09,
+            DRILLS: 0.04,
         }
     )
     # A phrase said again to the end of its row is also a lesson in looping: once the model can copy, few are enough.

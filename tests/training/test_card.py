@@ -97,7 +97,7 @@ def test_the_card_says_what_was_measured(report: dict):
     assert "On a machine, from commit 0123456." in render(report | {"commit": "0123456789abcdef"}, Recipe(steps=3000))
     assert "human: Hi\\n\\nadept:" in card_text
     assert '- greedy: `"Hello."`\n- seed 0: `"Hey."`\n- seed 1: `"Hi."`' in card_text
-    assert "| chat | 9% | 1.5 MB |" in card_text and "| skills | 27% | made on the fly |" in card_text
+    assert "| chat | 7% | 1.5 MB |" in card_text and "| skills | 35% | made on the fly |" in card_text
     assert "| sums | 95.0% | 200 | + 95/99, - 95/101 |" in card_text
     assert "| facts | 90.0% | 50 | taught ones refused 1.5% |" in card_text
     assert "| greedy | 2% | 99% |" in card_text and "Nobody has judged" in card_text
@@ -159,7 +159,7 @@ def test_publish_writes_a_folder_that_loads(tmp_path: Path, report: dict, monkey
     recipe = replace(mini.RECIPE, steps=5000, weights={"chat": 3.0, "skills": 1.0})
     mini.publish(model, recipe, further, tmp_path / "second", out, 4000)
     text = (tmp_path / "second" / "MODEL_CARD.md").read_text()
-    assert "in several runs" in text and "| 1 to 4,000 | 0123456 | chat 9%," in text
+    assert "in several runs" in text and "| 1 to 4,000 | 0123456 | chat 7%," in text
     assert "| 4,001 to 5,000 |  | chat 75%, skills 25% |" in text
     early = [folder / "younger" / "early.safetensors" for folder in (out, tmp_path / "second")]
     assert early[0].read_bytes() == early[1].read_bytes()
@@ -195,7 +195,7 @@ def test_measure_gathers_all_that_the_card_needs(tmp_path: Path, monkeypatch: py
     assert [len(ways) for ways in report["samples"].values()] == [3]
     assert [[len(each["said"]) for each in report["conversation"].values()]] == [[2, 2]]
     assert {score["count"] for score in report["skills"].values()} == {2}
-    assert "| chat | 9% |" in render(report, recipe)
+    assert "| chat | 7% |" in render(report, recipe)
 
 
 def test_the_config_of_the_mini(tmp_path: Path):

@@ -11,7 +11,7 @@ from persimmon_lab.training.skills.skill import Instance, Skill, asked, data, is
 
 NAME = "words"
 HELD_OUT = 0.2
-PLAIN = 0.35  # of what is taught comes as a sentence
+PLAIN = 0.5  # of what is taught comes as a sentence
 
 DATA = data("words")
 ASKS = {
@@ -31,7 +31,7 @@ SAID = {
     "plural": ("The plural of {word} is {key}.", "One {word}, two {key}."),
 }
 SENTENCES = {
-    "opposite": ("The opposite of {word} is", "Not {word} but", "The contrary of {word} is"),
+    "opposite": ("The opposite of {word} is", "Not {word} but", "The opposite of {word} is"),
     "plural": ("The plural of {word} is", "One {word}, two", "First there was one {word}, then there were many"),
 }
 
