@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from persimmon_lab.cache import Cache
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.inputs import has_values
 from persimmon_lab.rotary import apply_rotary
 
 HeadTensor = Float[Tensor, "batch head position channel"]
@@ -60,6 +61,42 @@ def attention_scores(
 def attention_pattern(scores: Scores) -> Scores:
     """Softmax over the keys, in float32 (float64 for float64 scores), cast back to the dtype of the scores."""
     return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
+def fused_attention(
+    query: Float[Tensor, "batch head query channel"],
+    key: Float[Tensor, "batch head key channel"],
+    value: Float[Tensor, "batch head key channel"],
+    mask: AdditiveMask | None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "batch head query channel"]:
+    """softmax(query . key / sqrt(channel) + mask) value by torch's fused kernel, which never builds the scores.
+
+    `mask=None` is plain causal attention without a past, or a single query that sees everything.
+
+    The trap: on a CPU with AVX-512 the kernel (torch 2.13) takes a query whose scores are all NaN for one that sees
+    nothing, and gives it zeros; in half precision it loses infinite scores as well. So on a CPU, where there are values
+    to look at, a query gets NaN that is not finite itself or comes behind a key that is not; under a mask, which is
+    added to the NaN, so do those before the key, as in eager.
+    """
+    is_causal = mask is None and bool(query.shape[-2] > 1)  # a SymBool while torch.export records
+    mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout, is_causal=is_causal)
+    if query.device.type == "cpu" and has_values(query):
+        # A sum that is finite has no summand that is not, and takes a hundredth of the kernel's time.
+        total = query.sum(dtype=torch.float32) + key.sum(dtype=torch.float32)
+        if not bool(total.isfinite()):
+            lost = rearrange(_is_lost(query, key, mask is None), "batch head query -> batch head query 1")
+            mixed = mixed.masked_fill(lost, torch.nan)
+    return mixed
+
+
+def _is_lost(
+    query: Float[Tensor, "batch head query channel"], key: Float[Tensor, "batch head key channel"], is_causal: bool
+) -> Bool[Tensor, "batch head query"]:
+    """Which queries are not finite or meet a key that is not: one up to their own place, or any of all."""
+    broken = ~key.isfinite().all(dim=-1)
+    met = broken.cumsum(dim=-1) > 0 if is_causal else broken.any(dim=-1, keepdim=True)
+    return ~query.isfinite().all(dim=-1) | met[..., -query.shape[-2] :]
 
 
 def split_heads(fused: Float[Tensor, "batch position fused"], num_heads: int) -> tuple[HeadTensor, ...]:
@@ -132,7 +169,6 @@ class PersimmonAttention(nn.Module):
             pattern = self.pattern(F.dropout(pattern, dropout))
             mixed = einsum(pattern, value, "batch head query key, batch head key channel -> batch head query channel")
         else:
-            is_causal = mask is None and bool(query.shape[-2] > 1)  # a SymBool while torch.export records
-            mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout, is_causal=is_causal)
+            mixed = fused_attention(query, key, value, mask, dropout)
         mixed = rearrange(self.head_output(mixed), "batch head position channel -> batch position (head channel)")
         return self.dense(mixed), pattern

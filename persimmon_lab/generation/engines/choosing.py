@@ -83,7 +83,8 @@ _RUNNERS: weakref.WeakKeyDictionary[nn.Module, _RunnerRecord] = weakref.WeakKeyD
 def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
     """What decoding calls in the model's place; weights are laid out for steps of `rows` rows, and serve any others.
 
-    - None: "fast" where it applies and half of the free memory holds the laid-out weights, else "plain".
+    - None: "fast" where it applies and half of the free memory holds the laid-out weights, else "plain"; on a CPU
+      "plain" also for weights that are not all finite, which the fast products would hide.
     - "plain": the model itself.
     - "fast": `FastRunner`, on oneDNN's packed weights on a CPU; on a GPU its decode steps replay a CUDA graph.
     - "compiled": the fast step through `torch.compile`, on the weights as they are; the first tokens of each power of
@@ -116,6 +117,10 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
         raise ValueError(f"engine={engine!r} cannot serve this model: {reason}; pass engine=None or 'plain'")
     if engine is None and not _is_affordable(model):
         return model
+    if broken := _not_finite(model):
+        if engine is None:
+            return model
+        raise ValueError(f"engine={engine!r} would hide that {broken} has NaN or infinity; pass engine=None or 'plain'")
     copied: list[Tensor] = []
     serves_any_rows = True
 
@@ -211,6 +216,14 @@ def laid_out(linear: nn.Linear, kind: LinearKind, relu: bool = False) -> Linear:
         product = kind(linear, relu)
         products[kind, relu] = now, product
     return product
+
+
+def _not_finite(model: nn.Module) -> str | None:
+    """The first weight with a NaN or an infinity, on a CPU: oneDNN's relu makes 0 of a NaN, and int8 a number."""
+    for name, weight in model.named_parameters():
+        if weight.device.type == "cpu" and not bool(weight.detach().isfinite().all()):
+            return name
+    return None
 
 
 def state_of(model: nn.Module) -> tuple[list[Any], list[Any]]:

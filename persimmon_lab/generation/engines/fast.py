@@ -194,6 +194,7 @@ class FastRunner:
         batch, new, hidden = x.shape
         head = self.config.num_attention_heads
         x = x.flatten(0, 1)  # products take rows
+        totals = []
         for index, layer in enumerate(self.layers):
             fused = layer.query_key_value(torch.layer_norm(x, *layer.input_norm))
             query, key, value = fused.view(batch, new, head, 3, -1).transpose(1, 2).unbind(3)
@@ -201,11 +202,16 @@ class FastRunner:
                 query, key = torch.layer_norm(query, *layer.norms[0]), torch.layer_norm(key, *layer.norms[1])
             query_key_value = torch.stack((query, key, value))  # one copy, so that one operation does for all of them
             rotate_(query_key_value[:2], cos, signed_sin)
+            if x.device.type == "cpu":
+                totals.append(query_key_value.sum(dtype=torch.float32))
             mixed = attend(index, query_key_value)
             x = x + layer.dense(mixed.transpose(1, 2).reshape(batch * new, hidden))
             x = x + layer.down(layer.act(layer.up(torch.layer_norm(x, *layer.mlp_norm))))
         kept = x.view(batch, new, hidden)[:, -keep:].flatten(0, 1)
-        return self.lm_head(torch.layer_norm(kept, *self.final_norm)).view(batch, -1, self.config.vocab_size)
+        logits = self.lm_head(torch.layer_norm(kept, *self.final_norm)).view(batch, -1, self.config.vocab_size)
+        if totals:  # the kernel of some processors makes zeros of a NaN: see `attention.fused_attention`
+            logits = logits.masked_fill(~torch.stack(totals).sum().isfinite(), torch.nan)
+        return logits
 
     def rotation(self, start: int, end: int, position_ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine for `rotate_`, from tables that are made once."""

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
-from persimmon_lab.trace.eager import eager_attention
 from persimmon_lab.trace.lens import decode, residual_streams
 from persimmon_lab.viz.html.lens_cell import Cell
 from persimmon_lab.viz.signs import stream_names
@@ -137,8 +136,7 @@ class Reading:
 def read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> Reading:
     """Run the model over a text. ValueError for one that is empty, or longer than the model or the page can take."""
     ids = ids_to_read(model, tokenizer, text)
-    # In eager, for the fused kernel of some processors makes zeros of a query that is NaN.
-    with torch.no_grad(), eager_attention(model):
+    with torch.no_grad():
         streams = {
             after: rearrange(
                 residual_streams(model, ids.to(model.device), after),
