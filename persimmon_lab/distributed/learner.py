@@ -176,10 +176,10 @@ class ShardedLearner:
     def state(self) -> dict[str, Tensor]:
         """All weights and what the optimisers remember of them, by name: the rank's parts of it."""
         state: dict[str, Tensor] = {f"weights.{name}": weight.detach() for name, weight in self.weights.items()}
-        names = {weight: name for name, weight in self.weights.items()}
+        names = {id(weight): name for name, weight in self.weights.items()}
         for optimiser in self.optimisers:
             for weight, remembered in optimiser.state.items():
-                state |= {f"optimiser.{names[weight]}.{key}": value for key, value in remembered.items()}
+                state |= {f"optimiser.{names[id(weight)]}.{key}": value for key, value in remembered.items()}
         return state
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,10 +27,17 @@ TOLD = "run.json"  # beside torch's own files in a checkpoint: the step, and wha
 NAME = "checkpoint-{:07}"
 
 
-def save_checkpoint(folder: Path, learner: ShardedLearner, told: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path,
+    learner: ShardedLearner,
+    told: Mapping[str, Any],
+    best: Mapping[str, Float[Tensor, "..."]] | None = None,
+) -> None:
     """Write what the next step depends on to `folder`/checkpoint-STEP, by torch's distributed checkpoint, each rank its
-    part; then older ones go. `told` has the `step` and what JSON can hold. An interruption leaves the older one."""
+    part; then older ones go. `told` has the `step` and what JSON can hold, `best` other weights that are to be kept.
+    An interruption leaves the older one."""
     world = learner.world
+    state = learner.state() | {f"best.{name}": weight for name, weight in (best or {}).items()}
     group = world.mesh.get_group()
     target = folder / NAME.format(told["step"])
     unfinished = folder / ".checkpoint.unfinished"
@@ -37,7 +45,7 @@ def save_checkpoint(folder: Path, learner: ShardedLearner, told: Mapping[str, An
         if world.is_first:
             stack.enter_context(filling(target, unfinished))
         dist.barrier(group=group)
-        CHECKPOINT.save(learner.state(), checkpoint_id=unfinished)
+        CHECKPOINT.save(state, checkpoint_id=unfinished)
         if world.is_first:
             (unfinished / TOLD).write_text(json.dumps(told) + "\n", encoding="utf-8")
     if world.is_first:
@@ -58,19 +66,22 @@ def told_by(checkpoint: Path) -> dict[str, Any]:
     return told
 
 
-def load_checkpoint(checkpoint: Path, learner: ShardedLearner) -> None:
-    """Give a learner what the checkpoint has, each rank its part, however many there were when it was written."""
+def load_checkpoint(checkpoint: Path, learner: ShardedLearner) -> dict[str, Float[Tensor, "..."]]:
+    """Give a learner what the checkpoint has, each rank its part, however many there were when it was written; returns
+    the `best` weights that were kept in it."""
     described = CHECKPOINT.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
     state = {key: value for key, value in learner.state().items() if key.startswith("weights.")}
     for key, tensor in described.items():
-        if key.startswith("optimiser."):
-            weight = learner.weights[key.removeprefix("optimiser.").rpartition(".")[0]]
+        kind, _, name = key.partition(".")
+        if kind != "weights":
+            weight = learner.weights[name if kind == "best" else name.rpartition(".")[0]]
             fits = tuple(tensor.size) == tuple(weight.shape)
             state[key] = (
                 torch.zeros_like(weight.detach()) if fits else torch.zeros(tensor.size, dtype=tensor.properties.dtype)
             )
     CHECKPOINT.load(state, checkpoint_id=checkpoint)
     learner.load(state)
+    return {key.removeprefix("best."): value for key, value in state.items() if key.startswith("best.")}
 
 
 def weights_in(checkpoint: Path) -> dict[str, Float[Tensor, "..."]]:
@@ -81,7 +92,9 @@ def weights_in(checkpoint: Path) -> dict[str, Float[Tensor, "..."]]:
         for key, tensor in described.items()
         if key.startswith("weights.")
     }
-    CHECKPOINT.load(state, checkpoint_id=checkpoint, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what was asked for
+        CHECKPOINT.load(state, checkpoint_id=checkpoint, no_dist=True)
     return {key.removeprefix("weights."): tensor for key, tensor in state.items()}
 
 

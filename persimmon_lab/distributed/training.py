@@ -82,18 +82,22 @@ def train(
     return model.eval()
 
 
-def resumed(folder: Path, identity: Mapping[str, Any], learner: ShardedLearner) -> int:
-    """Give the learner what the last checkpoint has; its step, 0 where there is none. Raises ValueError for one of
-    another recipe, configuration or lesson."""
-    checkpoint = last_checkpoint(folder)
+def resumed(folder: Path, identity: Mapping[str, Any] | str, learner: ShardedLearner) -> int:
+    """Give the learner what the last checkpoint has; its step, 0 where there is none."""
+    checkpoint = own_checkpoint(folder, identity)
     if checkpoint is None:
         return 0
-    told = told_by(checkpoint)
-    if told["identity"] != identity:
-        raise ValueError(f"{checkpoint} was made by another run (recipe, config or lesson); use another folder")
     load_checkpoint(checkpoint, learner)
-    step: int = told["step"]
+    step: int = told_by(checkpoint)["step"]
     return step
+
+
+def own_checkpoint(folder: Path, identity: Mapping[str, Any] | str) -> Path | None:
+    """The last checkpoint of a run. Raises ValueError for one of another recipe, configuration or lesson."""
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is not None and told_by(checkpoint)["identity"] != identity:
+        raise ValueError(f"{checkpoint} was made by another run (recipe, config or lesson); use another folder")
+    return checkpoint
 
 
 class Log:

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore  # torch.distributed has it, unlisted
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
@@ -60,7 +61,7 @@ def joined(device: str = "auto", patience: timedelta = PATIENCE) -> Iterator[Wor
     if is_launched():
         dist.init_process_group(BACKENDS[place.type], timeout=patience)
     else:
-        dist.init_process_group(BACKENDS[place.type], store=dist.HashStore(), rank=0, world_size=1, timeout=patience)
+        dist.init_process_group(BACKENDS[place.type], store=HashStore(), rank=0, world_size=1, timeout=patience)
     try:
         mesh = init_device_mesh(place.type, (dist.get_world_size(),), mesh_dim_names=(AXIS,))
         yield World(dist.get_rank(), dist.get_world_size(), place, mesh)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from multiprocessing.connection import wait
@@ -37,7 +38,7 @@ def on_ranks(function, *arguments, size=2, seconds=SECONDS):
             assert ready, f"ranks {sorted(waiting.values())} took more than {seconds:g} s"
             for receiver in ready:
                 try:
-                    results[waiting[receiver]] = receiver.recv()
+                    results[waiting[receiver]] = pickle.loads(receiver.recv_bytes())
                 except EOFError:
                     results[waiting[receiver]] = "error", "it ended without a word"
                 told, value = results[waiting[receiver]]
@@ -58,9 +59,9 @@ def _run(function, arguments, rank, size, port, sender):
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     try:
-        sender.send(("result", function(rank, *arguments)))
+        sender.send_bytes(pickle.dumps(("result", function(rank, *arguments))))  # multiprocessing would share tensors
     except BaseException:
-        sender.send(("error", traceback.format_exc()))
+        sender.send_bytes(pickle.dumps(("error", traceback.format_exc())))
     sender.close()
 
 

@@ -20,7 +20,7 @@ HELD_OUT = {"chat": TEXT[:1500]}
 
 @pytest.fixture(autouse=True)
 def exact_muon(monkeypatch):
-    """Muon makes directions in the dtype that is fast here, and bfloat16 rounds a last bit of float32 up to 1 in 256."""
+    """Muon makes directions in the dtype that is fast here, and bfloat16 makes much of a last bit of float32."""
     monkeypatch.setattr(optimiser, "fast_dtype", lambda device: torch.float32)
 
 
