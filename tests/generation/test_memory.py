@@ -18,6 +18,13 @@ from persimmon_lab.generation.engines.reserved_cache import ReservedCache
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
 
 
+@pytest.fixture(autouse=True)
+def no_trifle(monkeypatch, request):
+    """Tiny models need little; here it is asked about all the same."""
+    if "trifle" not in request.node.name:
+        monkeypatch.setattr(memory, "TRIFLE", 0)
+
+
 @pytest.fixture
 def free(monkeypatch):
     """free(bytes): what the CPU has left."""
@@ -121,6 +128,18 @@ def test_padding_is_counted_and_what_a_cache_holds_beyond_its_share_is_not(tiny_
     large = DynamicCache.from_legacy_cache(((torch.zeros(1, 1, 5, 10_000),) * 2,))
     with pytest.raises(MemoryError):
         memory.require_memory(model, GenerationConfig(), 1, 7, 9, large, padded=True)
+
+
+def test_what_is_free_is_not_read_for_a_trifle(tiny_model, monkeypatch):
+    def read():
+        raise AssertionError("read for a trifle")
+
+    monkeypatch.setattr(footprint, "free_memory", read)
+    model = tiny_model()
+    assert model.generate(IDS, max_new_tokens=1).shape == (1, 8)
+    rows = 2**23 // sum(memory.memory_needed(model, GenerationConfig(), 1, 7, 1).values()) + 1
+    with pytest.raises(AssertionError, match="trifle"):
+        memory.require_memory(model, GenerationConfig(), rows, 7, 1)
 
 
 def test_where_the_system_cannot_say_nothing_is_refused(tiny_model, monkeypatch):
