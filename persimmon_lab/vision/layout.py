@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persimmon_lab.field_checks import shown
+from persimmon_lab.field_checks import is_whole, shown
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.vision.patches import Patches, check_picture, cut, grid_of
 
@@ -63,7 +64,7 @@ class Prompts:
 
 
 def lay_out(
-    rows: Sequence[Sequence[Part]],
+    rows: Sequence[Any],  # of lists of parts; what else is given is refused by name
     layout: Layout,
     tokenizer: PersimmonTokenizer | None = None,
     pad_id: int | None = None,
@@ -121,15 +122,14 @@ def _ids_of(part: Part, layout: Layout, tokenizer: PersimmonTokenizer | None) ->
                 f"{shown(part)} is a text, and there is no tokenizer to read it; pass one, or give its ids"
             )
         ids: list[int] = tokenizer(part, add_special_tokens=False).input_ids
-    elif isinstance(part, Tensor):
-        ids = part.tolist()
-    elif isinstance(part, Sequence) and all(type(token) is int for token in part):
-        ids = list(part)
     else:
-        raise TypeError(
-            f"a part of the prompt is a {type(part).__name__}; give a text, a list of ids, or a picture as a tensor "
-            "(channel, height, width)"
-        )
+        listed: list[Any] = part.tolist() if isinstance(part, Tensor) else list(part)
+        if not listed or not all(is_whole(token) for token in listed):
+            raise TypeError(
+                f"a part of the prompt is {shown(part)}; give a text, a list of ids, or a picture as a tensor "
+                "(channel, height, width)"
+            )
+        ids = [int(token) for token in listed]
     if layout.place_id in ids:
         raise ValueError(
             f"id {layout.place_id} stands among the ids of {shown(part)}; it marks the place of a patch, and no "

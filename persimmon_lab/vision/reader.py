@@ -103,13 +103,14 @@ class PersimmonWithPictures(nn.Module):
     def read(self, prompts: Prompts, **arguments: Any) -> CausalLMOutputWithPast:
         """`forward` of prompts that were laid out: ids, patches, mask and positions."""
         device = self.device
-        return self(
+        output: CausalLMOutputWithPast = self(
             prompts.input_ids.to(device),
             prompts.patches,
             prompts.attention_mask.to(device),
             prompts.position_ids.to(device),
             **arguments,
         )
+        return output
 
     @torch.no_grad()
     def generate(self, prompts: Prompts, **settings: Any) -> Int[Tensor, "batch new"] | GenerateOutput:
