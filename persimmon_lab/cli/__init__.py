@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from persimmon_lab.cli import chat, classify, convert, doctor, evaluate, finetune, generate, inspect, score, train
+from persimmon_lab.cli.company import require_known
 from persimmon_lab.cli.errors import ToldErrors
 
 app = typer.Typer(
@@ -23,11 +24,12 @@ app = typer.Typer(
 
 @app.callback()
 def options(
+    context: typer.Context,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an error comes from; stands before the command.")
     ] = False,
 ) -> None:
-    pass  # `ToldErrors` looks at it
+    require_known(context.invoked_subcommand)  # `ToldErrors` looks at `traceback`
 
 
 app.command()(generate.generate)

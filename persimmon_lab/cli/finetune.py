@@ -5,7 +5,11 @@ from typing import Annotated
 
 import typer
 
+from persimmon_lab.cli.company import company, load_everywhere
 from persimmon_lab.cli.options import Device, ModelName, load, new_place
+from persimmon_lab.distributed.finetuning import finetune as teach_together
+from persimmon_lab.distributed.states import last_checkpoint, save_pretrained
+from persimmon_lab.distributed.world import World
 from persimmon_lab.finetuning.examples import check_overlap, count_duplicates, read_examples, split
 from persimmon_lab.finetuning.loop import finetune as teach
 from persimmon_lab.finetuning.lora import adapt, check_installed, merge_into, save_adapter
@@ -13,6 +17,7 @@ from persimmon_lab.finetuning.settings import Settings
 
 
 def finetune(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help='Lines of {"messages": […]} or {"text": "…"}.', dir_okay=False)],
     out: Annotated[
         Path,
@@ -54,13 +59,22 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in OUT was stopped.")] = False,
     device: Device = "cpu",
 ) -> None:
-    """Teach a model the conversations or texts of DATA, keep its best state by held-out loss, and write it to OUT."""
+    """Teach a model the conversations or texts of DATA, keep its best state by held-out loss, and write it to OUT.
+
+    Under torchrun (torchrun --nproc-per-node 2 -m persimmon_lab finetune …) each process trains a part of the model.
+    """
+    world = company(context, device)
     if out.exists() and any(out.iterdir()) and not resume:
         raise OSError(f"{out} is not empty; give a new folder, or --resume to go on with a run that was stopped there")
-    if resume and not (out / "run" / "checkpoint.pt").is_file():
+    if resume and not ((out / "run" / "checkpoint.pt").is_file() if world is None else last_checkpoint(out / "run")):
         raise FileNotFoundError(
-            f"{out} has no run to go on with (run/checkpoint.pt); start one in a new folder, without --resume"
+            f"{out} has no run to go on with (run/{'checkpoint.pt' if world is None else 'checkpoint-STEP/'}); start "
+            "one in a new folder, without --resume"
         )
+    if world is not None:
+        world.wait()  # until all have looked, before any of them writes
+        if lora:
+            raise ValueError("--lora: adapters are small, and one process trains them; run it without torchrun")
     if not lora and (rank is not None or alpha is not None or dropout):
         raise ValueError("--rank, --alpha and --dropout are the adapters'; give --lora too, or leave them out")
     if float16_without_masters and dtype != "float16":
@@ -85,35 +99,52 @@ def finetune(
         except ValueError:
             raise ValueError(f"--held-out {held_out}: there is no such file, and it is no share such as 0.1") from None
         examples, private = split(examples, share, seed)
-    typer.echo(
+    tell(
         f"{len(examples)} examples, {count_duplicates(examples)} of them copies; {len(private)} held out, "
         f"{check_overlap(examples, private)} of them also taught",
-        err=True,
+        world,
     )
-    network, tokenizer = load(model, "auto" if not lora else dtype, device)
+    if world is not None:
+        network, tokenizer = load_everywhere(model, "auto", world)
+    else:
+        network, tokenizer = load(model, "auto" if not lora else dtype, device)
     adapted = adapt(network, rank=width, alpha=alpha, dropout=dropout, seed=seed) if lora else None
-    outcome = teach(network, tokenizer, examples, private, settings, out / "run")
+    if world is None:
+        outcome = teach(network, tokenizer, examples, private, settings, out / "run")
+    else:
+        outcome = teach_together(network, tokenizer, examples, private, settings, out / "run", world)
     if outcome.cut:
-        typer.echo(
+        tell(
             f"{outcome.cut} of {len(examples) + len(private)} examples are longer than a row of {outcome.length} "
             f"tokens and were cut, conversations at a turn: {outcome.left_out} tokens are left out",
-            err=True,
+            world,
         )
     if outcome.failed_at is not None:
-        typer.echo(
+        tell(
             f"the loss of step {outcome.failed_at} is not finite; what is written is the model of step "
             f"{outcome.best_step}",
-            err=True,
+            world,
         )
     if adapted is not None:
         if not (out / "adapter").exists():
             save_adapter(adapted, out / "adapter")
         # Rounded only now: added to weights that are rounded already, small updates would be lost.
         network = merge_into(load(model, "float32", device)[0], adapted, settings.compute_dtype)
-    network.save_pretrained(out)
+    if world is None:
+        network.save_pretrained(out)
+    else:
+        save_pretrained(network, out, world, settings.compute_dtype)
+        if not world.is_first:
+            return
     tokenizer.save_pretrained(out)
     (out / "run" / "loss.svg").replace(out / "loss.svg")
     typer.echo(
         f"{out}: held-out loss {outcome.first_loss:.3f} to {outcome.best_loss:.3f} nats a token, the best of "
         f"{outcome.steps} steps at step {outcome.best_step}"
     )
+
+
+def tell(message: str, world: World | None) -> None:
+    """A line on the standard error, once, however many processes run."""
+    if world is None or world.is_first:
+        typer.echo(message, err=True)

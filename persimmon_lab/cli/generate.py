@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from persimmon_lab.cli.answers import show, write_answers
+from persimmon_lab.cli.company import common_seed, company, load_together
 from persimmon_lab.cli.options import (
     Device,
     Dtype,
@@ -30,12 +31,14 @@ from persimmon_lab.cli.options import (
     search_settings,
 )
 from persimmon_lab.cli.streams import standard_input
+from persimmon_lab.distributed.world import shared
 from persimmon_lab.generation import stream
 from persimmon_lab.generation.prompts import settle
 from persimmon_lab.tokenizer.chat import NEXT_TURN, render_chat
 
 
 def generate(
+    context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from the standard input.")],
     model: ModelName = "mini",
     chat: Annotated[bool, typer.Option("--chat", help="Ask the prompt as a question in the chat format.")] = False,
@@ -59,6 +62,7 @@ def generate(
     """Continue PROMPT. Takes the most probable tokens unless an option that draws them is given.
 
     A single text is shown while it is written; the best of several beams, and several answers, when they are whole.
+    Under torchrun (torchrun --nproc-per-node 2 -m persimmon_lab generate …) each process holds a part of the model.
     """
     settings = decoding_settings(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     settings |= search_settings(
@@ -69,8 +73,15 @@ def generate(
         no_repeat_ngram_size=no_repeat_ngram_size,
         prefill_chunk_size=prefill_chunk_size,
     )
-    text = standard_input().read().removesuffix("\n") if prompt == "-" else prompt
-    network, tokenizer = load(model, dtype, device)
+    world = company(context, device)
+    text = prompt
+    if prompt == "-" and (world is None or world.is_first):
+        text = standard_input().read().removesuffix("\n")
+    if world is None:
+        network, tokenizer = load(model, dtype, device)
+    else:
+        network, tokenizer = load_together(model, dtype, world)
+        text = shared(text, world)
     if chat:
         prompt_ids = tokenizer(render_chat(text), return_tensors="pt").input_ids
         stop = [*(stop or []), NEXT_TURN]
@@ -82,6 +93,8 @@ def generate(
         settings["stop_strings"] = stop
     settings["max_new_tokens"] = room_after(network, prompt_ids.shape[1], max_new_tokens)
     config = settle(network, None, {name: value for name, value in settings.items() if name != "seed"})
+    if world is not None and config.do_sample:
+        settings["seed"] = seed = common_seed(seed, world)
     started = time.monotonic()
     count, text = 0, ""
     if config.num_beams == config.num_return_sequences == 1:

@@ -8,7 +8,10 @@ import typer
 from typer.core import TyperGroup
 
 from persimmon_lab.checkpoints.settings import DTYPES
+from persimmon_lab.cli.company import company
 from persimmon_lab.cli.options import new_place, usable_device
+from persimmon_lab.distributed import own
+from persimmon_lab.distributed.world import is_launched
 from persimmon_lab.training.mini import RECIPE, WORKDIR, train_mini
 from persimmon_lab.training.own import train_on
 
@@ -60,6 +63,8 @@ def mini(
     first_step: Annotated[int, typer.Option(min=0, help="The step that --start was exported at.")] = 0,
 ) -> None:
     """Download the texts, train the tokenizer and persimmon-mini, and go on where an earlier run stopped."""
+    if is_launched():
+        raise ValueError("train mini runs in one process; under torchrun there are train text, finetune and generate")
     train_mini(
         workdir,
         out,
@@ -75,6 +80,7 @@ def mini(
 
 @train.command()
 def text(
+    command: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", exists=True, dir_okay=False)],
     out: Annotated[
         Path,
@@ -93,17 +99,17 @@ def text(
     device: Device = "cpu",
     dtype: ComputeIn = None,
 ) -> None:
-    """Train a small Persimmon on your own texts: its tokenizer, then the model; shows a sample at the end."""
-    sample = train_on(
-        files,
-        out,
-        layers=layers,
-        hidden=hidden,
-        context=context,
-        vocabulary=vocabulary,
-        steps=steps,
-        seed=seed,
-        device=usable_device(device),
-        dtype=None if dtype is None else DTYPES[dtype],
-    )
+    """Train a small Persimmon on your own texts: its tokenizer, then the model; shows a sample at the end.
+
+    Under torchrun (torchrun --nproc-per-node 2 -m persimmon_lab train text …) each process trains a part of the model.
+    """
+    sizes: dict[str, Any] = {
+        "layers": layers, "hidden": hidden, "context": context, "vocabulary": vocabulary, "steps": steps, "seed": seed,
+        "dtype": None if dtype is None else DTYPES[dtype],
+    }  # fmt: skip
+    world = company(command, device)
+    if world is None:
+        sample = train_on(files, out, device=usable_device(device), **sizes)
+    else:
+        sample = own.train_on(files, out, world, **sizes)
     typer.echo(sample)

@@ -186,8 +186,7 @@ class ShardedLearner:
     def load(self, state: dict[str, Tensor]) -> None:
         """Take a `state`."""
         for name, weight in self.weights.items():
-            if (value := state[f"weights.{name}"]).data_ptr() != weight.data_ptr():
-                weight.copy_(value)
+            weight.copy_(state[f"weights.{name}"])
         owners = {id(weight): optimiser for optimiser in self.optimisers
                   for group in optimiser.param_groups for weight in group["params"]}  # fmt: skip
         for key, value in state.items():

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore  # torch.distributed has it, unlisted
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+Shared = TypeVar("Shared")
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 AXIS = "rank"  # the one axis of the mesh
 PATIENCE = timedelta(minutes=10)  # torch's own for nccl; a rank that waits longer for another gives up
@@ -28,6 +30,10 @@ class World:
     size: int
     device: torch.device
     mesh: DeviceMesh
+
+    def wait(self) -> None:
+        """Go on when all others have come here too."""
+        dist.barrier(group=self.mesh.get_group())
 
     @property
     def is_first(self) -> bool:
@@ -86,3 +92,10 @@ def device_of_rank(device: str, local_rank: int) -> torch.device:
             "(--nproc-per-node), or give --device cpu"
         )
     return torch.device("cuda", local_rank)
+
+
+def shared(value: Shared, world: World) -> Shared:
+    """What the first process has, on all of them: anything that can be pickled."""
+    boxes = [value]
+    dist.broadcast_object_list(boxes, src=0, group=world.mesh.get_group(), device=world.device)
+    return boxes[0]
