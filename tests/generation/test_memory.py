@@ -131,13 +131,13 @@ def test_padding_is_counted_and_what_a_cache_holds_beyond_its_share_is_not(tiny_
 
 
 def test_what_is_free_is_not_read_for_a_trifle(tiny_model, monkeypatch):
-    def read():
+    def read(device):
         raise AssertionError("read for a trifle")
 
-    monkeypatch.setattr(footprint, "free_memory", read)
+    monkeypatch.setattr(memory, "free_on", read)
     model = tiny_model()
     assert model.generate(IDS, max_new_tokens=1).shape == (1, 8)
-    rows = 2**23 // sum(memory.memory_needed(model, GenerationConfig(), 1, 7, 1).values()) + 1
+    rows = 2 * memory.TRIFLE // sum(memory.memory_needed(model, GenerationConfig(), 1, 7, 1).values())
     with pytest.raises(AssertionError, match="trifle"):
         memory.require_memory(model, GenerationConfig(), rows, 7, 1)
 
