@@ -297,5 +297,5 @@ def _is_affordable(model: Any) -> bool:
     if best_kind(model.lm_head, rows=1) is PlainLinear:  # which copies nothing
         return True
     missing = sum(linear.weight.nbytes for linear in linears if not _LAID_OUT.get(linear))
-    free = free_on("cpu")
+    free = free_on("cpu") if missing else None
     return free is None or missing <= SHARE * free
