@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from persimmon_lab.generation.engines.threads import threads_for_steps, working_threads
 from persimmon_lab.rotary import has_own_theta
 
 LONG_PROMPT = 4096  # positions to read from which a progress bar appears by itself: seconds on a CPU
@@ -95,7 +96,8 @@ class Context:
         """
         seen = self.seen
         try:
-            *_, last = self.read()
+            with working_threads(threads_for_steps(self.run.config, self.ids.device)):
+                *_, last = self.read()
             logits = last[:, -1].to(torch.float32)
             _require_numbers(logits, self.width)
         except BaseException:

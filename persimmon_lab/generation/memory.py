@@ -56,7 +56,7 @@ def require_memory(
 ) -> None:
     """Raises MemoryError, with the numbers, where `memory_needed` is more than the model's device has free.
 
-    What needs less than TRIFLE is not asked about: reading what is free takes as long as a part of a small model's step.
+    What needs less than TRIFLE is not asked about: to read what is free takes a good part of a small model's step.
     """
     needed = memory_needed(model, config, batch, width, new_tokens, padded)
     if isinstance(cache, DynamicCache | StaticCache):

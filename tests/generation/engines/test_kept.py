@@ -368,3 +368,52 @@ def test_modules_say_of_themselves_that_they_may_be_read():
 def test_a_persimmon_is_decodable(tiny_model):
     assert isinstance(tiny_model(), Decodable)
     assert not isinstance(nn.Linear(2, 2), Decodable)
+
+
+def weight_normed(model):
+    torch.nn.utils.parametrizations.weight_norm(model.model.layers[0].mlp.dense_h_to_4h)
+
+
+def pruned(model):
+    torch.nn.utils.prune.l1_unstructured(model.model.layers[0].mlp.dense_h_to_4h, "weight", 0.9)
+
+
+def quantised(model):
+    torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8, inplace=True)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(weight_normed, "ParametrizedLinear"), (pruned, "a hook listens to"), (quantised, "quantized.dynamic")],
+)
+def test_weights_that_are_made_on_the_way_are_left_to_the_model(change, reason):
+    """The weight that the module says it has is not, or not all of, what it multiplies with."""
+    model = wide()
+    before = model.generate(IDS, max_new_tokens=8)
+    change(model)
+    assert reason in why_not_fast(model)
+    given = model.generate(IDS, max_new_tokens=8)
+    assert torch.equal(given, model.generate(IDS, max_new_tokens=8, engine="plain"))
+    if change is pruned:
+        assert not torch.equal(given, before), "the runner of before is not asked"
+
+
+def test_two_threads_write_their_own_texts():
+    """One runner serves both: its room and its steps are no place for what belongs to a text."""
+    model = wide()
+    asked = [(IDS, 1), (IDS.flip(0), 2)]
+    expected = [model.generate(ids, max_new_tokens=20, do_sample=True, seed=seed) for ids, seed in asked]
+    wrong = []
+
+    def write(ids, seed, text):
+        for _ in range(10):
+            if not torch.equal(model.generate(ids, max_new_tokens=20, do_sample=True, seed=seed), text):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=write, args=(*one, text)) for one, text in zip(asked, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
