@@ -5,7 +5,7 @@ told in one to three lines, and traced with `persimmon-lab --traceback`: exit co
 sense, 1 for anything that went wrong after it.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,8 +13,18 @@ from persimmon_lab.cli import chat, classify, convert, doctor, evaluate, finetun
 from persimmon_lab.cli.company import require_known
 from persimmon_lab.cli.errors import ToldErrors
 
+
+class Commands(ToldErrors):
+    """The commands, of which torchrun may start some."""
+
+    def resolve_command(self, context: Any, arguments: list[str]) -> tuple[str | None, Any, list[str]]:
+        found: tuple[str | None, Any, list[str]] = super().resolve_command(context, arguments)
+        require_known(found[0])
+        return found
+
+
 app = typer.Typer(
-    cls=ToldErrors,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # a traceback that was asked for is Python's own
@@ -24,12 +34,11 @@ app = typer.Typer(
 
 @app.callback()
 def options(
-    context: typer.Context,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an error comes from; stands before the command.")
     ] = False,
 ) -> None:
-    require_known(context.invoked_subcommand)  # `ToldErrors` looks at `traceback`
+    pass  # `ToldErrors` looks at it
 
 
 app.command()(generate.generate)

@@ -3,8 +3,7 @@
 import contextlib
 import os
 import secrets
-
-import typer
+from collections.abc import Iterator
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.distributed.loading import load_sharded
@@ -24,16 +23,17 @@ def require_known(command: str | None) -> None:
         )
 
 
-def company(context: typer.Context, device: str) -> World | None:
-    """The processes that torchrun started for this command, joined until it ends; None where it did not. What others
-    than the first write to the standard output goes nowhere."""
+@contextlib.contextmanager
+def company(device: str) -> Iterator[World | None]:
+    """The processes that torchrun started for this command, joined until the block ends; None where it did not. What
+    others than the first write to the standard output goes nowhere."""
     if not is_launched():
-        return None
-    world: World = context.with_resource(joined(device))
-    if not world.is_first:
-        nowhere = context.with_resource(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  the context closes it
-        context.with_resource(contextlib.redirect_stdout(nowhere))
-    return world
+        yield None
+        return
+    with joined(device) as world, contextlib.ExitStack() as stack:
+        if not world.is_first:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        yield world
 
 
 def load_together(name: str, dtype: str, world: World) -> tuple[PersimmonForCausalLM, PersimmonTokenizer]:

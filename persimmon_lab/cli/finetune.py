@@ -17,7 +17,6 @@ from persimmon_lab.finetuning.settings import Settings
 
 
 def finetune(
-    context: typer.Context,
     data: Annotated[Path, typer.Argument(help='Lines of {"messages": […]} or {"text": "…"}.', dir_okay=False)],
     out: Annotated[
         Path,
@@ -63,85 +62,92 @@ def finetune(
 
     Under torchrun (torchrun --nproc-per-node 2 -m persimmon_lab finetune …) each process trains a part of the model.
     """
-    world = company(context, device)
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise OSError(f"{out} is not empty; give a new folder, or --resume to go on with a run that was stopped there")
-    if resume and not ((out / "run" / "checkpoint.pt").is_file() if world is None else last_checkpoint(out / "run")):
-        raise FileNotFoundError(
-            f"{out} has no run to go on with (run/{'checkpoint.pt' if world is None else 'checkpoint-STEP/'}); start "
-            "one in a new folder, without --resume"
-        )
-    if world is not None:
-        world.wait()  # until all have looked, before any of them writes
+    with company(device) as world:
+        if out.exists() and any(out.iterdir()) and not resume:
+            raise OSError(
+                f"{out} is not empty; give a new folder, or --resume to go on with a run that was stopped there"
+            )
+        checkpoint = "checkpoint.pt" if world is None else "checkpoint-STEP/"
+        begun = (out / "run" / checkpoint).is_file() if world is None else last_checkpoint(out / "run") is not None
+        if resume and not begun:
+            raise FileNotFoundError(
+                f"{out} has no run to go on with (run/{checkpoint}); start one in a new folder, without --resume"
+            )
+        if world is not None:
+            world.wait()  # until all have looked, before any of them writes
+            if lora:
+                raise ValueError("--lora: adapters are small, and one process trains them; run it without torchrun")
+        if not lora and (rank is not None or alpha is not None or dropout):
+            raise ValueError("--rank, --alpha and --dropout are the adapters'; give --lora too, or leave them out")
+        if float16_without_masters and dtype != "float16":
+            raise ValueError(f"--float16-without-masters goes with --dtype float16; the dtype is {dtype}")
+        if lora and float16_without_masters:
+            raise ValueError(
+                "--float16-without-masters: adapters are float32 in any case; leave out one of it and --lora"
+            )
         if lora:
-            raise ValueError("--lora: adapters are small, and one process trains them; run it without torchrun")
-    if not lora and (rank is not None or alpha is not None or dropout):
-        raise ValueError("--rank, --alpha and --dropout are the adapters'; give --lora too, or leave them out")
-    if float16_without_masters and dtype != "float16":
-        raise ValueError(f"--float16-without-masters goes with --dtype float16; the dtype is {dtype}")
-    if lora and float16_without_masters:
-        raise ValueError("--float16-without-masters: adapters are float32 in any case; leave out one of it and --lora")
-    if lora:
-        check_installed()
-    width = rank or 8
-    settings = Settings(
-        epochs=epochs, optimiser=optimizer, rate=rate, rows=rows, accumulate=accumulate, dtype=dtype, seed=seed,
-        rank=width if lora else None, alpha=alpha, dropout=dropout, warmup=warmup, schedule=schedule, clip=clip,
-        patience=patience or None, length=length, masters=not float16_without_masters,
-        float16_without_masters=float16_without_masters,
-    )  # fmt: skip
-    examples = read_examples(data)
-    if Path(held_out).exists():
-        private = read_examples(Path(held_out))
-    else:
-        try:
-            share = float(held_out)
-        except ValueError:
-            raise ValueError(f"--held-out {held_out}: there is no such file, and it is no share such as 0.1") from None
-        examples, private = split(examples, share, seed)
-    tell(
-        f"{len(examples)} examples, {count_duplicates(examples)} of them copies; {len(private)} held out, "
-        f"{check_overlap(examples, private)} of them also taught",
-        world,
-    )
-    if world is not None:
-        network, tokenizer = load_everywhere(model, "auto", world)
-    else:
-        network, tokenizer = load(model, "auto" if not lora else dtype, device)
-    adapted = adapt(network, rank=width, alpha=alpha, dropout=dropout, seed=seed) if lora else None
-    if world is None:
-        outcome = teach(network, tokenizer, examples, private, settings, out / "run")
-    else:
-        outcome = teach_together(network, tokenizer, examples, private, settings, out / "run", world)
-    if outcome.cut:
+            check_installed()
+        width = rank or 8
+        settings = Settings(
+            epochs=epochs, optimiser=optimizer, rate=rate, rows=rows, accumulate=accumulate, dtype=dtype, seed=seed,
+            rank=width if lora else None, alpha=alpha, dropout=dropout, warmup=warmup, schedule=schedule, clip=clip,
+            patience=patience or None, length=length, masters=not float16_without_masters,
+            float16_without_masters=float16_without_masters,
+        )  # fmt: skip
+        examples = read_examples(data)
+        if Path(held_out).exists():
+            private = read_examples(Path(held_out))
+        else:
+            try:
+                share = float(held_out)
+            except ValueError:
+                raise ValueError(
+                    f"--held-out {held_out}: there is no such file, and it is no share such as 0.1"
+                ) from None
+            examples, private = split(examples, share, seed)
         tell(
-            f"{outcome.cut} of {len(examples) + len(private)} examples are longer than a row of {outcome.length} "
-            f"tokens and were cut, conversations at a turn: {outcome.left_out} tokens are left out",
+            f"{len(examples)} examples, {count_duplicates(examples)} of them copies; {len(private)} held out, "
+            f"{check_overlap(examples, private)} of them also taught",
             world,
         )
-    if outcome.failed_at is not None:
-        tell(
-            f"the loss of step {outcome.failed_at} is not finite; what is written is the model of step "
-            f"{outcome.best_step}",
-            world,
+        if world is not None:
+            network, tokenizer = load_everywhere(model, "auto", world)
+        else:
+            network, tokenizer = load(model, "auto" if not lora else dtype, device)
+        adapted = adapt(network, rank=width, alpha=alpha, dropout=dropout, seed=seed) if lora else None
+        if world is None:
+            outcome = teach(network, tokenizer, examples, private, settings, out / "run")
+        else:
+            outcome = teach_together(network, tokenizer, examples, private, settings, out / "run", world)
+        if outcome.cut:
+            tell(
+                f"{outcome.cut} of {len(examples) + len(private)} examples are longer than a row of {outcome.length} "
+                f"tokens and were cut, conversations at a turn: {outcome.left_out} tokens are left out",
+                world,
+            )
+        if outcome.failed_at is not None:
+            tell(
+                f"the loss of step {outcome.failed_at} is not finite; what is written is the model of step "
+                f"{outcome.best_step}",
+                world,
+            )
+        if adapted is not None:
+            if not (out / "adapter").exists():
+                save_adapter(adapted, out / "adapter")
+            # Rounded only now: added to weights that are rounded already, small updates would be lost.
+            network = merge_into(load(model, "float32", device)[0], adapted, settings.compute_dtype)
+        if world is None:
+            network.save_pretrained(out)
+        else:
+            save_pretrained(network, out, world, settings.compute_dtype)
+            if not world.is_first:
+                return
+        tokenizer.save_pretrained(out)
+        (out / "run" / "loss.svg").replace(out / "loss.svg")
+        typer.echo(
+            f"{out}: held-out loss {outcome.first_loss:.3f} to {outcome.best_loss:.3f} nats a token, the best of "
+            f"{outcome.steps} steps at step {outcome.best_step}"
         )
-    if adapted is not None:
-        if not (out / "adapter").exists():
-            save_adapter(adapted, out / "adapter")
-        # Rounded only now: added to weights that are rounded already, small updates would be lost.
-        network = merge_into(load(model, "float32", device)[0], adapted, settings.compute_dtype)
-    if world is None:
-        network.save_pretrained(out)
-    else:
-        save_pretrained(network, out, world, settings.compute_dtype)
-        if not world.is_first:
-            return
-    tokenizer.save_pretrained(out)
-    (out / "run" / "loss.svg").replace(out / "loss.svg")
-    typer.echo(
-        f"{out}: held-out loss {outcome.first_loss:.3f} to {outcome.best_loss:.3f} nats a token, the best of "
-        f"{outcome.steps} steps at step {outcome.best_step}"
-    )
 
 
 def tell(message: str, world: World | None) -> None:

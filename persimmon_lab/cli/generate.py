@@ -38,7 +38,6 @@ from persimmon_lab.tokenizer.chat import NEXT_TURN, render_chat
 
 
 def generate(
-    context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from the standard input.")],
     model: ModelName = "mini",
     chat: Annotated[bool, typer.Option("--chat", help="Ask the prompt as a question in the chat format.")] = False,
@@ -73,36 +72,36 @@ def generate(
         no_repeat_ngram_size=no_repeat_ngram_size,
         prefill_chunk_size=prefill_chunk_size,
     )
-    world = company(context, device)
-    text = prompt
-    if prompt == "-" and (world is None or world.is_first):
-        text = standard_input().read().removesuffix("\n")
-    if world is None:
-        network, tokenizer = load(model, dtype, device)
-    else:
-        network, tokenizer = load_together(model, dtype, world)
-        text = shared(text, world)
-    if chat:
-        prompt_ids = tokenizer(render_chat(text), return_tensors="pt").input_ids
-        stop = [*(stop or []), NEXT_TURN]
-    else:
-        prompt_ids = tokenizer(text, return_tensors="pt").input_ids
+    with company(device) as world:
+        text = prompt
+        if prompt == "-" and (world is None or world.is_first):
+            text = standard_input().read().removesuffix("\n")
+        if world is None:
+            network, tokenizer = load(model, dtype, device)
+        else:
+            network, tokenizer = load_together(model, dtype, world)
+            text = shared(text, world)
+        if chat:
+            prompt_ids = tokenizer(render_chat(text), return_tensors="pt").input_ids
+            stop = [*(stop or []), NEXT_TURN]
+        else:
+            prompt_ids = tokenizer(text, return_tensors="pt").input_ids
+            if sys.stderr.isatty():
+                typer.secho(text, dim=True, nl=False, err=True)
+        if stop:
+            settings["stop_strings"] = stop
+        settings["max_new_tokens"] = room_after(network, prompt_ids.shape[1], max_new_tokens)
+        config = settle(network, None, {name: value for name, value in settings.items() if name != "seed"})
+        if world is not None and config.do_sample:
+            settings["seed"] = seed = common_seed(seed, world)
+        started = time.monotonic()
+        count, text = 0, ""
+        if config.num_beams == config.num_return_sequences == 1:
+            for event in stream(network, tokenizer, prompt_ids, engine=engine, **settings):
+                text, count = show(event.text, text, trim=chat), count + 1
+            typer.echo()
+        else:
+            count = write_answers(network, tokenizer, prompt_ids, config, seed, engine, trim=chat)
         if sys.stderr.isatty():
-            typer.secho(text, dim=True, nl=False, err=True)
-    if stop:
-        settings["stop_strings"] = stop
-    settings["max_new_tokens"] = room_after(network, prompt_ids.shape[1], max_new_tokens)
-    config = settle(network, None, {name: value for name, value in settings.items() if name != "seed"})
-    if world is not None and config.do_sample:
-        settings["seed"] = seed = common_seed(seed, world)
-    started = time.monotonic()
-    count, text = 0, ""
-    if config.num_beams == config.num_return_sequences == 1:
-        for event in stream(network, tokenizer, prompt_ids, engine=engine, **settings):
-            text, count = show(event.text, text, trim=chat), count + 1
-        typer.echo()
-    else:
-        count = write_answers(network, tokenizer, prompt_ids, config, seed, engine, trim=chat)
-    if sys.stderr.isatty():
-        speed = count / (time.monotonic() - started)
-        typer.secho(f"{count} tokens, {speed:,.0f} a second", dim=True, err=True)
+            speed = count / (time.monotonic() - started)
+            typer.secho(f"{count} tokens, {speed:,.0f} a second", dim=True, err=True)

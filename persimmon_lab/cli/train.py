@@ -80,7 +80,6 @@ def mini(
 
 @train.command()
 def text(
-    command: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="UTF-8 text files.", exists=True, dir_okay=False)],
     out: Annotated[
         Path,
@@ -107,9 +106,9 @@ def text(
         "layers": layers, "hidden": hidden, "context": context, "vocabulary": vocabulary, "steps": steps, "seed": seed,
         "dtype": None if dtype is None else DTYPES[dtype],
     }  # fmt: skip
-    world = company(command, device)
-    if world is None:
-        sample = train_on(files, out, device=usable_device(device), **sizes)
-    else:
-        sample = own.train_on(files, out, world, **sizes)
-    typer.echo(sample)
+    with company(device) as world:
+        if world is None:
+            sample = train_on(files, out, device=usable_device(device), **sizes)
+        else:
+            sample = own.train_on(files, out, world, **sizes)
+        typer.echo(sample)
