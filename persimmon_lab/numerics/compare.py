@@ -24,7 +24,7 @@ from persimmon_lab.fitting.choosing import check_room_for_copies
 from persimmon_lab.numerics.comparison import Comparison, NonFinite, Tap
 from persimmon_lab.numerics.lockstep import lockstep, shared_paths
 from persimmon_lab.numerics.measures import Predictions, distance, predictions
-from persimmon_lab.trace.names import Activation, matches, pattern_list
+from persimmon_lab.trace.names import Activation, matches, patterns_to_keep
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -61,11 +61,11 @@ def compare(
     tensor in all models; TypeError for candidates without names and for other kinds of ids and patterns.
     """
     models = [reference, *_by_name(candidates).values()]
-    if not isinstance(ids, Tensor) or ids.ndim != 2:
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or not ids.numel():
         given = f"of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else f"a {type(ids).__name__}"
         how = 'tokenizer(text, return_tensors="pt").input_ids'
         raise TypeError(f"ids is {given}; give a tensor (batch, position): {how}")
-    patterns = None if only is None else pattern_list(only)
+    patterns = patterns_to_keep(only)
     wanted = set(shared_paths(models, patterns))
     hooked = None if patterns is None else [path for path in shared_paths(models) if path in wanted or path == LOGITS]
     heads_first = [any(path.endswith("rotated_query") for path, _ in model.named_modules()) for model in models]

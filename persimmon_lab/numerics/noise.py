@@ -23,7 +23,7 @@ from persimmon_lab.fitting.choosing import check_room_for_copies
 from persimmon_lab.numerics.borrowing import computing_in
 from persimmon_lab.numerics.compare import compare, in_dtype
 from persimmon_lab.numerics.formats import NumberFormat, format_of, spacing
-from persimmon_lab.trace.names import pattern_list
+from persimmon_lab.trace.names import patterns_to_keep
 
 DRAWN = 2**24  # steps at a time; on a CPU they are the same whether drawn at once or in pieces
 
@@ -120,7 +120,7 @@ def noise(
     if repeats < 2:
         raise ValueError(f"repeats is {repeats}; how much honest errors vary takes 2 or more")
     check_room_for_copies(reference, [None], "noise")
-    patterns = None if only is None else pattern_list(only)
+    patterns = patterns_to_keep(only)
     dtype = next(candidate.parameters()).dtype
     generator = torch.Generator().manual_seed(seed)
     runs = [compare(reference, {"candidate": candidate}, ids, only=patterns)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from persimmon_lab.trace.eager import eager_attention, needs_eager
 from persimmon_lab.trace.gradients import gradients, marking, without_history
 from persimmon_lab.trace.hooks import hooked, of_this_thread
-from persimmon_lab.trace.names import Activation, Site, matches, pattern_list, sites
+from persimmon_lab.trace.names import Activation, Site, matches, patterns_to_keep, sites
 from persimmon_lab.trace.record import Trace
 from persimmon_lab.trace.sizes import axes_on, bytes_of, default_limit, device_of, refuse_more_than
 from persimmon_lab.trace.slices import Slices
@@ -50,7 +50,7 @@ def capture(
     The trap: an input is what one module is given. `post_attention_layernorm:input` is the residual stream between
     attention and MLP, and its gradient is that of the stream; but patching it there changes what the norm reads alone.
     """
-    patterns = None if only is None else pattern_list(only)
+    patterns = patterns_to_keep(only)
     slices = Slices(heads, positions)
     chosen = sites(model, patterns)
     slices.check({site.name: axes_on(model, site.name) for site in chosen})
@@ -102,7 +102,7 @@ def capturing(
     Raises MemoryError out of the pass that would bring the activations of all passes together above `limit_bytes`
     (default: half of the memory that is free where the model is), before it keeps them; other errors as `capture`.
     """
-    chosen, slices = sites(model, only), Slices(heads, positions)
+    chosen, slices = sites(model, patterns_to_keep(only)), Slices(heads, positions)
     slices.check({site.name: axes_on(model, site.name) for site in chosen})
     recorder = _Recorder(model, slices, default_limit(model) if limit_bytes is None else limit_bytes)
     with recorder.attached(chosen):

@@ -38,6 +38,17 @@ def pattern_list(patterns: Iterable[str]) -> list[str]:
     return listed
 
 
+def patterns_to_keep(only: Iterable[str] | None) -> list[str] | None:
+    """`pattern_list` of what shall be kept, or None for everything. Raises ValueError for an empty list."""
+    if only is None:
+        return None
+    if not (patterns := pattern_list(only)):
+        raise ValueError(
+            'only is empty, which keeps nothing; name a module, such as "lm_head", or leave it out for all'
+        )
+    return patterns
+
+
 def first_tensor(made: Any) -> Activation | None:
     """What a module made: its output, or the first of a tuple; None where that is no tensor of floats."""
     first = made[0] if isinstance(made, tuple) and made else made

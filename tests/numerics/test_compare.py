@@ -219,9 +219,13 @@ def test_only_some_modules_and_always_the_predictions(reference):
     candidate = {"half": in_dtype(tiny(), torch.bfloat16)}
     some = compare(reference, candidate, ids(), only=["*.mlp"])
     assert [tap.path for tap in some.taps] == ["model.layers.0.mlp", "model.layers.1.mlp"]
-    nothing = compare(reference, candidate, ids(), only=[])
-    assert nothing.taps == []
-    assert torch.equal(nothing.predictions["half"].kl, compare(reference, candidate, ids()).predictions["half"].kl)
+    assert torch.equal(some.predictions["half"].kl, compare(reference, candidate, ids()).predictions["half"].kl)
+
+
+@pytest.mark.parametrize("nothing", [[], (), iter(())])
+def test_no_pattern_at_all_is_refused(reference, nothing):
+    with pytest.raises(ValueError, match="only is empty.*leave it out for all"):
+        compare(reference, {"half": in_dtype(tiny(), torch.bfloat16)}, ids(), only=nothing)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +236,10 @@ def test_patterns_that_are_no_text_are_named(reference, given, message, unchecke
         compare(reference, {"other": tiny()}, ids(), only=given)
 
 
-@pytest.mark.parametrize(("given", "message"), [("hi", "is a str"), ([1, 2], "is a list"), (ids()[0], r"shape \(9,\)")])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("hi", "is a str"), ([1, 2], "is a list"), (ids()[0], r"shape \(9,\)"), (ids()[:, :0], r"shape \(2, 0\)")],
+)
 def test_ids_that_are_no_batch_are_named(reference, given, message, unchecked_annotations):
     with pytest.raises(TypeError, match=f"ids is .*{message.removeprefix('is ')}.*tokenizer"):
         compare(reference, {"other": tiny()}, given)

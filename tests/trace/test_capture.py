@@ -303,3 +303,10 @@ def test_a_long_trace_shows_its_beginning():
     assert said.count("\n") == SHOWN
     assert said.endswith("more; .names has all")
     assert f"{capture(tiny(num_hidden_layers=6), ids(), only=['mlp'])}".count("\n") == 6
+
+
+def test_no_pattern_at_all_is_refused():
+    with pytest.raises(ValueError, match="only is empty"):
+        capture(tiny(), ids(), only=[])
+    with pytest.raises(ValueError, match="only is empty"), capturing(tiny(), only=iter(())):
+        pass
