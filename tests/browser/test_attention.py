@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from persimmon_lab import load_mini
 from persimmon_lab.widgets.attention.reading import read
 from persimmon_lab.widgets.attention.widget import TEXT
-from tests.browser.appearance import stands_in_every_page
+from tests.browser.appearance import nothing_sticks_out, stands_in_every_page
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tokenizer"
 LONG = " ".join(["the cat sat on the mat and looked at a dog"] * 33)
@@ -354,3 +354,21 @@ def test_as_many_heads_as_the_largest_model_has(jupyter):
     page.wait_for_function(WITHIN, arg=chosen.element_handle())
     places = heads(page).evaluate_all("all => all.map((one) => one.offsetLeft)")
     assert max(places) < 340  # no head beyond the edge, where one would scroll sideways
+
+
+WIDE_ROWS = """
+from persimmon_lab.viz.html.links import Link, links_html
+links = [Link("m" * 24, 511, 1.0, -123.45, 234.56), Link("of", 12, 0.001, -12.34, -45.67)]
+explorer.details = links_html(links, "Layer 35, head 63", ("king", 510), "looks at", 511)
+"""
+
+
+def test_a_bold_row_of_large_numbers_stands_in_a_narrow_page(jupyter):
+    jupyter.open([*EXPLORER, WIDE_ROWS])
+    jupyter.run_all()
+    explorer = jupyter.page.locator(".persimmon-attention")
+    expect(explorer.locator(".details tr", has_text="◂")).to_contain_text("+234.56")
+    jupyter.page.set_viewport_size({"width": 900, "height": 1000})
+    nothing_sticks_out(jupyter, explorer)
+    table, details = (explorer.locator(part).bounding_box() for part in (".details table", ".details"))
+    assert table["x"] + table["width"] <= details["x"] + details["width"] + 1

@@ -51,8 +51,9 @@ def links_html(links: Sequence[Link], heading: str, token: tuple[str, int], verb
 HEADINGS = (("", 1), ("attention", 2), ("rotated", 1), ("passed", 1), ("score", 1))
 
 
-def cell(content: str, align: str, span: int = 1) -> str:
-    style = f"padding: 1px 3px; border: none; white-space: nowrap; text-align: {align}"
+def cell(content: str, align: str, span: int = 1, wraps: bool = False) -> str:
+    wrap = "overflow-wrap: anywhere" if wraps else "white-space: nowrap"
+    style = f"padding: 1px 3px; border: none; {wrap}; text-align: {align}"
     return f'<td colspan="{span}" style="{style}">{content}</td>'
 
 
@@ -61,7 +62,7 @@ def link_html(link: Link, chosen: bool) -> str:
     score = f"{link.rotated + link.passed:+.2f}"
     return (
         f'<tr style="background-color: transparent; font-weight: {"bold" if chosen else "normal"}">'
-        + cell(token_html(link.label, link.position) + (" ◂" if chosen else ""), "left")
+        + cell(token_html(link.label, link.position) + (" ◂" if chosen else ""), "left", wraps=True)
         + cell(f'<div style="width: 30px">{bar_html(link.attention)}</div>', "left")
         + cell(escaped(percent(link.attention)), "right")
         + "".join(
