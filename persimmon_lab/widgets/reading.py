@@ -1,5 +1,7 @@
 """What a widget reads: a model with its tokenizer, and a text as tokens, or the reason why it cannot be read."""
 
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,10 @@ PHRASE = "the king gave seven golden rings to Hannah"
 TEXT = f"{PHRASE}, {PHRASE}"
 LONGEST = 2048  # tokens; the page keeps a box for each
 SHIPPED = "persimmon-mini"
+
+# How many read a model now, and which of its modules train otherwise.
+_READERS: weakref.WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = weakref.WeakKeyDictionary()
+_MODES = threading.Lock()
 
 
 def given_or_shipped(
@@ -44,16 +50,30 @@ def title(name: str, said: str, joint: str = ", ") -> str:
 
 @contextmanager
 def evaluating(model: object) -> Iterator[None]:
-    """Without dropout while the model reads; afterwards each of its modules trains again if it did before."""
-    modules = model.modules() if isinstance(model, nn.Module) else ()
-    training = [module for module in modules if module.training]
-    for module in training:
-        module.training = False
+    """Without dropout while the model reads; afterwards each of its modules trains again if it did before.
+
+    Where several threads read at once, they train again when the last of them is done. The trap: a model has one mode,
+    and who trains it meanwhile in another thread trains without dropout.
+    """
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    with _MODES:
+        readers, training = _READERS.get(model, (0, []))
+        training = training or [module for module in model.modules() if module.training]
+        _READERS[model] = readers + 1, training
+        for module in training:
+            module.training = False
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _MODES:
+            readers, training = _READERS.pop(model)
+            if readers > 1:
+                _READERS[model] = readers - 1, training
+            else:
+                for module in training:
+                    module.training = True
 
 
 def ids_to_read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> Int[Tensor, "1 position"]:

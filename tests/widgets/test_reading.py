@@ -216,3 +216,21 @@ def test_pictures_have_a_text(model, tokenizer):
     assert explorer.keeper.alt != before and "head 1" in explorer.keeper.alt
     assert isinstance(explorer.picture, ipywidgets.Image)
     assert given_or_shipped(model, tokenizer) == (model, tokenizer)
+
+
+@pytest.mark.parametrize("first_leaves_first", [True, False])
+def test_of_two_that_read_at_once_the_last_one_ends_it(first_leaves_first):
+    """A playground writes in its thread while another widget reads: neither may get the other's dropout back."""
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Dropout(0.5)).train()
+    model[1].eval()
+    one, other = evaluating(model), evaluating(model)
+    one.__enter__()
+    other.__enter__()
+    first, last = (one, other) if first_leaves_first else (other, one)
+    first.__exit__(None, None, None)
+    assert not any(module.training for module in model.modules())
+    last.__exit__(None, None, None)
+    assert [module.training for module in model.modules()] == [True, True, False]
+    with evaluating(model):
+        assert not model.training
+    assert model.training
