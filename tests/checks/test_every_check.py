@@ -1,5 +1,6 @@
 """What holds for all checks: no wrong answer is right, a right one is right in whatever form, nothing gets out."""
 
+import asyncio
 import dataclasses
 import fractions
 import functools
@@ -428,6 +429,8 @@ ODD = {
     "rebel": raises(Rebel()),
     "memory": raises(MemoryError()),
     "recursion": deep,
+    "closed": raises(GeneratorExit()),
+    "cancelled": raises(asyncio.CancelledError()),
     "assertion": raises(AssertionError()),
     "unicode": raises(ValueError("{brace} %s " + chr(0xD800))),
 }

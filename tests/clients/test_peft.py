@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.classification import PersimmonForSequenceClassification
+from persimmon_lab.mini import MINI
 from tests.clients.clients import mini, prompt, rows
 
 peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
 
 LAYERS = 2  # of persimmon-mini: enough to see, and quick
 TARGETS = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
@@ -111,3 +114,68 @@ def test_save_pretrained_of_ours_refuses_a_model_with_adapters_in(task, tmp_path
     with pytest.raises(ValueError, match="lora"):
         model.save_pretrained(tmp_path / task)
     assert not (tmp_path / task).exists()
+
+
+@pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptEncoderConfig"])
+def test_other_virtual_tokens_train_and_do_not_generate_in_silence(kind):
+    model = peft.get_peft_model(mini(LAYERS), getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    model(input_ids=rows(), labels=rows()).loss.backward()
+    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+    with pytest.raises(NotImplementedError, match="prepare_inputs_for_generation"):
+        model.generate(input_ids=prompt(), max_new_tokens=4)
+
+
+@torch.no_grad()
+def test_a_prefix_is_read_as_transformers_reads_it(tmp_path):
+    """peft hands it over as a cache: of keys, values and positions that our model must count as its past."""
+    mini(LAYERS).save_pretrained(tmp_path)
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    bases = mini(LAYERS), transformers.PersimmonForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    ours, theirs = (peft.get_peft_model(base, config).eval() for base in bases)
+    theirs.prompt_encoder.load_state_dict(ours.prompt_encoder.state_dict())
+    mask = torch.ones_like(rows())
+    given, expected = (model(input_ids=rows(), attention_mask=mask).logits for model in (ours, theirs))
+    torch.testing.assert_close(given, expected, atol=1e-4, rtol=1e-4)
+    assert (given - mini(LAYERS)(rows()).logits).abs().max() > 1e-2, "the prefix is seen"
+
+
+KINDS = {
+    "scaled activations": lambda: peft.IA3Config(
+        task_type="CAUSAL_LM",
+        target_modules=["query_key_value", "dense_4h_to_h"],
+        feedforward_modules=["dense_4h_to_h"],
+    ),
+    "a whole module": lambda: peft.LoraConfig(
+        task_type="CAUSAL_LM", target_modules=["query_key_value"], modules_to_save=["lm_head"]
+    ),
+    "some tokens": lambda: peft.LoraConfig(
+        task_type="CAUSAL_LM", target_modules=["query_key_value"], trainable_token_indices=[300, 301]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_else_learns_comes_back(kind, tmp_path):
+    torch.manual_seed(0)
+    model = peft.get_peft_model(mini(LAYERS), KINDS[kind]()).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight += 0.05 * torch.randn(weight.shape)
+    assert not torch.allclose(logits(model), logits(mini(LAYERS)), atol=1e-2)
+    model.save_pretrained(tmp_path)
+    again = peft.PeftModel.from_pretrained(mini(LAYERS), tmp_path).eval()
+    torch.testing.assert_close(logits(again), logits(model))
+    written = model.generate(input_ids=prompt(), max_new_tokens=6)
+    assert torch.equal(written, again.generate(input_ids=prompt(), max_new_tokens=6, engine="plain"))
+
+
+def test_a_classifier_learns_with_its_head():
+    base = PersimmonForSequenceClassification.from_pretrained(MINI, num_labels=3)
+    model = peft.get_peft_model(base, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query_key_value"]))
+    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name for name in learning if "lora_" not in name} == {
+        "base_model.model.score.modules_to_save.default.weight"
+    }
+    model(input_ids=rows(2), labels=torch.tensor([0, 2])).loss.backward()
+    assert model.get_parameter("base_model.model.score.modules_to_save.default.weight").grad.abs().sum() > 0

@@ -177,3 +177,40 @@ def test_one_exercise_is_too_few():
         "no exercise is called Medium or Open",
         "1 exercises with a stub; two at least are asked for",
     ]
+
+
+@pytest.mark.parametrize(
+    ("solution", "use"),
+    [
+        ("helper = 1", "print(f'{helper:.1f}')"),
+        ("import string", "print(string.digits)"),
+        ("from string import digits as figures", "def later():\n    return figures"),
+        ("class Solved: ...", "[Solved() for _ in range(2)]"),
+        ("for turn in range(2): ...", "print(lambda: turn)"),
+        ("with open('x') as file: ...", "file.name"),
+        ("if (found := 1): ...", "found + 1"),
+    ],
+)
+def test_whatever_a_solution_leaves_behind_is_missed_without_it(solution, use):
+    document = good()
+    document["cells"][9]["source"] += f"\n{solution}"
+    document["cells"][12]["source"] += f"\n{use}"
+    assert set(complaints(document)) == {"Copies for students"}
+    document["cells"][3]["source"] += f"\n{solution}"  # said before, outside of the solution as well
+    assert complaints(document) == {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "change"),
+    [
+        ("Hints", lambda cells: cells[10].update(source="### Medium: head_share")),
+        ("Exercises", lambda cells: cells[14].update(source=cells[14]["source"].replace("Open", "Hard"))),
+        ("Three cells", lambda cells: cells[13]["metadata"].update(tags=[])),
+        ("Badge", lambda cells: cells[0].update(source=cells[0]["source"].replace("*About", "About"))),
+        ("Objectives", lambda cells: cells[0].update(source=cells[0]["source"] + "\n4. d\n5. e\n6. f")),
+    ],
+)
+def test_a_rule_is_broken_in_other_ways_too(rule, change):
+    document = good()
+    change(document["cells"])
+    assert rule in complaints(document)

@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from persimmon_lab import DynamicCache, PersimmonConfig, PersimmonForCausalLM, StaticCache, load_mini
 from persimmon_lab.generation import decode_steps
@@ -375,7 +376,7 @@ def weight_normed(model):
 
 
 def pruned(model):
-    torch.nn.utils.prune.l1_unstructured(model.model.layers[0].mlp.dense_h_to_4h, "weight", 0.9)
+    prune.l1_unstructured(model.model.layers[0].mlp.dense_h_to_4h, "weight", 0.9)
 
 
 def quantised(model):

@@ -27,6 +27,35 @@ while not one.run.tokens:
     time.sleep(0.001)
 """
 
+BEGINS = """
+import sys
+from persimmon_lab import load_mini
+from persimmon_lab.widgets import GenerationPlayground
+
+model, tokenizer = load_mini()
+"""
+ENDS = {
+    "before a run that follows the typing": """
+one = GenerationPlayground(model, tokenizer, "Once", as_you_type=True, max_new_tokens=300)
+one.controls["prompt"].value = "Once upon"
+sys.exit(3)
+""",
+    "while a token of a saved tree is read again": """
+one = GenerationPlayground(model, tokenizer, "Once", max_new_tokens=12).generate().wait()
+again = GenerationPlayground.from_json(model, tokenizer, one.tree.to_json())
+again.view.chosen = 5
+again.screen.describe()
+sys.exit(3)
+""",
+    "in the middle of a walk in lockstep": """
+import torch
+from persimmon_lab.numerics.lockstep import lockstep
+walk = lockstep([model, model], lambda each: each(torch.tensor([[5, 6, 7]]), use_cache=False))
+next(walk)
+sys.exit(3)
+""",
+}
+
 
 @pytest.fixture
 def session(model, tokenizer):
@@ -104,3 +133,9 @@ def test_before_the_first_text_there_is_none(session):
 def test_a_script_that_ends_while_it_writes_stops_it_first():
     result = subprocess.run([sys.executable, "-c", ENDS_WHILE_IT_WRITES], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "True True True\n", "")
+
+
+@pytest.mark.parametrize("when", ENDS)
+def test_a_script_ends_as_it_says_whatever_is_at_work(when):
+    result = subprocess.run([sys.executable, "-c", BEGINS + ENDS[when]], capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", "")
