@@ -20,6 +20,7 @@ from persimmon_lab.cli.options import Device, Dtype, load, new_place
 from persimmon_lab.evaluation import Table, comparison_table, score_table, tasks_named
 from persimmon_lab.evaluation import compare as compare_reports
 from persimmon_lab.evaluation import evaluate as ask
+from persimmon_lab.evaluation.card import with_results
 from persimmon_lab.evaluation.run import ALONE, BATCH, LIMIT
 from persimmon_lab.evaluation.tasks import ALL, TASKS
 
@@ -54,12 +55,23 @@ def evaluate(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT that was stopped.")] = False,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            help="A model card, whose results these tables replace, or are added to at its end.",
+            exists=True,
+            dir_okay=False,
+            writable=True,
+        ),
+    ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
 ) -> None:
     """Ask each MODEL tasks with known answers; of several, test each beside the first on the same items."""
     if resume and out is None:
         raise ValueError("--resume goes on with a run in a folder; say which one: --out FOLDER")
+    if card is not None:
+        with_results(read_card(card), [], "")  # before any model is asked: can it take them?
     folders = {name: None if out is None else out / folder_name(name) for name in models}
     if len(folders) < len(models) or (out is not None and len({*folders.values()}) < len(models)):
         raise ValueError(f"{' '.join(models)}: two models of one name; give each once, under names of their own")
@@ -92,6 +104,10 @@ def evaluate(
         for note in dict.fromkeys(table.notes):
             console.print(note)
         console.print()
+    if card is not None:
+        command = shlex.join(["persimmon-lab", "evaluate", *models, *given])
+        write_atomically(card, with_results(read_card(card), tables, command).encode())
+        console.print(f"The results stand on {card}")
     if out is not None:
         write_atomically(out / TABLES, "\n".join(table.to_markdown() for table in tables).encode())
         console.print(
@@ -111,6 +127,14 @@ def _shown_progress(name: str) -> Iterator[Callable[[str, int, int], None]]:
             bar.update(lines[task], completed=done)
 
         yield show
+
+
+def read_card(card: Path) -> str:
+    """The text of a card. ValueError where it is no UTF-8."""
+    try:
+        return card.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{card} is no UTF-8 text ({error.reason} at byte {error.start}); name a model card") from None
 
 
 def folder_name(model: str) -> str:

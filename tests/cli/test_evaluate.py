@@ -69,6 +69,37 @@ def test_two_models_are_asked_compared_and_written_down(tmp_path, damaged):
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
 
 
+def test_the_results_stand_on_the_card(tmp_path):
+    card = tmp_path / "MODEL_CARD.md"
+    card.write_text("# Mine\n\nAll about it.\n", encoding="utf-8")
+    for seed in (0, 1):
+        result = run("mini", "--tasks", "copying", "--limit", 4, "--alone", 0, "--seed", seed, "--card", card)
+        assert result.exit_code == 0, result.output
+        text = card.read_text(encoding="utf-8")
+        assert text.startswith("# Mine\n\nAll about it.\n\n<!-- persimmon-lab evaluate: begin -->\nMade by `")
+        assert f"evaluate mini --tasks copying --limit 4 --seed {seed} " in text
+        assert text.count("## ") == text.count("Made by") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"<!-- persimmon-lab evaluate: begin -->", "it takes each once"),
+        (b"\xff\xfe", "is no UTF-8 text"),
+        (None, "does not exist"),
+    ],
+)
+def test_a_card_that_cannot_take_them_is_refused_before_a_model_is_asked(tmp_path, monkeypatch, content, told):
+    monkeypatch.setattr("persimmon_lab.cli.evaluate.load", lambda *_: pytest.fail("a model was loaded"))
+    card = tmp_path / "MODEL_CARD.md"
+    if content is not None:
+        card.write_bytes(content)
+    result = run("mini", "--card", card)
+    assert result.exit_code != 0
+    assert told in " ".join(result.stderr.replace("│", " ").split())
+    assert content is None or card.read_bytes() == content
+
+
 def test_a_file_of_ones_own_is_asked_with_examples(tmp_path):
     path = tmp_path / "mine.jsonl"
     lines = [{"question": f"What is {n} plus 1?", "answer": str(n + 1), "choices": [str(n + 1), "0"]} for n in range(6)]
