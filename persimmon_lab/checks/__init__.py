@@ -28,6 +28,7 @@ from persimmon_lab.checks import (
     nb14_speed,
     nb15_teaching,
     nb17_evaluation,
+    nb18_pictures,
 )
 
 __all__ = [
@@ -54,4 +55,5 @@ __all__ = [
     "nb14_speed",
     "nb15_teaching",
     "nb17_evaluation",
+    "nb18_pictures",
 ]

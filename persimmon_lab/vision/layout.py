@@ -72,12 +72,14 @@ def lay_out(
     """Pictures and texts in any order, a row for each prompt of a batch: `lay_out([[picture, "What is it?"]], …)`.
 
     Texts become ids by the tokenizer, without special tokens: where a bos is wanted, it is a part, `[bos_id]`.
-    Rows of unequal length are padded on the left by `pad_id`, 0 where neither it nor the tokenizer says what: what is
-    padded is seen by nobody.
+    Rows of unequal length are padded on the left by `pad_id`, the tokenizer's where none is given, else by some id that
+    is no place: nobody sees it.
 
     Raises ValueError for no rows and for empty ones, for a text without a tokenizer, for a place's id among given ids,
     where no patch would stand; TypeError for a part of another kind; errors of pictures as `check_picture`, `grid_of`.
     """
+    if pad_id == layout.place_id:
+        raise ValueError(f"pad_id is {pad_id}, which is place_id: padding would be taken for places of patches")
     if not rows:
         raise ValueError("there are no prompts; give at least one, a list of pictures and texts")
     ids: list[list[int]] = []
@@ -100,9 +102,7 @@ def lay_out(
         ids.append(laid)
     longest = max(map(len, ids))
     own = tokenizer.pad_token_id if tokenizer is not None else None
-    filler = next(value for value in (pad_id, own, 0) if value is not None)
-    if filler == layout.place_id:
-        raise ValueError(f"pad_id is {filler}, which is place_id: padding would be taken for places of patches")
+    filler = next(token for token in (pad_id, own, 0, 1) if token is not None and token != layout.place_id)
     device = patches[0].device if patches else torch.device("cpu")
     return Prompts(
         input_ids=torch.tensor([(longest - len(row)) * [filler] + row for row in ids], device=device),

@@ -28,6 +28,7 @@ from persimmon_lab.viz.lens import lens_grid
 from persimmon_lab.viz.neurons import activation_functions, against_the_ceiling, raster, rows_needed, sparsity_by_layer
 from persimmon_lab.viz.parity import parity_ladder
 from persimmon_lab.viz.patching import attribution_bars, head_effects, patch_heatmap
+from persimmon_lab.viz.pictures import patches_in_a_row, picture_rows, weights_on_picture
 from persimmon_lab.viz.precision import error_ladder, flipped_tokens, island_search, kl_by_position, overflow_margin
 from persimmon_lab.viz.predictions import next_token_bars
 from persimmon_lab.viz.roofline import plot_roofline
@@ -94,8 +95,10 @@ __all__ = [
     "parameter_treemap",
     "parity_ladder",
     "patch_heatmap",
+    "patches_in_a_row",
     "path_bars",
     "phase_errors",
+    "picture_rows",
     "plot_roofline",
     "probability_along",
     "ranges",
@@ -117,5 +120,6 @@ __all__ = [
     "staircase",
     "stripes",
     "voices",
+    "weights_on_picture",
     "work_grid",
 ]

@@ -189,6 +189,11 @@ EXAMPLES = {
     ),
     "patching.attribution_bars": Example({"parts": {"embedding": 1.0, "MLP": -0.5}}),
     "patching.head_effects": Example({"values": {"share": HEADS}}),
+    "pictures.patches_in_a_row": Example({"picture": drawn_at_random(3, 4, 6), "patch_size": 2}),
+    "pictures.picture_rows": Example({"pictures": list(drawn_at_random(3, 1, 4, 6)), "labels": WORDS}, ("labels",)),
+    "pictures.weights_on_picture": Example(
+        {"picture": drawn_at_random(1, 4, 6), "weights": drawn_at_random(3, 2, 3), "labels": WORDS}, ("labels",)
+    ),
     "precision.error_ladder": Example({"errors": RUNS, "rows": ["0", "1", "2"]}, ("rows",)),
     "precision.overflow_margin": Example(
         {"largest": {"square": [1.0, 2.0, 7e4]}, "limits": {"float16": 65504.0}, "rows": ["0", "1", "2"]}, ("rows",)
