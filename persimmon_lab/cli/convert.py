@@ -19,6 +19,7 @@ from persimmon_lab.adept.open_release import OpenRelease, open_release
 from persimmon_lab.adept.verify import verify as compare
 from persimmon_lab.checkpoints.settings import DTYPES
 from persimmon_lab.cli.options import new_place, stored_folder
+from persimmon_lab.distributed.serving import export_for_vllm
 from persimmon_lab.footprint import in_bytes
 
 COLUMNS = (
@@ -39,6 +40,12 @@ ShardSize = Annotated[str, typer.Option(help='The largest file of weights, such 
 class Format(StrEnum):
     adept = "adept"
     hf = "hf"
+
+
+class Engine(StrEnum):
+    """What serves a model elsewhere."""
+
+    vllm = "vllm"
 
 
 def convert(
@@ -67,21 +74,34 @@ def convert(
 def export(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint's folder, a hub id already downloaded, or `mini`.")],
     out: Out,
-    format: Annotated[Format, typer.Option(help="adept: a release as Megatron has it; hf: transformers' layout.")],
+    format: Annotated[
+        Format | None, typer.Option(help="adept: a release as Megatron has it; hf: transformers' layout.")
+    ] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option("--for", help="In place of --format: what will serve it. Checks what can be, prints the line."),
+    ] = None,
     dtype: StoredDtype = "auto",
     max_shard_size: ShardSize = "5GB",
     tensor_parallel: Annotated[int, typer.Option(min=1, help="Share the release out among this many ranks.")] = 1,
 ) -> None:
-    """Write a checkpoint anew: as a release like Adept's, or in another dtype or other shards."""
+    """Write a checkpoint anew: as a release like Adept's, in another dtype or other shards, or for an engine."""
+    if (format is None) == (engine is None):
+        raise typer.BadParameter("give one of --format and --for, to say what is to be written", param_hint="--format")
     folder = stored_folder(checkpoint)
     chosen = choose(dtype)
     _, tensors = open_checkpoint(folder)
     total = sum(math.prod(tensor.shape) * (chosen or tensor.dtype).itemsize for tensor in tensors.values())
+    lines: list[str] = []
     with bar("Writing", total) as heard:
-        if format == Format.hf:
+        if engine == Engine.vllm:
+            lines = export_for_vllm(folder, out, dtype=chosen, max_shard_size=max_shard_size, progress=heard)
+        elif format == Format.hf:
             export_checkpoint(folder, out, dtype=chosen, max_shard_size=max_shard_size, progress=heard)
         else:
             export_release(folder, out, dtype=chosen, tensor_parallel=tensor_parallel, progress=heard)
+    for line in lines:
+        typer.echo(line, err=True)
     typer.echo(out)
 
 

@@ -11,10 +11,11 @@ Less than that no method can send in all. The trap: gloo (torch 2.13) has no sum
 it of a whole one: twice the bytes on the wire. Source: Patarasu & Yuan 2009, bandwidth optimal all-reduce.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -96,22 +97,32 @@ def fully_sharded(shapes: dict[str, tuple[int, ...]], ranks: int, *, itemsize: i
     return messages
 
 
+class Span(NamedTuple):
+    """When a rank was busy with the others, in seconds of the machine's clock, which its ranks share."""
+
+    start: float
+    end: float
+
+
 class _Counter(TorchDispatchMode):
     """Sees each operation on its way to the backend."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[Message] = []
+    messages: list[Message]
+    spans: list[Span]
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, given: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
-        result = operation(*given, **(named or {}))
         name = str(operation).rpartition(".")[0]
+        if not name.startswith(LIBRARIES):
+            return operation(*given, **(named or {}))
+        start = time.monotonic()
+        result = operation(*given, **(named or {}))
+        self.spans.append(Span(start, time.monotonic()))
         if name in OPERATIONS:
             kind, place = OPERATIONS[name]
             self.messages.append(Message(kind, _nbytes(result if place is None else given[place])))
-        elif name.startswith(LIBRARIES) and not name.endswith(SILENT):
+        elif not name.endswith(SILENT):
             raise NotImplementedError(f"{name} was sent, and nobody has said how to count it: see traffic.OPERATIONS")
         return result
 
@@ -132,6 +143,21 @@ def counted() -> Iterator[list[Message]]:
     It sees forward and backward passes, and not what happens inside a DTensor's own operations, such as the norm of
     sharded gradients. Raises NotImplementedError for an operation that it does not know.
     """
-    counter = _Counter()
-    with counter:
+    with _counting() as counter:
         yield counter.messages
+
+
+@contextmanager
+def timed() -> Iterator[list[Span]]:
+    """A list that fills with the times at which this rank sends and waits, in order: see `counted`."""
+    with _counting() as counter:
+        yield counter.spans
+
+
+@contextmanager
+def _counting() -> Iterator[Any]:
+    new: Any = _Counter  # of which torch does not say what it takes
+    counter: Any = new()
+    counter.messages, counter.spans = [], []
+    with counter:
+        yield counter

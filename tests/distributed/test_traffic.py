@@ -4,6 +4,7 @@ import math
 import os
 import socket
 import struct
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,11 @@ def measured(rank):
         with traffic.counted() as reading:
             cut(ids, logits_to_keep=2)
         wire = written_to_sockets() - before
+        begun = time.monotonic()
+        with traffic.timed() as spans:
+            cut(ids, logits_to_keep=2)
+        stamps = [begun, *(stamp for span in spans for stamp in span), time.monotonic()]
+        assert len(spans) >= len(reading) and stamps == sorted(stamps)
         cached = cut(ids[:, :-1], use_cache=True).past_key_values
         with traffic.counted() as writing:
             cut(ids[:, -1:], past_key_values=cached, logits_to_keep=1)
