@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from persimmon_lab.atomic import filling
-from persimmon_lab.cli.options import Device, ModelName, load, new_place
+from persimmon_lab.cli.options import Device, ModelName, empty_place, load, new_place
 from persimmon_lab.finetuning.classifier import Fitting, Marks, count_cut, fit, mark, new_classifier
 from persimmon_lab.finetuning.labelled import commonest_share, label_names, part, read_labelled, without_held_out
 
@@ -39,8 +39,7 @@ def classify(
 ) -> None:
     """Train a classifier on your own texts and mark it on texts that it was not taught."""
     how = Fitting(frozen=frozen, epochs=epochs, rate=rate, batch=batch, seed=seed)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already and not empty; give another folder as --out, or delete it")
+    empty_place(out)
     texts = read_labelled(data)
     if Path(held_out).is_file():
         private = read_labelled(Path(held_out))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from persimmon_lab.cli.company import company, load_everywhere
-from persimmon_lab.cli.options import Device, ModelName, load, new_place
+from persimmon_lab.cli.options import Device, ModelName, empty_place, load, new_place
 from persimmon_lab.distributed.finetuning import finetune as teach_together
 from persimmon_lab.distributed.states import last_checkpoint, save_pretrained
 from persimmon_lab.distributed.world import World
@@ -63,10 +63,8 @@ def finetune(
     Under torchrun (torchrun --nproc-per-node 2 -m persimmon_lab finetune …) each process trains a part of the model.
     """
     with company(device) as world:
-        if out.exists() and any(out.iterdir()) and not resume:
-            raise OSError(
-                f"{out} is not empty; give a new folder, or --resume to go on with a run that was stopped there"
-            )
+        if not resume:
+            empty_place(out, "--resume to go on with a run that was stopped there")
         checkpoint = "checkpoint.pt" if world is None else "checkpoint-STEP/"
         begun = (out / "run" / checkpoint).is_file() if world is None else last_checkpoint(out / "run") is not None
         if resume and not begun:

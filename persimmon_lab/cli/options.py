@@ -62,6 +62,15 @@ def new_place(given: str) -> Path:
         raise typer.BadParameter(str(error)) from None
 
 
+def empty_place(out: Path, instead: str = "delete it") -> None:
+    """Refuse to write into what is there already. ValueError for a file and for a folder that holds something; the
+    error says what to do `instead` of giving another name."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give the name of a folder to write")
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty; give a new folder, or {instead}")
+
+
 class Engine(StrEnum):
     """What `generate` calls its engines."""
 

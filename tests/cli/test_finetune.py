@@ -77,6 +77,22 @@ def test_what_is_there_already_stays(tmp_path, chats):
     assert "is not empty; give a new folder, or --resume" in result.stderr
 
 
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+def test_a_file_in_the_place_of_the_folder_stays(tmp_path, chats, more):
+    out = tmp_path / "out"
+    out.write_text("mine")
+    result = run("finetune", chats, "--out", out, *more)
+    assert (result.exit_code, out.read_text()) == (1, "mine")
+    assert len(result.stderr.splitlines()) == 1
+    assert ("is a file; give the name of a folder" in result.stderr) != bool(more)
+
+
+def test_an_output_without_a_name_is_refused(chats):
+    result = run("finetune", chats, "--out", "")
+    assert result.exit_code == 2
+    assert "the name is empty" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -173,4 +189,4 @@ def test_texts_with_labels_make_a_classifier(tmp_path, labelled):
     assert model.config.id2label == {0: "animal", 1: "number"}
     again = run("classify", labelled, "--out", out, "--frozen")
     assert again.exit_code == 1
-    assert "is there already and not empty" in again.stderr
+    assert "is not empty; give a new folder, or delete it" in again.stderr
