@@ -27,6 +27,7 @@ from persimmon_lab.checks import (
     nb13_lens,
     nb14_speed,
     nb15_teaching,
+    nb16_machines,
     nb17_evaluation,
     nb18_pictures,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "nb13_lens",
     "nb14_speed",
     "nb15_teaching",
+    "nb16_machines",
     "nb17_evaluation",
     "nb18_pictures",
 ]

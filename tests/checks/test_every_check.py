@@ -176,6 +176,8 @@ HARMLESS = {
     "nb14_speed.find_the_bytes": NOT_NEGATIVE + WHOLE,
     "nb15_teaching.chat_labels": WHOLE,  # tokens are numbered
     "nb15_teaching.parts_of_the_loss": (*NOT_NEGATIVE, "losses: without its sign", "losses: float16"),  # means of many
+    "nb16_machines.vocabulary_part": NOT_NEGATIVE + WHOLE,  # rows are numbered
+    "nb16_machines.best_ranks": (*NOT_NEGATIVE, *WHOLE, *TOLERATED, "bfloat16"),  # at most 64 of them
     "nb17_evaluation.perfect_run": NOT_NEGATIVE + WHOLE + TOLERATED,  # a number of items
     "nb17_evaluation.paired_p": NOT_NEGATIVE + AT_MOST_ONE,
     "nb17_evaluation.best_of_seeds": (*NOT_NEGATIVE, *AT_MOST_ONE, *TOLERATED),
