@@ -17,6 +17,9 @@ from persimmon_lab.pretrained import PersimmonPreTrainedModel
 class PersimmonForSequenceClassification(PersimmonPreTrainedModel):
     """The body and `score`, a projection without bias of each row's last token onto `config.num_labels` labels."""
 
+    # For transformers' Trainer: the loss takes `num_items_in_batch`, and the labels stand where they are predicted.
+    accepts_loss_kwargs, loss_type = True, "ForSequenceClassification"
+
     def __init__(self, config: PersimmonConfig, generator: torch.Generator | None = None) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -36,9 +39,14 @@ class PersimmonForSequenceClassification(PersimmonPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
         """Label logits read off the rightmost token that is not `pad_token_id`, off the last position when there is
-        no `pad_token_id` or the input is embeddings; with `labels` a loss (see `classification_loss`)."""
+        no `pad_token_id` or the input is embeddings; with `labels` a loss (see `classification_loss`).
+
+        `num_items_in_batch` says how many labels there are in all the batches of an accumulated step, so that their
+        losses add up to the mean over all of them. transformers' Trainer hands it over.
+        """
         return_dict = self.config.use_return_dict if return_dict is None else return_dict
         body = self.model(
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, output_attentions,
@@ -48,7 +56,9 @@ class PersimmonForSequenceClassification(PersimmonPreTrainedModel):
         rows = torch.arange(len(hidden), device=hidden.device)
         logits = self.score(hidden[rows, self._last_token(input_ids, hidden)])
         output = SequenceClassifierOutputWithPast(
-            loss=None if labels is None else classification_loss(logits, labels, self.config.problem_type),
+            loss=None
+            if labels is None
+            else classification_loss(logits, labels, self.config.problem_type, num_items_in_batch),
             logits=logits,
             past_key_values=body.past_key_values,
             hidden_states=body.hidden_states,

@@ -121,29 +121,34 @@ def linear_cross_entropy(
 
 
 def classification_loss(
-    logits: Float[Tensor, "batch label"], labels: Shaped[Tensor, "batch *label"], problem_type: str | None
+    logits: Float[Tensor, "batch label"],
+    labels: Shaped[Tensor, "batch *label"],
+    problem_type: str | None,
+    count: Tensor | int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean squared error, cross entropy or binary cross entropy, by `problem_type`.
 
     Without a `problem_type`: one label is a regression, integer labels name one class each, float labels are one
     yes or no per class. Class labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give
-    NaN). Source: transformers 4.37.2, `PersimmonForSequenceClassification`.
+    NaN). With `count` the sum over labels is divided by that instead: what these rows are of a mean over more. Source:
+    transformers 4.37.2, `PersimmonForSequenceClassification`.
     """
     labels, logits = labels.to(logits.device), at_least_float32(logits)
     if problem_type is None:
         by_dtype = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
         problem_type = "regression" if logits.shape[-1] == 1 else by_dtype
     if problem_type == "single_label_classification":
-        return mean_cross_entropy(logits, rearrange(labels, "batch ... -> (batch ...)"))
+        return mean_cross_entropy(logits, rearrange(labels, "batch ... -> (batch ...)"), count)
     if labels.numel() != logits.numel():
         raise ValueError(
             f"labels of shape {tuple(labels.shape)} do not match logits of shape {tuple(logits.shape)}; "
             f"{problem_type} needs one number per logit"
         )
     labels = rearrange(labels, "batch ... -> batch (...)").to(logits.dtype)
-    if problem_type == "regression":
-        return F.mse_loss(logits, labels)
-    return F.binary_cross_entropy_with_logits(logits, labels)
+    loss = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
+    if count is None:
+        return loss(logits, labels)
+    return loss(logits, labels, reduction="sum") / torch.as_tensor(count, device=logits.device)
 
 
 def surprisal(logits: Float[Tensor, "batch position vocab"], ids: Int[Tensor, "batch position"]) -> Losses:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from persimmon_lab.classification import PersimmonForSequenceClassification
 from tests.clients.clients import mini, rows
+from tests.models import ids, tiny
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -132,3 +134,28 @@ def test_predict_gives_logits_alone(tmp_path):
     with torch.no_grad():
         expected = model(rows()).logits
     torch.testing.assert_close(torch.as_tensor(predictions), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification", "regression"])
+def test_a_classifier_accumulates_batches_of_unequal_size(tmp_path, kind):
+    """The loss of a step is the mean over its texts: eight are read as three, three and two."""
+    labels = {
+        "single_label_classification": torch.arange(8) % 3,
+        "multi_label_classification": (torch.arange(24) % 5 < 2).float().unflatten(0, (8, 3)),
+        "regression": 10.0 ** torch.arange(8) / 1e4,
+    }[kind]
+    count = 1 if kind == "regression" else 3
+    model = tiny(PersimmonForSequenceClassification, num_labels=count, problem_type=kind, pad_token_id=0)
+    texts = ids(8, 8)
+    with torch.no_grad():
+        model.score.weight *= 20  # a classifier with opinions, so that the texts' losses differ
+        expected = model(texts, labels=labels).loss.item()
+        means = [model(some, labels=their).loss.item() for some, their in zip(texts.split(3), labels.split(3))]
+    ran = trainer(tmp_path, model=model, per_device_train_batch_size=3, gradient_accumulation_steps=3, max_steps=1)
+    ran.train_dataset = [{"input_ids": row, "labels": label} for row, label in zip(texts, labels)]
+    ran.get_train_dataloader = lambda: ran.accelerator.prepare(
+        torch.utils.data.DataLoader(ran.train_dataset, batch_size=3, collate_fn=ran.data_collator)
+    )
+    ran.train()
+    assert losses(ran) == pytest.approx([expected], rel=1e-3)
+    assert abs(sum(means) / 3 - expected) > 0.005 * expected, "the mean of means is another"
