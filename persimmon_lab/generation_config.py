@@ -46,6 +46,9 @@ RULES: dict[str, Rule] = {
     "num_return_sequences": whole(1),
     "use_cache": flag(),
     "prefill_chunk_size": whole(1, null=True, note=", or None"),
+    "prompt_lookup_num_tokens": whole(0, null=True, note=OFF),
+    "max_matching_ngram_size": whole(1),
+    "num_assistant_tokens": whole(1),
     "bos_token_id": token_id(),
     "eos_token_id": token_ids(),
     "pad_token_id": token_id(),
@@ -72,8 +75,8 @@ WITHOUT_EFFECT = {
 # Speed and memory of transformers, and notes: whatever their values, the text is the same.
 HARMLESS = {
     "transformers_version", "decoder_start_token_id", "low_memory", "remove_invalid_values", "use_mtp",
-    "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_early_exit",
-    "assistant_lookbehind", "target_lookbehind", "prompt_lookup_num_tokens", "max_matching_ngram_size", "is_assistant",
+    "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_early_exit",
+    "assistant_lookbehind", "target_lookbehind", "is_assistant",
     "speculation_type", "cache_implementation", "cache_config", "max_cache_len", "compile_config", "disable_compile",
     "continuous_batching_config",
 }  # fmt: skip
@@ -101,6 +104,10 @@ class GenerationConfig(Elsewhere):
     Beams: `num_beams` above 1 searches for the most probable text (see `persimmon_lab.generation.beams`), with
     `length_penalty` and `early_stopping`: True ends with the first `num_beams` complete texts, "never" when none can
     become better, False when none does that is no longer than now. `num_return_sequences` of them are returned.
+
+    Guessing ahead (see `persimmon_lab.generation.guessing`): `prompt_lookup_num_tokens` at a time, that the text is
+    taken to say again after a run of at most `max_matching_ngram_size` tokens that it said before; or
+    `num_assistant_tokens` of `generate`'s `assistant_model`.
 
     Long prompts: `prefill_chunk_size` positions are read at a time, which bounds what a forward pass holds.
 
@@ -132,6 +139,9 @@ class GenerationConfig(Elsewhere):
     num_return_sequences: int = 1
     use_cache: bool = True
     prefill_chunk_size: int | None = None
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int = 2
+    num_assistant_tokens: int = 5
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None

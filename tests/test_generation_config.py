@@ -190,7 +190,7 @@ def test_what_changes_no_text_is_not_named():
     extra = {
         "transformers_version": "4.37.2", "_from_model_config": True, "typical_p": 1.0, "num_beam_groups": 1,
         "diversity_penalty": 0.0, "bad_words_ids": None, "suppress_tokens": [], "output_scores": False,
-        "epsilon_cutoff": 0.0, "cache_implementation": "static", "num_assistant_tokens": 5,
+        "epsilon_cutoff": 0.0, "cache_implementation": "static", "is_assistant": True,
     }  # fmt: skip
     config = GenerationConfig.from_dict(extra)
     assert config.ignored() == {}

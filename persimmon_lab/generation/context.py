@@ -45,6 +45,7 @@ class Context:
         self.progress = progress
         self.prompt_embeds = prompt_embeds
         self.embed = embed
+        self.has_guessed = False
         self.without_ids = 0 if prompt_embeds is None else prompt_embeds.shape[1]
         self.width = self.prompt_width = self.without_ids + ids.shape[1]
         with torch.inference_mode(False):  # which the next token may be written outside of
@@ -89,22 +90,47 @@ class Context:
             self.cache.reorder_cache(rows)
 
     def next_logits(self) -> Float[Tensor, "batch vocab"]:
-        """Read what is new and return the last position's logits, in float32.
+        """Read what is new and return the last position's logits, in float32; errors as `logits_before`."""
+        return self.logits_before(self.ids[:, :0])[:, 0]
 
+    def logits_before(self, guesses: Int[Tensor, "batch guess"]) -> Float[Tensor, "batch guess_and_next vocab"]:
+        """Read what is new and the guesses behind it; the logits, in float32, before each guess and after the last.
+
+        Guesses are no part of the text: `append` says what follows, and the cache forgets the others the next time.
         Whatever goes wrong or is interrupted on the way, the cache then holds what it held before. Raises
         FloatingPointError for nan and infinity.
         """
-        seen = self.seen
+        self.forget_guesses()
+        seen, width, count = self.seen, self.width, guesses.shape[1]
         try:
+            self.ids[:, width - self.without_ids : width - self.without_ids + count] = guesses
+            self.width = width + count
             with working_threads(threads_for_steps(self.run.config, self.ids.device)):
-                *_, last = self.read()
-            logits = last[:, -1].to(torch.float32)
-            _require_numbers(logits, self.width)
+                *_, last = self.read(1 + count)
+            logits = last[:, -1 - count :].to(torch.float32)
+            for place in range(1 + count):
+                _require_numbers(logits[:, place], width + place)
         except BaseException:
             if self.cache is not None:
-                _rewind(self.cache, seen)
+                rewind(self.cache, seen)
             raise
+        finally:
+            self.width = width
+        self.has_guessed |= count > 0
         return logits
+
+    def forget_guesses(self) -> None:
+        """Let the cache hold no more than the text, but for its last token, which is still to be read."""
+        if self.has_guessed and self.seen >= self.width:
+            rewind(self.cache, self.width - 1)
+
+    def most_guesses(self, wanted: int) -> int:
+        """How many guesses can be read at once: none before the prompt was read, nor where a longer text has another
+        rotation; fewer than are read at a time; no more than there is room for, with one token behind them."""
+        room = self.ids.shape[1] + self.without_ids - self.width - 1
+        most = max(0, min(wanted, room, (self.chunk or self.width) - 1))
+        is_read = self.cache is not None and self.seen >= self.width - 1 > 0
+        return 0 if not is_read or has_own_theta(self.run.config, self.width + most) else most
 
     def read(self, logits_to_keep: int = 1) -> Iterator[Float[Tensor, "batch kept vocab"]]:
         """Run what is new through the model, chunk by chunk; yields the last logits of each chunk (0: all of them).
@@ -152,7 +178,7 @@ class Context:
         return {"inputs_embeds": embeds[:, start:end]}
 
 
-def _rewind(cache: Any, length: int) -> None:
+def rewind(cache: Any, length: int) -> None:
     """Forget what is after `length`, of which the first layers may hold more than the last ones.
 
     The trap: in transformers 5 `crop` takes how many positions go, below 0, and takes them from every layer.

@@ -7,7 +7,7 @@ A model is known here only as a `Decodable`.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from persimmon_lab.generation.context import Context
 from persimmon_lab.generation.engines.choosing import forget_room, runner_for, take_back
 from persimmon_lab.generation.engines.decodable import Decodable
 from persimmon_lab.generation.engines.fast import FastRunner
+from persimmon_lab.generation.guessing import reading_ahead
 from persimmon_lab.generation.memory import require_memory
 from persimmon_lab.generation.prompts import Prompt, count_new_tokens, prepare_prompt, settle
 from persimmon_lab.generation.sampling import LogitsProcessor, sample, shape_scores
@@ -50,6 +51,7 @@ def generate(
     cancel: threading.Event | None = None,
     engine: str | None = None,
     progress: bool | None = None,
+    assistant_model: Decodable | None = None,
     return_dict_in_generate: bool = False,
     output_scores: bool = False,
     output_logits: bool = False,
@@ -74,6 +76,9 @@ def generate(
     `stop_strings` needs `tokenizer`. Sampling draws from `generator`, or one made from `seed`, or torch's default one.
     `engine` says what computes: "plain" calls the model as it is; None takes what is fastest. `progress` shows a bar
     while a prompt is read in chunks; None does so from 4,096 positions on.
+
+    With `prompt_lookup_num_tokens`, or an `assistant_model` of the same vocabulary, a text is read several tokens at a
+    time where they are guessed right; the choices are the same, up to the last bits of a product with more rows.
 
     The fast engines may hold copies of the weights, which are made anew when the weights have changed. Seen are
     operations in place, another `.data`, `load_state_dict`, an optimiser's step, another dtype or device, a hook, a
@@ -108,6 +113,7 @@ def generate(
         logits_processor=logits_processor,
         stopping_criteria=stopping_criteria,
         progress=progress,
+        assistant_model=assistant_model,
         **settings,
     )
     if streamer is not None:
@@ -119,6 +125,7 @@ def generate(
         logits += [step.logits] if output_logits else []
         if (on_token is not None and on_token(step) is True) or (cancel is not None and cancel.is_set()):
             break
+    steps.close()  # which forgets what was guessed and not said
     if not return_dict_in_generate:
         if past_key_values is None and on_token is None:  # then nobody else has the cache
             take_back(model, step.past_key_values)
@@ -147,9 +154,13 @@ def decode_steps(
     logits_processor: Sequence[LogitsProcessor] | None = None,
     stopping_criteria: Sequence[StoppingCriterion] | None = None,
     progress: bool | None = None,
+    assistant_model: Decodable | None = None,
     **settings: Any,
-) -> Iterator[DecodingStep]:
-    """The loop of `generate`, whose arguments it shares: yields one DecodingStep per new token, at least one."""
+) -> Generator[DecodingStep, None, None]:
+    """The loop of `generate`, whose arguments it shares: yields one DecodingStep per new token, at least one.
+
+    Where it guesses ahead, the cache of a step may hold what was guessed right as well: crop it to go on from there.
+    """
     require_own_inputs(model)
     require_numbers(model)
     processors = functions("logits_processor", logits_processor)
@@ -158,6 +169,7 @@ def decode_steps(
     generator = random_source(model, seed, generator)
     prompt = prepare_prompt(model, config, input_ids, inputs_embeds, attention_mask)
     context, new_tokens = _opened(model, config, prompt, past_key_values, ending, engine, progress)
+    reader = reading_ahead(context, model, assistant_model, config, new_tokens, engine)
     if config.num_beams > 1:
         yield from beam_steps(context, config, ending, new_tokens, processors, generator)
         return
@@ -165,30 +177,33 @@ def decode_steps(
     batch = len(context.ids)
     rows = repeat(torch.arange(batch, device=model.device), "batch -> (batch copy)", copy=config.num_return_sequences)
     unfinished = torch.ones(len(rows), dtype=torch.bool, device=model.device)
-    for count in range(1, new_tokens + 1):
-        # Around the work and not around the yield, which would switch gradients off for the code that iterates.
-        with torch.no_grad():
-            logits = context.next_logits()
-            if count == 1 and len(rows) > batch:  # the prompt is read once for all its answers
-                logits = logits[rows]
-                context.keep(rows)
-            may_end = count > config.least_new_tokens(context.prompt_width)
-            scores = shape_scores(logits, context.sequences, config, context.visible, processors, may_end=may_end)
-            token_ids = sample(scores, generator) if config.do_sample else scores.argmax(dim=-1)
-            if ending.possible:
-                token_ids = token_ids.masked_fill(~unfinished, ending.filler)
-            context.append(token_ids)
-            if ending.possible:
-                unfinished = unfinished & ~ending(context.sequences, scores)
-        is_last = count == new_tokens or (ending.possible and not bool(unfinished.any()))
-        yield DecodingStep(
-            token_ids, logits, scores, context.sequences, unfinished, is_last, context.cache, config
-        )  # fmt: skip
-        if is_last:
-            return
+    try:
+        for count in range(1, new_tokens + 1):
+            # Around the work and not around the yield, which would switch gradients off for the code that iterates.
+            with torch.no_grad():
+                logits = reader.next_logits()
+                if count == 1 and len(rows) > batch:  # the prompt is read once for all its answers
+                    logits = logits[rows]
+                    context.keep(rows)
+                may_end = count > config.least_new_tokens(context.prompt_width)
+                scores = shape_scores(logits, context.sequences, config, context.visible, processors, may_end=may_end)
+                token_ids = sample(scores, generator) if config.do_sample else scores.argmax(dim=-1)
+                if ending.possible:
+                    token_ids = token_ids.masked_fill(~unfinished, ending.filler)
+                context.append(token_ids)
+                if ending.possible:
+                    unfinished = unfinished & ~ending(context.sequences, scores)
+            is_last = count == new_tokens or (ending.possible and not bool(unfinished.any()))
+            yield DecodingStep(
+                token_ids, logits, scores, context.sequences, unfinished, is_last, context.cache, config
+            )  # fmt: skip
+            if is_last:
+                return
+    finally:
+        context.forget_guesses()
 
 
-def _streamed(steps: Iterator[DecodingStep], streamer: Streamer) -> Iterator[DecodingStep]:
+def _streamed(steps: Generator[DecodingStep, None, None], streamer: Streamer) -> Generator[DecodingStep, None, None]:
     """The same steps, told to the streamer as transformers tells them."""
     try:
         for count, step in enumerate(steps):

@@ -22,7 +22,6 @@ DEFAULT_NEW_TOKENS = 20  # transformers' default
 GUIDANCE = "logits_processor=[transformers.UnbatchedClassifierFreeGuidanceLogitsProcessor(...)]"
 IGNORED = {"synced_gpus": "ranks that end early do not wait for the others"}
 REFUSED = {  # arguments of transformers' generate that are no settings
-    "assistant_model": "generate() without it: nothing drafts here",
     "prefix_allowed_tokens_fn": "logits_processor=[transformers.PrefixConstrainedLogitsProcessor(...)]",
     "negative_prompt_ids": GUIDANCE,
     "negative_prompt_attention_mask": GUIDANCE,
