@@ -12,8 +12,8 @@ def json_lines(path: Path, form: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(the place, such as "chats.jsonl, line 3", and the object) of every line that is not empty.
 
     A line ends at a line feed and nowhere else: other line breaks, such as U+2028, may stand within a text. Raises
-    ValueError of the first line that is no object, with its place and the `form` that it should have, and for a file
-    that is not UTF-8 or has no line; OSError where there is no file.
+    ValueError of the first line that is no object, with its place and the `form` that it should have, or that has half
+    of a surrogate pair, and for a file that is not UTF-8 or has no line; OSError where there is no file.
     """
     try:
         lines = path.expanduser().read_bytes().decode("utf-8-sig").split("\n")
@@ -32,4 +32,11 @@ def json_lines(path: Path, form: str) -> Iterator[tuple[str, dict[str, Any]]]:
             raise ValueError(f"{place}: no JSON ({reason}): {line!r:.60}; give one object a line: {form}") from None
         if not isinstance(entry, dict):
             raise ValueError(f"{place}: {line!r:.60} is no object; give {form}")
+        try:
+            json.dumps(entry, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{place}: {line!r:.60} has half of a surrogate pair, which is no character; write the whole pair, or "
+                "the character itself"
+            ) from None
         yield place, entry

@@ -28,6 +28,8 @@ def test_a_line_ends_at_a_line_feed_alone(tmp_path):
     [
         ('{}\n{"a"', "line 2: no JSON"),
         ('{}\n"text"', "line 2: '\"text\"' is no object"),
+        ('{}\n{"a": ["\\ud800 x"]}', "line 2: .* has half of a surrogate pair"),
+        ('{}\n{"\\udc00": 1}', "line 2: .* has half of a surrogate pair"),
         ("{}\n" + "[" * 100_000, "line 2: no JSON .it is nested too deep"),
         (" \n", "is empty; give lines such as THIS"),
     ],
@@ -35,3 +37,8 @@ def test_a_line_ends_at_a_line_feed_alone(tmp_path):
 def test_what_is_none_is_told_with_its_place(tmp_path, content, told):
     with pytest.raises(ValueError, match=told):
         list(json_lines(written(tmp_path, content), "THIS"))
+
+
+def test_a_whole_pair_is_a_character(tmp_path):
+    [(_, entry)] = json_lines(written(tmp_path, '{"text": "\\ud83e\\udd8a"}'), "{}")
+    assert entry == {"text": "\N{FOX FACE}"}
