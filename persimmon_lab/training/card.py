@@ -13,6 +13,7 @@ import torch
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.tokenizer.files import read_json
 from persimmon_lab.training.batches import DRILLS, load_streams
 from persimmon_lab.training.conversation import OPENINGS, answers, summary
 from persimmon_lab.training.conversation import WAYS as TALKING
@@ -46,7 +47,7 @@ def measure(model: PersimmonForCausalLM, corpus: Path, recipe: Recipe) -> dict[s
     return {
         "machine": f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "date": date.today().isoformat(),
-        "corpus": json.loads((corpus / "summary.json").read_text()),
+        "corpus": read_json(corpus / "summary.json"),
         "tokens_seen": recipe.tokens_until(recipe.steps),
         "held_out": held_out_table(model, corpus / "held_out", texts, model.config.max_position_embeddings),
         "copying": copying,

@@ -14,6 +14,7 @@ from torch import nn
 
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.tokenizer.chat import render_chat
+from persimmon_lab.tokenizer.files import read_json
 
 OPENINGS = tuple(files(__package__).joinpath("openings.txt").read_text(encoding="utf-8").split("\n")[:-1])
 NEW_TOKENS = 120
@@ -70,8 +71,9 @@ def said_hash(said: Sequence[Sequence[str]]) -> str:
 
 def read_judgement(path: Path, said: Sequence[Sequence[str]]) -> list[int] | None:
     """How many answers each reader found sensible, from a JSON object with `answers` (their `said_hash`) and
-    `sensible`; None where there is no such file, or where it judged other answers."""
+    `sensible`; None where there is no such file, or where it judged other answers. ValueError where it is no such
+    object."""
     if not path.exists():
         return None
-    judged = json.loads(path.read_text(encoding="utf-8"))
+    judged = read_json(path)
     return [int(count) for count in judged["sensible"]] if judged["answers"] == said_hash(said) else None

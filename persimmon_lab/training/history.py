@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from persimmon_lab.atomic import write_atomically
+from persimmon_lab.tokenizer.files import read_json
 
 LOSSES = 150  # of single training batches that are kept of a run, at most
 
@@ -31,10 +32,10 @@ class History:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a file of `write`; empty where there is none."""
+        """From a file of `write`; empty where there is none. ValueError where it is no JSON object."""
         if not path.exists():
             return cls()
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return cls([Run(**run) for run in content["runs"]], content["entries"], content["growth"])
 
     def followed_by(

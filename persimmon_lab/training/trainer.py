@@ -16,6 +16,7 @@ from tqdm import tqdm
 from persimmon_lab.atomic import replacing, write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.field_checks import parsed
 from persimmon_lab.losses import linear_cross_entropy, next_token_loss
 from persimmon_lab.training.batches import RowSource, batch_at, plain
 from persimmon_lab.training.drills import Stream
@@ -204,12 +205,15 @@ def faster_attention(dtype: torch.dtype, device: torch.device, length: int) -> s
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a metrics.jsonl; a last line cut short by a kill is left out."""
-    for line in path.read_text().splitlines() if path.exists() else ():
+    """The entries of a metrics.jsonl; a last line cut short by a kill is left out. ValueError, with the line's number,
+    where one cannot be read at all."""
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else (), start=1):
         try:
-            yield json.loads(line)
+            yield parsed(line)
         except json.JSONDecodeError:
             continue
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
 
 
 def _forget_after(path: Path, step: int) -> None:
