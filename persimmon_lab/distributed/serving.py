@@ -80,6 +80,7 @@ def write_config(folder: Path) -> None:
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
+@torch.no_grad()
 def check_contract(folder: Path) -> list[str]:
     """What transformers makes of a folder, held against our own model, in float64; a line for each thing seen.
 
@@ -108,13 +109,12 @@ def check_contract(folder: Path) -> list[str]:
     TRANSFORMERS.AttentionMaskInterface.register(PROBE, lambda *_, **__: None)  # vLLM's attention knows who sees whom
     network.config._attn_implementation = PROBE
     positions = torch.cat([torch.arange(length) for length in LENGTHS])
-    with torch.no_grad():
-        together = network(
-            rearrange(torch.cat(texts), "position -> 1 position"),
-            position_ids=rearrange(positions, "position -> 1 position"),
-            use_cache=False,
-            attention_instances=token,
-        ).logits[0]
+    together = network(
+        rearrange(torch.cat(texts), "position -> 1 position"),
+        position_ids=rearrange(positions, "position -> 1 position"),
+        use_cache=False,
+        attention_instances=token,
+    ).logits[0]
     _require([layer for layer, _ in calls] == list(range(layers)), f"attention was called for layers {calls}")
     _require(all(given is token for _, given in calls), "what is passed along does not arrive at every attention")
     far = float((together - alone).abs().max() / alone.abs().max())

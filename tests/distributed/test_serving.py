@@ -56,12 +56,12 @@ def broken_config(folder, monkeypatch):
     monkeypatch.setattr(serving, "read_config", lambda folder: PersimmonConfig.tiny(rope_theta=25000.0))
 
 
-def all_in_one_row(folder, monkeypatch):
-    monkeypatch.setattr(serving, "LENGTHS", (24,))
-    forward = PersimmonForCausalLM.forward
-    monkeypatch.setattr(PersimmonForCausalLM, "forward", lambda *given, **named: forward(*given, **named))
-    positions = torch.arange
-    monkeypatch.setattr(serving.torch, "arange", lambda length: positions(length) // 2)
+def all_one_text(folder, monkeypatch):
+    theirs = transformers.models.persimmon.modeling_persimmon.PersimmonModel
+    forward = theirs.forward
+    monkeypatch.setattr(
+        theirs, "forward", lambda self, *given, **named: forward(self, *given, **named | {"position_ids": None})
+    )
 
 
 def silent_layer(folder, monkeypatch):
@@ -89,7 +89,7 @@ def nothing_passed_along(folder, monkeypatch):
     ("breach", "told"),
     [
         (broken_config, "rope_theta as"),
-        (all_in_one_row, "away from its texts alone"),
+        (all_one_text, "away from its texts alone"),
         (silent_layer, "attention was called for layers"),
         (nothing_passed_along, "does not arrive"),
     ],
