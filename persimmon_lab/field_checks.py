@@ -99,6 +99,12 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError("it is nested too deep to be read") from None
 
 
+def check_seed(seed: Any) -> None:
+    """ValueError for what torch takes no seed from: it has 64 bits, with a sign or without."""
+    if not is_whole(seed) or not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed is {seed!r}; give a whole number from -2**63 to 2**64 - 1")
+
+
 def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 

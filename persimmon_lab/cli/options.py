@@ -63,8 +63,10 @@ def new_place(given: str) -> Path:
 
 
 def empty_place(out: Path, instead: str = "delete it") -> None:
-    """Refuse to write into what is there already. ValueError for a file and for a folder that holds something; the
-    error says what to do `instead` of giving another name."""
+    """Refuse to write into what is there already. ValueError for a file, a folder that holds something, and a
+    link that leads nowhere; the error says what to do `instead` of giving another name."""
+    if out.is_symlink() and not out.exists():
+        raise ValueError(f"{out} is a link that leads nowhere; give a new folder, or delete it")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give the name of a folder to write")
     if out.exists() and any(out.iterdir()):

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.classification import PersimmonForSequenceClassification
+from persimmon_lab.field_checks import check_seed
 from persimmon_lab.finetuning.labelled import Labelled
 from persimmon_lab.numerics.intervals import wilson
 from persimmon_lab.tokenizer import PersimmonTokenizer
@@ -50,6 +51,7 @@ class Fitting:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
+        check_seed(self.seed)
         for name in ("penalty", "rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number above 0")

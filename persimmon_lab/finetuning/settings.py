@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from persimmon_lab.checkpoints.settings import DTYPES
+from persimmon_lab.field_checks import check_seed
 
 SCHEDULES = ("cosine", "linear", "constant")
 RATES = {"adamw": 3e-4, "muon": 1e-3}
@@ -49,6 +50,7 @@ class Settings:
         for name in ("evaluate_every", "patience", "rank"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        check_seed(self.seed)
         if self.length is not None:
             _at_least("length", self.length, 2)
         for name in ("rate", "clip", "alpha"):

@@ -87,6 +87,16 @@ def test_a_file_in_the_place_of_the_folder_stays(tmp_path, chats, more):
     assert ("is a file; give the name of a folder" in result.stderr) != bool(more)
 
 
+@pytest.mark.parametrize("command_name", ["finetune", "classify"])
+def test_a_link_that_leads_nowhere_is_no_place(tmp_path, chats, labelled, command_name):
+    """Found out after the training, its result would be lost."""
+    out = tmp_path / "out"
+    out.symlink_to(tmp_path / "gone")
+    result = run(command_name, {"finetune": chats, "classify": labelled}[command_name], "--out", out)
+    assert result.exit_code == 1
+    assert "is a link that leads nowhere" in result.stderr
+
+
 def test_an_output_without_a_name_is_refused(chats):
     result = run("finetune", chats, "--out", "")
     assert result.exit_code == 2
@@ -101,6 +111,7 @@ def test_an_output_without_a_name_is_refused(chats):
         (["--dtype", "float8"], "dtype is 'float8'; choose one of"),
         (["--optimizer", "sgd"], "optimiser is 'sgd'; choose one of adamw, muon"),
         (["--rate", "-1"], "rate is -1.0"),
+        (["--seed", "99999999999999999999"], "seed is 99999999999999999999; give a whole number"),
         (["--resume"], "has no run to go on with"),
         (["--schedule", "up"], "schedule is 'up'; choose one of cosine, linear, constant"),
         (["--warmup", "1"], "warmup is 1.0"),

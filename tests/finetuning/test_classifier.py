@@ -162,7 +162,7 @@ def test_a_label_that_is_not_there(shipped):
             call(TEXTS)
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": True}, {"rate": 0.0}, {"penalty": -1.0}])
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": True}, {"rate": 0.0}, {"penalty": -1.0}, {"seed": 2**64}])
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
         Fitting(**wrong)
