@@ -1,6 +1,7 @@
 """LoRA by peft on our own class: what learns, what comes out of merging, and what merging rounds away."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -178,3 +179,10 @@ def test_a_bfloat16_run_is_merged_in_float32_and_rounded_once():
     assert all(torch.equal(merged[name], weight) for name, weight in exact.items())
     with pytest.raises(ValueError, match="load it in float32"):
         lora.merge_into(tiny().bfloat16(), adapted, torch.bfloat16)
+
+
+def test_whether_peft_is_there_is_found_before_it_is_needed(monkeypatch):
+    assert lora.check_installed() is None
+    monkeypatch.setitem(sys.modules, "peft", None)  # importing it fails as if it were not there
+    with pytest.raises(ImportError, match=r"peft is not installed; pip install 'persimmon-lab\[lab\]' brings it"):
+        lora.check_installed()
