@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from persimmon_lab.cache import Cache, LegacyCache
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.generation.steps import GenerateOutput
+from persimmon_lab.inputs import check_range
 from persimmon_lab.model import Hidden, Padding, Tokens
 from persimmon_lab.outputs import CausalLMOutputWithPast
 from persimmon_lab.vision.layout import Layout, Prompts
@@ -47,9 +48,9 @@ class PersimmonWithPictures(nn.Module):
         """The embeddings of the ids, and in each place the projection of its patch: the first place has the first.
 
         Patches are taken in the projection's dtype and device. Raises ValueError where there are more or fewer patches
-        than places, or patches of another size.
+        than places, or patches of another size, and IndexError for ids that are none.
         """
-        embedding = self.language_model.get_input_embeddings()
+        check_range(input_ids, self.language_model.config.vocab_size, "token id")
         if patches.shape[1] != self.layout.features:
             raise ValueError(
                 f"patches have {patches.shape[1]} numbers; this model reads {self.layout.features}, "
@@ -63,7 +64,7 @@ class PersimmonWithPictures(nn.Module):
                 f"{fewer}: {len(patches)} patches, and {places} places (id {self.layout.place_id}) in input_ids; every "
                 "patch of a picture has one place, and vision.layout.lay_out makes both"
             )
-        embeds: Tensor = embedding(input_ids)
+        embeds: Tensor = self.language_model.get_input_embeddings()(input_ids)
         projection = self.vision_embed_tokens.weight
         projected = self.vision_embed_tokens(patches.to(projection.device, projection.dtype))
         return embeds.masked_scatter(is_place[..., None], projected.to(embeds.dtype))

@@ -167,6 +167,8 @@ def test_patches_and_places_that_do_not_fit():
         model(prompts.input_ids)
     with pytest.raises(ValueError, match="patches have 11 numbers; this model reads 12"):
         model(prompts.input_ids, prompts.patches[:, :11])
+    with pytest.raises(IndexError, match=r"token id 128 at index \[0, 8\] is outside 0 … 127"):
+        model(torch.where(prompts.input_ids == 7, 128, prompts.input_ids), prompts.patches)
 
 
 def test_more_than_the_model_has_positions_for():
