@@ -56,12 +56,15 @@ def broken_config(folder, monkeypatch):
     monkeypatch.setattr(serving, "read_config", lambda folder: PersimmonConfig.tiny(rope_theta=25000.0))
 
 
-def all_one_text(folder, monkeypatch):
+def positions_of_others(folder, monkeypatch):
+    """Not another beginning alone: rotations are relative, and a text reads the same from wherever it begins."""
     theirs = transformers.models.persimmon.modeling_persimmon.PersimmonModel
     forward = theirs.forward
-    monkeypatch.setattr(
-        theirs, "forward", lambda self, *given, **named: forward(self, *given, **named | {"position_ids": None})
-    )
+
+    def halved(self, *given, **named):
+        return forward(self, *given, **named | {"position_ids": named["position_ids"] // 2})
+
+    monkeypatch.setattr(theirs, "forward", halved)
 
 
 def silent_layer(folder, monkeypatch):
@@ -89,7 +92,7 @@ def nothing_passed_along(folder, monkeypatch):
     ("breach", "told"),
     [
         (broken_config, "rope_theta as"),
-        (all_one_text, "away from its texts alone"),
+        (positions_of_others, "away from its texts alone"),
         (silent_layer, "attention was called for layers"),
         (nothing_passed_along, "does not arrive"),
     ],
