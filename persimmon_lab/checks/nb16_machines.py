@@ -20,7 +20,7 @@ def part(rows: int, ranks: int, rank: int) -> Int[Tensor, "2"]:
 
 def part_cases() -> Iterator[Case]:
     """Rows that divide, rows that do not, and so few that the last rank has none."""
-    for rows, ranks in ((4096, 2), (131, 2), (100, 3), (262143, 8), (9, 8), (10, 4)):
+    for rows, ranks in ((4096, 2), (131, 2), (100, 3), (262143, 8), (1001, 3), (9, 8), (10, 4)):
         for rank in range(ranks):
             yield {"rows": rows, "ranks": ranks, "rank": rank}
 
@@ -112,10 +112,11 @@ def fastest(work: float, sums: int, latency: float, most: int) -> Int[Tensor, ""
 
 
 def ranks_cases() -> Iterator[Case]:
-    """The 8B on several machines, from links so slow that one is best to links so fast that all are."""
+    """The 8B on several machines, from links so slow that one is best to so fast that all are; and a small one."""
     for work, sums, latency, most in (
         (5.6e-3, 73, 2e-6, 64), (7e-3, 73, 2e-6, 64), (5.6e-3, 73, 2e-6, 4), (5.6e-3, 73, 5e-5, 64),
         (8e-2, 73, 1e-5, 64), (5.6e-3, 73, 3e-7, 64), (2e-1, 145, 1e-6, 16),
+        (1e-3, 2, 1e-5, 64),
     ):  # fmt: skip
         yield {"work": work, "sums": sums, "latency": latency, "most": most}
 
