@@ -115,7 +115,7 @@ def _are_ids(part: Tensor) -> bool:
     return part.ndim == 1 and not part.is_floating_point() and part.dtype != torch.bool
 
 
-def _ids_of(part: Part, layout: Layout, tokenizer: PersimmonTokenizer | None) -> list[int]:
+def _ids_of(part: Any, layout: Layout, tokenizer: PersimmonTokenizer | None) -> list[int]:
     if isinstance(part, str):
         if tokenizer is None:
             raise ValueError(

@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers", minversion="5.23", reason="it
 from tests.vision import fuyu  # noqa: E402
 
 TEXTS = ["What is it?", "Name the thing over there."]
-SIZES = [(50, 40), (30, 95)]  # the second is wider than the processor's 90 and made smaller
+SIZES = [(70, 71), (30, 95)]  # both are made smaller, to 60 x 60 (60.86, cut off) and 28 x 90
 
 
 def pictures(sizes=SIZES):
