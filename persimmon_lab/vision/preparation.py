@@ -39,8 +39,8 @@ def prepare(
     is made smaller is up to one step of 255 away, since Pillow and torch each round their bilinear sum.
 
     The trap: what is filled in is nearly black, -0.992. The setting that says so is `padding_value: 1.0`, white in
-    numbers from 0 to 1; but it is filled in before bytes become such numbers, so that it is one step of 255. Fuyu's
-    processor has always done this, and so the model knows pictures that end in black.
+    numbers from 0 to 1; but it is filled in before bytes become such numbers, so that it is one step of 255. What
+    Adept trained with is written nowhere that we know of.
 
     Raises TypeError for anything but bytes; ValueError for an empty picture, for a patch size below 1 and for `most`
     that whole patches do not fill.

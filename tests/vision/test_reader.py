@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from persimmon_lab import load_mini
 from persimmon_lab.vision import Layout, PersimmonWithPictures, cut, joined, lay_out
 from persimmon_lab.vision.preparation import prepare
 from tests.models import tiny
@@ -72,6 +73,15 @@ def test_patches_are_in_reading_order_with_the_channel_running_fastest():
 def test_a_layout_without_ends_of_rows():
     assert Layout(2, 3, 5, 6).ids_of(2, 3) == [5, 5, 5, 6, 5, 5, 5, 6]
     assert Layout(2, 3, 5, None).ids_of(2, 3) == [5] * 6
+
+
+@pytest.mark.parametrize("place_id", [0, 1, 3])
+def test_padding_is_no_place(place_id):
+    """Whatever id the places have, and the tokenizer pads with: there are as many places as patches."""
+    layout = Layout(2, 3, place_id, 6)
+    for tokenizer in (None, load_mini()[1]):  # which pads with 3
+        prompts = lay_out([[WIDE, [7, 8, 9]], [[7]]], layout, tokenizer)
+        assert int((prompts.input_ids == place_id).sum()) == len(prompts.patches) == 6
 
 
 def test_gradients_reach_the_projection_and_a_frozen_language_stays():
