@@ -2,6 +2,7 @@
 
 import json
 import platform
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
@@ -122,10 +123,11 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> str:
         ]
         for run in runs
     ]
-    told = (
+    told = textwrap.fill(
         "It was made in several runs, each going on from the weights of the one before, with momentum that began anew "
         "and shares of its own; the table above has those of the last. The curves go through all of them. Where a "
-        "run began, what is taught and asked may have changed too, so a skill's curve may jump there."
+        "run began, what is taught and asked may have changed too, so a skill's curve may jump there.",
+        width=120,
     )
     return f"{told}\n\n{table(['steps', 'commit', 'shares of the rows'], rows)}\n\n"
 
