@@ -368,9 +368,9 @@ def taps_page() -> str:
         "",
         "- **Eager only.** The fused kernel never builds `scores` and `pattern`. `capture` and its relatives ask for "
         "eager attention for their own pass; a hook of your own needs `attn_implementation=\"eager\"`.",
-        "- **NaN.** torch's fused kernel on a CPU with AVX-512 gives zeros to a query whose scores are all NaN, so that a "
-        "broken model looks sound (in `transformers` too). Here such a query gets NaN, as in eager. In eager and under a "
-        "mask a key that is NaN reaches the queries before it as well.",
+        "- **NaN.** torch's fused kernel on a CPU with AVX-512 gives zeros to a query whose scores are all NaN, "
+        "so that a broken model looks sound (in `transformers` too). Here such a query gets NaN, as in eager. In "
+        "eager and under a mask a key that is NaN reaches the queries before it as well.",
         "- **New positions.** With a cache, everything but `key` is as long as what the pass reads; `key` counts the "
         "past as well. Keys and values of the past pass no tap again.",
         "- **Engines.** `generate` leaves its fast engine for the plain model while a hook listens.",
