@@ -18,7 +18,7 @@ from tests.checks.test_nb08_caches import TurnsAgain, update
 from tests.checks.test_nb09_choosing import streamed
 from tests.checks.test_nb09_sampler import above
 from tests.checks.test_nb11_precision import below_the_ceiling, overflowing_layers
-from tests.checks.test_nb12_naming import marking, punctuation
+from tests.checks.test_nb12_naming import looking
 from tests.checks.test_nb14_speed import picked
 from tests.checks.test_nb15_teaching import on_what_was_read
 from tests.checks.test_nb17_evaluation import runs_in_common
@@ -50,7 +50,7 @@ OF_FUNCTIONS = {
     "nb10_conversion.join": checks.nb10_conversion.joined,
     "nb11_precision.loss_scale": below_the_ceiling,
     "nb11_precision.choose_islands": overflowing_layers,
-    "nb12_naming.name_a_head": marking(punctuation),
+    "nb12_naming.name_a_head": looking,
     "nb14_speed.skip_silent": picked,
     "nb15_teaching.fit_head": on_what_was_read,
     "nb17_evaluation.spot_contaminated": runs_in_common,
