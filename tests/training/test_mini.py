@@ -11,6 +11,7 @@ import torch
 from persimmon_lab import PersimmonForCausalLM, PersimmonTokenizer
 from persimmon_lab.training import card, mini
 from persimmon_lab.training.batches import batch_at
+from persimmon_lab.training.conversation import OPENINGS, answers
 from persimmon_lab.training.corpus import prepare
 from persimmon_lab.training.mini import RECIPE, mini_config, row_sources, train_mini
 from persimmon_lab.training.recipe import check_fit
@@ -27,6 +28,7 @@ def at_a_small_size(small: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(card, "SKILL_ITEMS", 2)
     monkeypatch.setattr(card, "PERIODS", (16,))
     monkeypatch.setattr(card, "PROMPTS", card.PROMPTS[:1])
+    monkeypatch.setattr(card, "answers", partial(answers, openings=OPENINGS[:2]))
 
 
 def test_the_mini_is_made_from_nothing_and_goes_on(at_a_small_size: None, tmp_path: Path):
