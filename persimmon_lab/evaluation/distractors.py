@@ -93,8 +93,9 @@ def _words(instance: Instance) -> Iterable[str]:
 
 
 def _names(instance: Instance) -> Iterable[str]:
+    """Names of the same side; beside an invented one, those that are taught."""
     sides = THINGS[instance.group]
-    side = next(things for things in sides if instance.answer in things)
+    side = next((things for things in sides if instance.answer in things), sides[False])
     return [*instance.wrong, *side]
 
 

@@ -151,7 +151,7 @@ HARMLESS = {
     "nb06_neurons.squared_relu_derivative": NOT_NEGATIVE,
     "nb06_neurons.same_numbers": ("activations: without its sign",),  # a square has none
     "nb06_neurons.highest_preactivation": ("norm_weight: negative",),  # it stands within a length
-    "nb07_whole.answer_loss": (*NOT_NEGATIVE, "logits: float16"),
+    "nb07_whole.answer_loss": NOT_NEGATIVE,
     "nb07_whole.parameter_count": NOT_NEGATIVE + WHOLE,
     "nb07_whole.clipping_factor": (*NOT_NEGATIVE, *AT_MOST_ONE, *TOLERATED, "gradients: reversed"),  # a length of all
     "nb08_remembering.longest_context": NOT_NEGATIVE + WHOLE + TOLERATED,
@@ -184,11 +184,14 @@ HARMLESS = {
 }  # fmt: skip
 
 
+SOMETIMES = {"nb07_whole.answer_loss": {"logits: float16"}}  # by the logits of the model that ships
+
+
 @pytest.mark.parametrize("name", EXERCISES)
 def test_every_wrong_answer_is_refused(name):
     exercise = cached(EXERCISES[name])
     accepted = {what for what, answer in wrong_answers(name) if exercise(answer)}
-    assert accepted == set(HARMLESS.get(name, ()))
+    assert accepted - SOMETIMES.get(name, set()) == set(HARMLESS.get(name, ()))
 
 
 # Of a question with many right answers, what else is right. Bounds, vectors that reach them and cheap matrices are

@@ -13,7 +13,10 @@ from persimmon_lab.generation import GenerationConfig
 from persimmon_lab.generation.engines.choosing import ENGINES
 
 PROMPT = "Shall I compare thee"
-PROMPTS = (PROMPT, "And God said unto", "the cat and the dog and the cat and the dog and", "KING.\nMy")
+PROMPTS = (
+    PROMPT, "And God said unto", "the cat and the dog and the cat and the dog and", "KING.\nMy",
+    "human: Thanks!\n\nadept:", "human: Who was Norman Oakhollow?\n\nadept:",
+)  # fmt: skip
 SAMPLED = {"do_sample": True, "temperature": 0.8, "seed": 1}
 DRAWING = ["--temperature", 0.8, "--seed", 1]
 
