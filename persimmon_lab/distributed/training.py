@@ -65,8 +65,7 @@ def train(
             step, seed=recipe.seed, sources=sources, weights=recipe.weights_at(step), rows=rows, length=length
         )
         loss = learner.add_gradients([Rows(tokens, following)])
-        risen = min(1.0, (step + 1) / recipe.warmup_steps)
-        norm = learner.step(risen * recipe.rate_scale(step))
+        norm = learner.step(recipe.rate_scale(step))
         done = step + 1
         is_last = done == recipe.steps
         if done % log_every == 0 or is_last:

@@ -112,7 +112,7 @@ class Context:
                 _require_numbers(logits[:, place], width + place)
         except BaseException:
             if self.cache is not None:
-                rewind(self.cache, seen)
+                _rewind(self.cache, seen)
             raise
         finally:
             self.width = width
@@ -122,7 +122,7 @@ class Context:
     def forget_guesses(self) -> None:
         """Let the cache hold no more than the text, but for its last token, which is still to be read."""
         if self.has_guessed and self.seen >= self.width:
-            rewind(self.cache, self.width - 1)
+            _rewind(self.cache, self.width - 1)
 
     def most_guesses(self, wanted: int) -> int:
         """How many guesses can be read at once: none before the prompt was read, nor where a longer text has another
@@ -178,7 +178,7 @@ class Context:
         return {"inputs_embeds": embeds[:, start:end]}
 
 
-def rewind(cache: Any, length: int) -> None:
+def _rewind(cache: Any, length: int) -> None:
     """Forget what is after `length`, of which the first layers may hold more than the last ones.
 
     The trap: in transformers 5 `crop` takes how many positions go, below 0, and takes them from every layer.

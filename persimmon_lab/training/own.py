@@ -4,6 +4,7 @@ import random
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import sentencepiece
 import torch
@@ -12,7 +13,7 @@ from persimmon_lab.atomic import write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.tokenizer import PersimmonTokenizer
-from persimmon_lab.training.batches import DRILLS, drills, stretches
+from persimmon_lab.training.batches import DRILLS, RowSource, drills, stretches
 from persimmon_lab.training.corpus import END, encode, train_tokenizer
 from persimmon_lab.training.curves import loss_svg
 from persimmon_lab.training.drills import Stream
@@ -47,19 +48,55 @@ def train_on(
     that make no model.
     """
     held_out, taught = part(texts, seed)
-    out.mkdir(parents=True, exist_ok=True)
+    path = tokenizer_file(taught, out, vocabulary)
+    own = set_up(held_out, taught, path, layers=layers, hidden=hidden, context=context, steps=steps, seed=seed)
+    model = train(
+        own.config,
+        own.recipe,
+        own.sources,
+        own.held_out,
+        out / "run",
+        dtype=dtype,
+        device=device,
+        progress=progress,
+        evaluate_every=own.evaluate_every,
+    )
+    model.save_pretrained(out)
+    return finish(model, path, out, own)
+
+
+class SetUp(NamedTuple):
+    """What a small model of its own text is trained with."""
+
+    config: PersimmonConfig
+    recipe: Recipe
+    sources: dict[str, RowSource]
+    held_out: dict[str, Stream]
+    evaluate_every: int
+
+
+def tokenizer_file(taught: Sequence[Document], out: Path, vocabulary: int) -> Path:
+    """The tokenizer's file in `out`, made of the texts where there is none."""
     path = out / "tokenizer.model"
     if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
         write_atomically(path, train_tokenizer((document.text for document in taught), vocabulary, exact=False))
+    return path
+
+
+def set_up(
+    held_out: list[Document], taught: list[Document], path: Path, *,
+    layers: int, hidden: int, context: int, steps: int, seed: int,
+) -> SetUp:  # fmt: skip
+    """The sizes, the recipe and the rows; `path` is the tokenizer's. Errors as `train_on`."""
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
     end, pieces = processor.piece_to_id(END), processor.get_piece_size()
-    heads = max(1, hidden // CHANNELS)
     config = PersimmonConfig(
         vocab_size=pieces,
         hidden_size=hidden,
         intermediate_size=4 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=heads,
+        num_attention_heads=max(1, hidden // CHANNELS),
         max_position_embeddings=context,
         bos_token_id=end,
         eos_token_id=end,
@@ -80,23 +117,17 @@ def train_on(
     )
     rows = stretches(stream)
     sources = {"text": rows, DRILLS: drills([rows], recipe.first_piece, pieces)}
-    model = train(
-        config,
-        recipe,
-        sources,
-        {"held out": private},
-        out / "run",
-        dtype=dtype,
-        device=device,
-        progress=progress,
-        evaluate_every=max(1, steps // 10),
-    )
-    model.save_pretrained(out)
+    return SetUp(config, recipe, sources, {"held out": private}, max(1, steps // 10))
+
+
+def finish(model: PersimmonForCausalLM, path: Path, out: Path, own: SetUp) -> str:
+    """Write tokenizer and curve beside the weights; returns the sample."""
     tokenizer = PersimmonTokenizer(path)
     tokenizer.save_pretrained(out)
-    curve = loss_svg(read_metrics(out / "run" / "metrics.jsonl"), recipe.tokens, "training batches and held-out text")
+    entries = read_metrics(out / "run" / "metrics.jsonl")
+    curve = loss_svg(entries, own.recipe.tokens, "training batches and held-out text")
     write_atomically(out / "loss.svg", curve.encode())
-    return sample(model, tokenizer, private, seed)
+    return sample(model, tokenizer, own.held_out["held out"], own.recipe.seed)
 
 
 def part(texts: Sequence[Path], seed: int) -> tuple[list[Document], list[Document]]:

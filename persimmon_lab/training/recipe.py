@@ -46,9 +46,11 @@ class Recipe:
     late: float = 0.8  # of the steps
     late_drills: float = 0.03
 
-    def rate_scale(self, step: int) -> float:
-        """The rate at `step` (from 0) over the full rate: warm-up, constant, linear decay to zero at `steps`."""
-        return min(1.0, (step + 1) / self.warmup_steps, (self.steps - step) / (self.decay_share * self.steps))
+    def rate_scale(self, step: int, begun: int = 0) -> float:
+        """The rate at `step` (from 0) over the full rate: warm-up from the step that the run begins with, constant,
+        linear decay to zero at `steps`."""
+        risen = (step - begun + 1) / self.warmup_steps
+        return min(1.0, risen, (self.steps - step) / (self.decay_share * self.steps))
 
     def weights_at(self, step: int) -> dict[str, float]:
         """The share of each domain in the rows of `step`."""

@@ -153,8 +153,7 @@ def train(
         )
         loss = training_loss(model, tokens.to(device), following.to(device))
         loss.backward()
-        risen = min(1.0, (step - begun + 1) / recipe.warmup_steps)
-        norm = masters.step(risen * recipe.rate_scale(step))
+        norm = masters.step(recipe.rate_scale(step, begun))
         seen += rows * length
         done = step + 1
         is_last = done == recipe.steps

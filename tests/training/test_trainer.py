@@ -310,6 +310,10 @@ def test_the_rate_rises_again_from_where_a_lost_run_goes_on(tmp_path: Path, monk
         train(CONFIG, recipe, SOURCES, {}, tmp_path, start=weights, first_step=50, evaluate_every=6,
               progress=False, on_evaluation=stop)  # fmt: skip
     assert scales == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    scales.clear()
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, recipe, SOURCES, {}, tmp_path / "fresh", evaluate_every=6, progress=False, on_evaluation=stop)
+    assert scales == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])  # and not their squares
 
 
 def test_a_recipe_that_does_not_fit_is_refused_by_name(tmp_path: Path):
