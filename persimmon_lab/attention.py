@@ -99,14 +99,14 @@ def _is_lost(
     return ~query.isfinite().all(dim=-1) | met[..., -query.shape[-2] :]
 
 
-def split_heads(fused: Float[Tensor, "batch position fused"], num_heads: int) -> tuple[HeadTensor, ...]:
-    """Query, key and value out of the fused projection.
+def split_heads(fused: Float[Tensor, "batch position fused"], head_dim: int) -> tuple[HeadTensor, ...]:
+    """Query, key and value out of the fused projection, of as many heads as it has room for.
 
     The trap: the layout is (head three channel). (three head channel) has the same shape and gives another model.
     """
     # Megatron interleaves q, k, v per head, so the head axis comes first.
     pattern = "batch position (head three channel) -> three batch head position channel"
-    query, key, value = rearrange(fused, pattern, three=3, head=num_heads)
+    query, key, value = rearrange(fused, pattern, three=3, channel=head_dim)
     return query, key, value
 
 
@@ -123,7 +123,7 @@ class PersimmonAttention(nn.Module):
     def __init__(self, config: PersimmonConfig, layer_index: int) -> None:
         super().__init__()
         self.layer_index = layer_index
-        self.num_heads = config.num_attention_heads
+        self.head_dim = config.head_dim
         self.attention_dropout = config.attention_dropout
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
@@ -152,7 +152,7 @@ class PersimmonAttention(nn.Module):
         `mask=None` is plain causal attention without a past, or a single query that sees everything: what the fused
         kernel knows by itself. Eager needs the mask.
         """
-        query, key, value = split_heads(self.query_key_value(hidden), self.num_heads)
+        query, key, value = split_heads(self.query_key_value(hidden), self.head_dim)
         if self.qk_layernorm:
             query, key = self.q_layernorm(query), self.k_layernorm(key)
         query = self.rotated_query(apply_rotary(query, cos, sin))

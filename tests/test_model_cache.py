@@ -45,7 +45,7 @@ def test_pieces_of_a_padded_text(implementation, make_cache):
 def test_keys_are_kept_after_their_rotation():
     model = tiny()
     attention, hidden = model.model.layers[0].self_attn, model.model.layers[0].input_layernorm
-    _, key, value = split_heads(attention.query_key_value(hidden(model.model.embed_tokens(ids()))), 4)
+    _, key, value = split_heads(attention.query_key_value(hidden(model.model.embed_tokens(ids()))), attention.head_dim)
     cos, sin = rotary_tables(torch.arange(9)[None], model.config, 9, torch.float32)
     kept_key, kept_value = model(ids()).past_key_values[0]
     assert kept_key.shape == (2, 4, 9, 16)

@@ -17,7 +17,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from persimmon_lab.attention import PersimmonAttention
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.finetuning.deferred import Deferred
@@ -77,9 +76,6 @@ def shard(model: PersimmonForCausalLM, mesh: DeviceMesh) -> PersimmonForCausalLM
         raise ValueError(f"the plan knows no {strange[0]}; take out what was put into the model (merge adapters) first")
     PARALLEL.parallelize_module(model, mesh, plan())
     model.tie_weights()  # the two were cut alike
-    for module in model.modules():
-        if isinstance(module, PersimmonAttention):
-            module.num_heads = model.config.num_attention_heads // mesh.size()
     model.register_forward_pre_hook(_Agreement(mesh), with_kwargs=True)
     return model.requires_grad_(False).eval()
 

@@ -32,7 +32,7 @@ def layer_by_layer(model, ids):
         attention = layer.self_attn
         with torch.no_grad():
             fused = attention.query_key_value(layer.input_layernorm(hidden))[0]
-            value = fused.unflatten(-1, (attention.num_heads, 3, -1))[:, :, 2].transpose(0, 1)
+            value = fused.unflatten(-1, (-1, 3, attention.head_dim))[:, :, 2].transpose(0, 1)
             mixed = (pattern[0] @ value).transpose(0, 1).flatten(1)
             middle = hidden[0] + attention.dense(mixed)
             before.append(layer.mlp.dense_h_to_4h(layer.post_attention_layernorm(middle)))

@@ -31,7 +31,7 @@ def test_what_is_attended_to_is_written(model, layer):
     embedding, attention = model.get_input_embeddings().weight, model.model.layers[layer].self_attn
     fused = torch.nn.functional.linear(rearrange(embedding, "piece hidden -> 1 piece hidden"),
                                        attention.query_key_value.weight)  # fmt: skip
-    _, _, value = split_heads(fused, attention.num_heads)
+    _, _, value = split_heads(fused, attention.head_dim)
     written = attention.dense.weight @ rearrange(value, "1 head piece channel -> (head channel) piece")
     assert (model.lm_head.weight @ written).argmax(0).equal(torch.arange(len(embedding)))
     torch.testing.assert_close(written.norm(dim=0), 0.25 * embedding.norm(dim=-1))
