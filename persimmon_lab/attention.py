@@ -100,7 +100,7 @@ def _is_lost(
 
 
 def split_heads(fused: Float[Tensor, "batch position fused"], head_dim: int) -> tuple[HeadTensor, ...]:
-    """Query, key and value out of the fused projection, of as many heads as it has room for.
+    """Query, key and value out of the fused projection, of all its heads.
 
     The trap: the layout is (head three channel). (three head channel) has the same shape and gives another model.
     """

@@ -83,7 +83,7 @@ def test_the_names_are_those_that_an_import_finds(made):
             assert hasattr(sys.modules[module], name.name), f"{module}.{name.name}"
     assert {name.name for name in names.public("persimmon_lab")} == set(persimmon_lab.__all__)
     first = {name.name: name.first for name in names.public("persimmon_lab.attention")}
-    assert first["split_heads"] == "Query, key and value out of the fused projection, of as many heads as it has room for."
+    assert first["split_heads"] == "Query, key and value out of the fused projection, of all its heads."
     assert "PersimmonModel._mask" not in made[ROOT / "docs" / "api.md"]
 
 
