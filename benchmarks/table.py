@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.picture import SPEED, draw_decoding
 from benchmarks.sizes import HERE, SIZES
 from persimmon_lab import PersimmonConfig
 from persimmon_lab.fitting.roofline import bytes_per_step, flops
@@ -151,8 +152,8 @@ def draw(cases: list[dict], path: Path = PICTURE, size: str = "M", dtype: str = 
     return True
 
 
-def render(results: Path, folder: Path = ROOT, picture: Path = PICTURE):
-    """Into benchmarks/README.md (markers `speed` and `goals`), README.md (`speed`) and the picture."""
+def render(results: Path, folder: Path = ROOT, picture: Path = PICTURE, speed: Path = SPEED):
+    """Into benchmarks/README.md (markers `speed` and `goals`), README.md (`speed`) and the two pictures."""
     cases = list(json.loads(results.read_text(encoding="utf-8"))["cases"].values())
     timed = [case for case in cases if "rates" in case]
     for path, name, text in [
@@ -164,3 +165,5 @@ def render(results: Path, folder: Path = ROOT, picture: Path = PICTURE):
             print(f"{path} has no place for it: <!-- {name} --> … <!-- /{name} -->")
     if not draw(timed, picture):
         print(f"nothing measured at size M in bfloat16 yet: no {picture.name}")
+    if not draw_decoding(timed, speed):
+        print(f"no decoding measured at size M yet: no {speed.name}")

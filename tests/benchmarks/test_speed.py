@@ -173,11 +173,12 @@ def test_results_become_tables_and_a_picture(tmp_path):
     page = tmp_path / "benchmarks" / "README.md"
     page.write_text("before\n<!-- speed -->\nold\n<!-- /speed -->\n<!-- goals -->\n<!-- /goals -->\nafter\n")
     for _ in range(2):
-        table.render(results, tmp_path, tmp_path / "roofline.png")
+        table.render(results, tmp_path, tmp_path / "roofline.png", tmp_path / "speed.png")
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "| M bfloat16 | decode, batch 1, after 16 | 72 | 1.45 |  |  |" in text
     assert "| ours, M bfloat16 decode 1, against transformers 5 sdpa | 1.6 | 1.45 | **not met** |" in text
     assert "| ours, M float32 decode 1, against transformers 5 sdpa | 1.8 |  | not measured |" in text
     assert text.count("| model |") == 1
-    assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("roofline.png", "speed.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
