@@ -31,7 +31,7 @@ from persimmon_lab.training.templates import a_conversation, a_story
 END = "|ENDOFTEXT|"
 VOCABULARY = 4096
 # How often a skill is drawn, where that is not 1: a skill with more to be known, or to be worked out, comes more often.
-OFTEN = {"facts": 5, "sums": 5, "words": 4, "sequences": 3, "not knowing": 2, "names remembered": 1.5, "brackets": 1.5}
+OFTEN = {"facts": 5, "sums": 5, "words": 4, "sequences": 3, "not knowing": 2, "names remembered": 2, "brackets": 2}
 SEED = 20
 CUT_FROM_CHATS = ("exchanges", "openings", "listening")  # they repeat "chat"
 

@@ -36,11 +36,14 @@ def text(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
 
 
 def code(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
-    """(prompt, closings, what follows): a line of Python, its innermost perhaps a string."""
+    """(prompt, closings, what follows): a line of Python, its innermost a number or a string.
+
+    These stand nowhere else, and no number begins another: after a name a bracket could open, or a comma come, and
+    nobody could tell how deep it should go.
+    """
     words = DATA["code"]
     prompt, after = pick(generator, words["frames"])
     closings = ")" if prompt.endswith("(") else ""
-    values = words["names"] * 2 + words["numbers"]
     while len(closings) < depth:
         if len(closings) == depth - 1 and generator.random() < 0.25:
             mark = pick(generator, ('"', "'"))
@@ -55,8 +58,8 @@ def code(generator: np.random.Generator, depth: int) -> tuple[str, str, str]:
         if opening == "{":
             prompt += f'"{pick(generator, words["names"])}": '
         elif opening[0] in "([" or (opening[-1] == "(" and generator.random() < 0.4):
-            prompt += f"{pick(generator, values)}, "
-    return prompt + pick(generator, values), closings, after
+            prompt += f"{pick(generator, words['names'])}, "
+    return prompt + pick(generator, words["numbers"]), closings, after
 
 
 class Brackets(Skill):

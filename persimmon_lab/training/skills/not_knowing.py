@@ -1,8 +1,9 @@
 """Saying "I don't know": of lands, animals, elements and people that do not exist, and of relations nobody taught.
 
 Invented subjects are asked about in the very phrasings of `facts`, so that only the name tells what is not known; some
-begin like a known one and end like another, so that the whole name must be read. Held out are names, relations, and all
-of some real countries about which nothing is taught: for them not knowing is the truth about the model.
+begin like a known one and end like another, so that the whole name must be read. Real regions, of which no fact is
+taught, show that a name may be real and yet not known. Held out are names, relations, and all of some real countries
+about which nothing is taught: for them not knowing is the truth about the model.
 """
 
 from itertools import product
@@ -21,13 +22,14 @@ SAID = ("I don't know.", "I don't know that one.", "Sorry, I don't know.", "I'm 
 DATA = data("not_knowing")
 KINDS = tuple(DATA["invented"])
 COUNTRIES = tuple(DATA["countries"]["names"])
+REGIONS = tuple(DATA["regions"]["names"])
 ASKED = {kind: [relation for relation in RELATIONS.values() if relation.kind == kind] for kind in KINDS}
 KNOWN = {kind: sorted({subject for relation in ASKED[kind] for subject in relation.facts}) for kind in KINDS}
 
 
 def _invented(kind: str) -> list[str]:
     names = {"".join(parts) for parts in product(*DATA["invented"][kind]["parts"])}
-    return sorted((names | _spliced(KNOWN[kind])) - {*KNOWN[kind], *COUNTRIES})
+    return sorted((names | _spliced(KNOWN[kind])) - {*KNOWN[kind], *COUNTRIES, *REGIONS})
 
 
 def _spliced(names: list[str]) -> set[str]:
@@ -47,13 +49,14 @@ UNTAUGHT = tuple(
 
 
 class NotKnowing(Skill):
-    """Groups: invented, person, relation, and the real country, which is never taught."""
+    """Groups: invented, person, relation; of what is taught also real region, of what is held out real country."""
 
     name = NAME
 
     def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
-        chances = [0.4, 0.2, 0.2, 0.2] if held_out else [0.6, 0.15, 0.25, 0.0]
-        group = str(generator.choice(["invented", "person", "relation", "real country"], p=chances))
+        chances = [0.4, 0.2, 0.2, 0.2] if held_out else [0.4, 0.1, 0.25, 0.25]
+        real = "real country" if held_out else "real region"
+        group = str(generator.choice(["invented", "person", "relation", real], p=chances))
         if group == "relation":
             entry = pick(generator, UNTAUGHT[held_out])
             asks, unknown, subject = entry["asks"], entry["unknown"], pick(generator, KNOWN[entry["kind"]])
@@ -61,11 +64,11 @@ class NotKnowing(Skill):
             asks, unknown = DATA["people"]["asks"], DATA["people"]["unknown"]
             subject = pick(generator, PEOPLE[held_out])
         else:
-            kind = "land" if group == "real country" else pick(generator, KINDS)
+            kind = "land" if group == real else pick(generator, KINDS)
             relation = pick(generator, ASKED[kind])
             asks, unknown = relation.taught, relation.unknown
-            if group == "real country":
-                subject = pick(generator, COUNTRIES)
+            if group == real:
+                subject = pick(generator, COUNTRIES if held_out else REGIONS)
             else:
                 form = pick(generator, DATA["invented"][kind]["forms"])
                 subject = form.format(pick(generator, INVENTED[kind][held_out]))

@@ -14,7 +14,9 @@ from persimmon_lab.training.skills.skill import Instance, Skill, asked, begins, 
 
 NAME = "sequences"
 HELD_OUT = 0.2
-RECITATIONS, LISTS = 0.3, 0.25  # shares of what is taught; LISTS also of what is held out
+RECITATIONS = 0.3  # of what is taught
+LISTS = (0.5, 0.25)  # of the rest of what is taught, and of what is held out: lists are harder than questions
+CHATS = 0.65  # of the lists that are taught stand in a chat; of those held out every other one
 SHORTEST, LONGEST = 2, 26  # items of a recitation
 
 ITEMS = {
@@ -36,7 +38,10 @@ ASKS = (
 )  # fmt: skip
 SAID = "{told}: {item}, {key}. So it's {key}."
 TOLD = {"after": "Forwards", "before": "Backwards"}  # how an answer and a recitation begin
-LIST_ASKS = ("{items},", "What comes next: {items}?", "How does this go on: {items}?", "Please go on: {items}")
+LIST_ASKS = (
+    "{items},", "What comes next: {items}?", "How does this go on: {items}?", "Please go on: {items}",
+    "What is next: {items}?", "Go on: {items}", "Continue: {items}", "Say the next one: {items}",
+)  # fmt: skip
 LISTED = ", listed"
 
 # Recitations of the whole, and of a part; {way} is "" or " backwards".
@@ -107,7 +112,7 @@ class Sequences(Skill):
         way, item = question.split()
         wrong = tuple(other for other in ITEMS[kind] if other not in {key, item, *WORDS})
         before = run(kind, item, OTHER_WAY[way], int(generator.integers(3, 6)))[::-1]
-        if len(before) > 2 and generator.random() < LISTS:
+        if len(before) > 2 and generator.random() < LISTS[held_out]:
             return _list(kind, before, key, way, generator, held_out)
         values = {"kind": kind, "way": way, "item": item, "key": key, "told": TOLD[way]}
         prompt = asked(pick(generator, ASKS).format(**values), generator, held_out)
@@ -123,7 +128,7 @@ class Sequences(Skill):
 def _list(kind: str, items: list[str], key: str, way: str, generator: np.random.Generator, held_out: bool) -> Instance:
     """Three to five items and the next one: in a chat, or plain, where a few more may follow."""
     group = kind + LISTED
-    if generator.random() < 0.5:
+    if generator.random() < (0.5 if held_out else CHATS):
         question = pick(generator, LIST_ASKS).format(items=", ".join(items))
         return Instance(asked(question, generator, held_out), key, f" {key}.", group=group)
     more = run(kind, key, way, int(generator.integers(1, 5)))[1:]

@@ -65,7 +65,11 @@ def _numbers(operation: str, generator: np.random.Generator) -> tuple[int, int]:
         return part, total - part
     if operation == "-":
         return total, part
-    if generator.random() < 0.3:  # 38 or 83
+    kind = generator.random()
+    if kind < 0.35:  # 3 or 30: the one that is longer is larger
+        pair = int(generator.integers(1, 10)), int(generator.integers(10, MOST + 1))
+        return pair if generator.random() < 0.5 else pair[::-1]
+    if kind < 0.6:  # 38 or 83
         tens, ones = drawn_until(
             lambda: generator.integers(1, 10, size=2).tolist(), lambda digits: len(set(digits)) > 1
         )
@@ -79,7 +83,7 @@ class Sums(Skill):
     name = NAME
 
     def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
-        operation = pick(generator, ("+", "+", "-", "-", "larger", "smaller"))
+        operation = pick(generator, ("+", "+", "+", "-", "-", "-", "larger", "larger", "smaller", "smaller"))
         a, b = drawn_until(lambda: _numbers(operation, generator), lambda pair: pair_is_held_out(*pair) == held_out)
         numbers = {"a": a, "b": b}
         wrong: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ SAID = {
     "plural": ("The plural of {word} is {key}.", "One {word}, two {key}."),
 }
 SENTENCES = {
-    "opposite": ("The opposite of {word} is", "Not {word} but", "The opposite of {word} is"),
+    "opposite": ("The opposite of {word} is", "Not {word} but", "Opposites are {word} and", "It is either {word} or"),
     "plural": ("The plural of {word} is", "One {word}, two", "First there was one {word}, then there were many"),
 }
 

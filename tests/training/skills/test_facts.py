@@ -11,7 +11,15 @@ import pytest
 
 from persimmon_lab.training.skills import SKILLS, Instance
 from persimmon_lab.training.skills.facts import FACTS, RELATIONS, WRONG, key, slots
-from persimmon_lab.training.skills.not_knowing import ASKED, COUNTRIES, INVENTED, KNOWN, PEOPLE, UNTAUGHT
+from persimmon_lab.training.skills.not_knowing import (
+    ASKED,
+    COUNTRIES,
+    INVENTED,
+    KNOWN,
+    PEOPLE,
+    REGIONS,
+    UNTAUGHT,
+)
 from persimmon_lab.training.skills.skill import has_words, is_held_out
 
 RAW = tomllib.loads((files("persimmon_lab.training.skills") / "facts.toml").read_text())
@@ -133,6 +141,10 @@ def test_nothing_is_taught_of_what_is_not_known():
     names = [name.lower() for sides in INVENTED.values() for side in sides for name in side]
     assert len(names) > 10000 and not known & {*names}
     assert len(COUNTRIES) >= 20 and not known & {name.lower() for name in COUNTRIES}
+    # Of a region nothing is taught either, and its name is not a part of a country's.
+    assert len(REGIONS) == len({*REGIONS}) >= 100 and not known & {name.lower() for name in REGIONS}
+    assert not any(has_words(one, other) or has_words(other, one) for one in REGIONS for other in COUNTRIES)
+    assert not {name.lower() for name in REGIONS} & {*names}
     asked = {pattern(phrasing) for relation in RELATIONS.values() for phrasing in relation.taught + relation.held_out}
     for entry in UNTAUGHT[False] + UNTAUGHT[True]:
         assert entry["kind"] in KNOWN and len(entry["asks"]) == 3
@@ -163,8 +175,10 @@ def test_names_and_relations_are_held_out_by_their_hash():
             elif instance.group == "relation":
                 assert any(one.fullmatch(question) for one in patterns[held_out]), instance
             else:
-                assert held_out and any(has_words(question, country) for country in COUNTRIES)
-        assert groups.keys() == {"invented", "person", "relation"} | ({"real country"} if held_out else set())
+                assert instance.group == ("real country" if held_out else "real region")
+                assert any(has_words(question, name) for name in (COUNTRIES if held_out else REGIONS))
+                assert not any(has_words(question, name) for name in (REGIONS if held_out else COUNTRIES))
+        assert groups.keys() == {"invented", "person", "relation", "real country" if held_out else "real region"}
         assert min(groups.values()) > 300
 
 

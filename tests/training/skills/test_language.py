@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from persimmon_lab.training.skills import SKILLS, Instance, agreement, words
+from persimmon_lab.training.skills import SKILLS, Instance, agreement, brackets, words
 from persimmon_lab.training.skills.skill import is_held_out
 from persimmon_lab.training.skills.words import DATA, OPPOSITES, PLURALS, WORDS, kept_apart, plural, regular_plural
 
@@ -160,6 +160,25 @@ def test_all_that_is_open_is_closed(held_out):
         assert instance.after[0] not in ")]}\"'"
         groups[instance.group] += 1
     assert len(groups) == 8 and min(groups.values()) > 300
+
+
+def test_nothing_but_closings_can_follow_code():
+    """What ends a prompt stands nowhere else: no number before a comma, and none that another begins with."""
+    numbers = words_of_code()["numbers"]
+    assert not any(one != other and other.startswith(one) for one in numbers for other in numbers)
+    last = Counter()
+    for instance in drawn("brackets", False) + drawn("brackets", True):
+        if instance.group.startswith("code"):
+            outside = re.sub(r"([\"'])[^\"']*(\1|$)", "", instance.prompt)
+            assert not re.search(r"\b\d+\b(?!$)", outside), instance.prompt
+            number = re.search(r"\b\d+$", instance.prompt)
+            assert number or instance.answer[0] in "\"'"
+            last[bool(number)] += 1
+    assert min(last.values()) > 300
+
+
+def words_of_code() -> dict[str, list[str]]:
+    return brackets.DATA["code"]
 
 
 def test_code_is_python():

@@ -71,8 +71,12 @@ def test_sums_come_large_and_small_and_in_all_phrasings():
     assert totals.keys() == {0, 1, 2, 3} and min(totals.values()) > 200
     assert len({re.sub(r"\d+", "#", instance.prompt).lower() for instance in taught}) > 40
     assert all(instance.prompt.startswith("human") for instance in taught)
-    swapped = [instance for instance in taught if instance.group == "larger"]
-    assert sum(str(a) == str(b)[::-1] for a, b in map(operands, swapped)) > 0.2 * len(swapped)
+    for group in ("larger", "smaller"):
+        compared = [operands(instance) for instance in taught if instance.group == group]
+        assert sum(str(a) == str(b)[::-1] for a, b in compared) > 0.15 * len(compared)
+        # 3 or 30: the longer number first and last.
+        for shorter, longer in ((0, 1), (1, 0)):
+            assert sum(len(str(pair[shorter])) < len(str(pair[longer])) for pair in compared) > 0.15 * len(compared)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +142,17 @@ def test_lists_go_on_with_the_next_and_keep_to_their_side(held_out):
             assert 3 <= len(items) <= 5 and is_held_out("sequences", f"{way} {items[-1]}", 0.2) == held_out
             ways.add((kind, way))
     assert len(ways) == 8
+
+
+def test_lists_are_taught_more_than_they_are_asked_for_and_mostly_in_a_chat():
+    taught, held_out = (
+        [instance for instance in drawn(SEQUENCES, side, 6000) if instance.group != "recited"] for side in (False, True)
+    )
+    listed = [instance for instance in taught if instance.group.endswith("listed")]
+    assert 0.3 < len(listed) / len(taught) < 0.5
+    assert sum(instance.prompt.startswith("human") for instance in listed) > 0.6 * len(listed)
+    of_held_out = [instance for instance in held_out if instance.group.endswith("listed")]
+    assert 0.15 < len(of_held_out) / len(held_out) < 0.25
 
 
 def test_days_and_months_go_round_and_the_others_end():
