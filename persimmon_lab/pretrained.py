@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from persimmon_lab.checkpoints.loading import Pretrained
 from persimmon_lab.config import ATTENTION_IMPLEMENTATIONS, PersimmonConfig
 from persimmon_lab.elsewhere import OF_MODELS, Elsewhere
+from persimmon_lab.quantisation import QuantisedLinear, RoundedWeight, check_plain, rounded_weights
 
 
 class PersimmonPreTrainedModel(Elsewhere, Pretrained):
@@ -76,8 +77,12 @@ class PersimmonPreTrainedModel(Elsewhere, Pretrained):
         `exclude_embeddings` leaves out the table of the inputs, and with it the output's where the two are tied.
         """
         left_out = {id(weight) for weight in self.get_input_embeddings().parameters()} if exclude_embeddings else set()
+        rounded = {id(weight): weight for weight in rounded_weights(self).values()}
+        if exclude_embeddings:
+            left_out.add(id(self.get_input_embeddings().weight))
+        weights: list[nn.Parameter | RoundedWeight] = [*self.parameters(), *rounded.values()]
         return sum(
-            weight.numel() for weight in self.parameters()
+            weight.numel() for weight in weights
             if id(weight) not in left_out and (weight.requires_grad or not only_trainable)
         )  # fmt: skip
 
@@ -102,6 +107,7 @@ class PersimmonPreTrainedModel(Elsewhere, Pretrained):
     @torch.no_grad()
     def initialize_weights(self, generator: torch.Generator | None = None, only: nn.Module | None = None) -> None:
         """Linear and Embedding weights from N(0, initializer_range), biases and the padding row 0. Source: 4.37.2."""
+        check_plain(only or self, "drawing weights")
         for module in (only or self).modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.weight.normal_(0.0, self.config.initializer_range, generator=generator)
@@ -128,7 +134,11 @@ class PersimmonPreTrainedModel(Elsewhere, Pretrained):
         """Let the output projection share the embedding's tensor where the configuration says so."""
         projection = self.get_output_embeddings()
         if self.config.tie_word_embeddings and projection is not None:
-            projection.weight = self.get_input_embeddings().weight
+            weight = self.get_input_embeddings().weight
+            if isinstance(weight, RoundedWeight):
+                self.set_output_embeddings(QuantisedLinear(weight, bias=None))
+            else:
+                projection.weight = weight
 
     @torch.no_grad()
     def resize_token_embeddings(
@@ -144,6 +154,7 @@ class PersimmonPreTrainedModel(Elsewhere, Pretrained):
         `config.vocab_size`; returns the embedding. Raises ValueError for a size below 1, or one that would cut off a
         special id.
         """
+        check_plain(self, "resizing the vocabulary")
         new_num_tokens = self.config.vocab_size if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of is not None:
             if isinstance(pad_to_multiple_of, bool) or pad_to_multiple_of < 1:

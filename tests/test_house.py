@@ -122,7 +122,7 @@ def test_layout_is_written_with_einops(path):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
         if call.func.attr in {"view", "transpose", "permute", "reshape"}
         # x.view(torch.uint8) reads the same bytes as another dtype and leaves the layout alone
-        if not (call.func.attr == "view" and re.fullmatch(r"torch\.\w+", ", ".join(map(ast.unparse, call.args))))
+        if not (call.func.attr == "view" and re.fullmatch(r"torch\.\w+|dtype", ", ".join(map(ast.unparse, call.args))))
     ]
     assert not found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from persimmon_lab.atomic import place_for
@@ -20,6 +20,14 @@ from persimmon_lab.checkpoints.keywords import (
     SAVING_REFUSES,
 )
 from persimmon_lab.checkpoints.matching import EMBEDDING, HEADS, check_fit, check_savable, check_tied, names_in_file
+from persimmon_lab.checkpoints.rounded import Rounding, names_to_round, rounding_of, settle_rounding, unmarked
+from persimmon_lab.checkpoints.rounded_models import (
+    check_rounded,
+    round_modules,
+    sources_of,
+    unrounded_state,
+    warn_of_emulation,
+)
 from persimmon_lab.checkpoints.saving import finish_save, staged, write_weights
 from persimmon_lab.checkpoints.settings import (
     REPEATS_CONFIG,
@@ -32,7 +40,8 @@ from persimmon_lab.checkpoints.settings import (
 )
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import module_of, shapes_in_file, skeleton
-from persimmon_lab.checkpoints.weight_files import WeightFile
+from persimmon_lab.checkpoints.tensor_streams import InMemory, Source
+from persimmon_lab.checkpoints.weight_files import FileTensor, WeightFile
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.elsewhere import keywords_left, no_keywords_left
 from persimmon_lab.generation_config import GenerationConfig
@@ -99,6 +108,7 @@ class Pretrained(nn.Module):
         dtype: torch.dtype | str | None = None,
         device: Device | Mapping[str, Device] | None = None,
         attn_implementation: str | None = None,
+        quantize: str | None = None,
         verify: bool = True,
         generator: torch.Generator | None = None,
         revision: str | None = None,
@@ -113,6 +123,11 @@ class Pretrained(nn.Module):
         one, converted and put on `device` (the CPU by default): the peak of memory is the weights and at most a tenth
         more (benchmarks/load.py), and a few bites of a tensor here when they go elsewhere. A mapping from modules to
         devices is what `persimmon_lab.fitting.offload` uses; alone it makes no model that runs.
+
+        `quantize`, "int8" or "int4", rounds every Linear and Embedding but a classifier's `score` as it is read, and
+        the unrounded model is never in memory; `torch_dtype` is then bfloat16 when None, for which torch has products
+        of such weights on a CPU (a warning says where they are emulated). A checkpoint that was saved rounded needs no
+        word, and comes back to the bit in its own dtype, which None means there. Nothing in such a model is trained.
 
         `attn_implementation` ("sdpa" unless it says "eager") and `overrides` (such as `num_labels=3`) replace fields of
         the configuration. Of transformers' other arguments those that change nothing are ignored, with a warning.
@@ -139,22 +154,36 @@ class Pretrained(nn.Module):
         finish_save(folder)
         if attn_implementation is not None:
             overrides["attn_implementation"] = attn_implementation
-        config = override(read_config(folder) if config is None else config, overrides)
+        config = override(read_config(folder, rounded_too=True) if config is None else config, overrides)
         files = open_weights(folder)
+        stored_rounding = rounding_of(config)
+        if torch_dtype is None and dtype is None and (quantize is not None or stored_rounding is not None):
+            torch_dtype = torch.bfloat16 if stored_rounding is None else "auto"
         dtype = choose_dtype(torch_dtype, dtype, config, files)
+        rounding = settle_rounding(quantize, stored_rounding, dtype)
+        config = unmarked(config) if rounding is None else rounding.marked(config)
         config.torch_dtype = str(dtype).removeprefix("torch.")
 
         model = skeleton(cls, config)
-        stored, new_heads = _match(folder, model, files)
+        stored, new_heads = _match(folder, model, files, stored_rounding)
         devices = device if isinstance(device, Mapping) else {"": "cpu" if device is None else device}
-        tensors = _read_tensors(stored, files, dtype, devices, verify)
+        rounded = [] if rounding is None else [name for name in names_to_round(model) if name in stored]
+        plain = {name: name_in_file for name, name_in_file in stored.items() if name not in rounded}
+        tensors = _read_tensors(plain, files, dtype, devices, verify)
         for name in new_heads:
             head = model.get_submodule(name.removesuffix(".weight")).to_empty(device="cpu")
             model.initialize_weights(generator, only=head)
             weight = head.get_parameter("weight").detach()
             tensors[name] = weight.to(torch.device(devices[module_of(name, devices)]), dtype)
+        if rounding is not None:
+            sources: dict[str, Source] = {n: FileTensor(files[stored[n]], stored[n], verify) for n in rounded}
+            sources |= {n: InMemory(tensors.pop(n)) for n in new_heads if n in names_to_round(model)}
+            round_modules(model, sources, stored_rounding or rounding, rounding.dtype, devices)
         model.load_state_dict(tensors, assign=True, strict=False)  # everything is there but the tied, tied below
         model.tie_weights()
+        if rounding is not None:
+            model.requires_grad_(False)
+            warn_of_emulation(model)
         if new_heads:
             warnings.warn(
                 f"{folder} has no {', '.join(new_heads)}: newly initialised at random, to be trained before use",
@@ -170,7 +199,7 @@ class Pretrained(nn.Module):
         max_shard_size: int | str = "5GB",
         *,
         is_main_process: bool = True,
-        state_dict: Mapping[str, Float[Tensor, "..."]] | None = None,
+        state_dict: Mapping[str, Shaped[Tensor, "..."]] | None = None,
         safe_serialization: bool = True,
         **keywords: Any,
     ) -> None:
@@ -192,25 +221,32 @@ class Pretrained(nn.Module):
         target = place_for(save_directory)
         if not is_main_process:
             return
-        tensors = self.state_dict() if state_dict is None else dict(state_dict)
+        rounded = sources_of(self)
+        if rounded and state_dict is not None:
+            raise ValueError("state_dict= is for the parts of plain weights; this model is rounded, and saved whole")
+        tensors = unrounded_state(self) if state_dict is None else dict(state_dict)
         architecture = type(self).__name__
-        needed = skeleton(type(self), self.config)
-        config = dataclasses.replace(self.config, architectures=[architecture])
+        config = dataclasses.replace(unmarked(self.config), architectures=[architecture])
+        needed = shapes_in_file(skeleton(type(self), config), ())
+        if rounded:
+            config = check_rounded(self, needed, rounded).marked(config)
+            needed = {name: shape for name, shape in needed.items() if name not in rounded}
         tied = self._tied_weights_keys if config.tie_word_embeddings else ()
-        check_savable(architecture, shapes_in_file(needed, ()), tensors, optional=() if state_dict is None else tied)
+        check_savable(architecture, needed, tensors, optional=() if state_dict is None else tied)
         if untied := _untied(tensors, tied, gathered=state_dict is not None):
             raise ValueError(
                 f"config.tie_word_embeddings is True, but {', '.join(untied)} is a tensor of its own; call "
                 "tie_weights() to give it up, or set config.tie_word_embeddings=False to keep it"
             )
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in tied}
         config.torch_dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+        stored: dict[str, Source | Tensor] = {**tensors, **rounded}
+        stored = {name: tensor for name, tensor in stored.items() if name not in tied}
         settings = self.generation_config
         if settings != default_generation_config(self.config):  # else a mark says that it repeats config.json
             extra = {name: value for name, value in settings.extra.items() if name != REPEATS_CONFIG}
             settings = dataclasses.replace(settings, extra=extra)
         with staged(target) as folder:
-            write_weights(folder, tensors, max_shard_size)
+            write_weights(folder, stored, max_shard_size)
             config.save_pretrained(folder)
             if hasattr(self, "generate"):
                 settings.save_pretrained(folder)
@@ -218,7 +254,9 @@ class Pretrained(nn.Module):
 
 def _untied(tensors: Mapping[str, Float[Tensor, "..."]], tied: Iterable[str], gathered: bool) -> list[str]:
     """The tied tensors that are not the embedding itself; of gathered copies, those that are not equal to it."""
-    embedding = next(tensor for name, tensor in tensors.items() if name.endswith(EMBEDDING))
+    embedding = next((tensor for name, tensor in tensors.items() if name.endswith(EMBEDDING)), None)
+    if embedding is None:  # rounded, and its head with it
+        return []
     return [
         name for name in tied
         if name in tensors and tensors[name].data_ptr() != embedding.data_ptr()
@@ -226,20 +264,25 @@ def _untied(tensors: Mapping[str, Float[Tensor, "..."]], tied: Iterable[str], ga
     ]  # fmt: skip
 
 
-def _match(folder: Path, model: Pretrained, files: dict[str, WeightFile]) -> tuple[dict[str, str], list[str]]:
+def _match(
+    folder: Path, model: Pretrained, files: dict[str, WeightFile], rounding: Rounding | None
+) -> tuple[dict[str, str], list[str]]:
     """What each tensor of a model is called in the files, and the heads that the checkpoint does not have.
 
     Raises CheckpointError for every other difference.
     """
     tied = model._tied_weights_keys if model.config.tie_word_embeddings else ()
     shapes = shapes_in_file(model, tied)
+    rounded = [] if rounding is None else [name for name in names_to_round(model) if name in shapes]
+    shapes |= {name: rounding.file_shape(shapes[name]) for name in rounded if rounding is not None}
     names = names_in_file(shapes, files)
     # The architecture the file names must bring its head; to others a head is new.
     absent = [name for name in HEADS if name in shapes and name not in files]
     architecture = type(model).__name__
     new_heads = [] if architecture in (model.config.architectures or []) else absent
     stored = {name: names[name] for name in shapes if name not in new_heads}
-    check_fit(folder, architecture, {name: shapes[name] for name in stored}, stored, files)
+    check_fit(folder, architecture, {name: shapes[name] for name in stored}, stored, files,
+              rounded=[stored[name] for name in rounded if name in stored])  # fmt: skip
     check_tied(folder, tied, files)
     return stored, new_heads
 

@@ -1,6 +1,6 @@
 """Which tensor of a checkpoint goes where in a model, and what to say when they do not fit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -58,8 +58,12 @@ def check_fit(
     shapes: dict[str, tuple[int, ...]],
     stored: dict[str, str],
     files: dict[str, WeightFile],
+    rounded: Collection[str] = (),
 ) -> None:
-    """Compare a checkpoint's tensors with those a model needs; raises CheckpointError that lists every difference."""
+    """Compare a checkpoint's tensors with those a model needs, `rounded` ones among them, by their names there.
+
+    Raises CheckpointError that lists every difference.
+    """
     needed = {stored[name]: shape for name, shape in shapes.items()}
     # Other classes' heads are left out; early Persimmon checkpoints carry a buffer that follows from the config.
     present = {
@@ -67,15 +71,18 @@ def check_fit(
         for name, file in files.items()
         if name in needed or name not in HEADS and not name.endswith("rotary_emb.inv_freq")
     }
-    if lists := differences(needed, present):
+    if lists := differences(needed, present, rounded):
         raise CheckpointError(
             f"the weights in {folder} are not those of the {architecture} that its config.json describes.\n  "
             + "\n  ".join(lists)
         )
 
 
-def differences(needed: Mapping[str, tuple[int, ...]], present: Mapping[str, Described]) -> list[str]:
-    """What is wrong with the tensors that are there, set against the shapes that a model needs: a line a kind."""
+def differences(
+    needed: Mapping[str, tuple[int, ...]], present: Mapping[str, Described], rounded: Collection[str] = ()
+) -> list[str]:
+    """What is wrong with the tensors that are there, set against the shapes that a model needs: a line a kind. The
+    `rounded` ones have to be bytes, the others floating point."""
     both = {name: present[name] for name in needed if name in present}
     kinds = {
         "missing": [name for name in needed if name not in present],
@@ -86,7 +93,12 @@ def differences(needed: Mapping[str, tuple[int, ...]], present: Mapping[str, Des
             if tuple(tensor.shape) != needed[name]
         ],
         "not floating point (a quantised checkpoint?)": [
-            f"{name} is {tensor.dtype}" for name, tensor in both.items() if tensor.dtype not in FLOATS
+            f"{name} is {tensor.dtype}"
+            for name, tensor in both.items()
+            if name not in rounded and tensor.dtype not in FLOATS
+        ],
+        "not rounded, as config.json says": [
+            f"{name} is {both[name].dtype}" for name in rounded if name in both and both[name].dtype != torch.uint8
         ],
     }
     return [f"{len(names)} {what}: {', '.join(names)}" for what, names in kinds.items() if names]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from persimmon_lab.checkpoints.tensor_streams import BITE, Source, as_source, bytes_of, rows_of
@@ -22,7 +22,7 @@ def unheard(count: int) -> None:
 
 def write_safetensors(
     path: Path,
-    tensors: Mapping[str, Source | Float[Tensor, "..."]],
+    tensors: Mapping[str, Source | Shaped[Tensor, "..."]],
     progress: Progress = unheard,
 ) -> None:
     """Write tensors, a few rows at a time, with the CRC-32 of each in the file's metadata.

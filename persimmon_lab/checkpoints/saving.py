@@ -10,7 +10,7 @@ from pathlib import Path
 from jaxtyping import Shaped
 from torch import Tensor
 
-from persimmon_lab.atomic import filling
+from persimmon_lab.atomic import alone, filling
 from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard, write_safetensors
 from persimmon_lab.checkpoints.shards import INDEX, WHOLE
 from persimmon_lab.checkpoints.tensor_streams import Source
@@ -52,10 +52,19 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def finish_save(folder: Path) -> None:
-    """Move the files of a finished save to their places; does nothing when there is none. Safe to repeat."""
+    """Move the files of a finished save to their places; does nothing when there is none. Safe to repeat, and whoever
+    comes while another does it waits."""
     finished = folder / FINISHED
-    if not finished.is_dir():
-        return
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(alone(finished, wait=True))
+        except FileNotFoundError:
+            return
+        if finished.is_dir():  # still, after the wait
+            _move_up(finished, folder)
+
+
+def _move_up(finished: Path, folder: Path) -> None:
     # The index, or the one file of weights, goes first and comes last: whoever looks in between finds no weights rather
     # than new ones beside old ones. Until it comes it also tells which shards are new.
     head = WHOLE

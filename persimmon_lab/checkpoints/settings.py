@@ -8,6 +8,7 @@ import torch
 
 from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
 from persimmon_lab.checkpoints.matching import FLOATS
+from persimmon_lab.checkpoints.rounded import rounding_of
 from persimmon_lab.checkpoints.weight_files import WeightFile
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.generation_config import GenerationConfig
@@ -37,7 +38,11 @@ def choose_dtype(
     return DTYPES[name]
 
 
-def read_config(folder: Path) -> PersimmonConfig:
+def read_config(folder: Path, rounded_too: bool = False) -> PersimmonConfig:
+    """The configuration of a checkpoint; of one whose weights are rounded only where that is expected.
+
+    Raises CheckpointError where it is not there, is damaged, or says that another program quantised the weights.
+    """
     path = folder / "config.json"
     if not path.exists():
         raise CheckpointNotFoundError(f"{folder} holds no config.json; give the folder of a saved model, or config=...")
@@ -47,6 +52,12 @@ def read_config(folder: Path) -> PersimmonConfig:
         raise CheckpointError(f"{path} describes no Persimmon model: {error}") from error
     if config.torch_dtype not in (None, "auto", *DTYPES):
         raise CheckpointError(f"{path} has torch_dtype {config.torch_dtype!r}; a model computes in {', '.join(DTYPES)}")
+    rounding = rounding_of(config)
+    if rounding is not None and not rounded_too:
+        raise CheckpointError(
+            f"{folder} holds {rounding.format} weights, which from_pretrained alone reads; take the checkpoint that "
+            "they were rounded from"
+        )
     return config
 
 

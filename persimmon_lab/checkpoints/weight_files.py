@@ -16,7 +16,9 @@ from persimmon_lab.checkpoints.tensor_streams import BITE, bytes_of, checksum_of
 from persimmon_lab.field_checks import parsed
 
 CHECKSUMS = "crc32"
-SAFETENSORS_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8",
+}  # fmt: skip
 MAPPED_BYTES = 2**21  # of a pickle file, before its map is made again
 
 
@@ -62,8 +64,8 @@ class WeightFile:
         return target
 
     def pieces(
-        self, name: str, rows: int, verify: bool = True, landing: Float[Tensor, "..."] | None = None
-    ) -> Iterator[Float[Tensor, "..."]]:
+        self, name: str, rows: int, verify: bool = True, landing: Shaped[Tensor, "..."] | None = None
+    ) -> Iterator[Shaped[Tensor, "..."]]:
         """One tensor's rows in order, at most `rows` at a time, as they are stored.
 
         Each piece has memory of its own, or that of `landing`, which has room for all rows or for one piece; then the
@@ -87,7 +89,7 @@ class WeightFile:
                 "download the file again, or pass verify=False to look at what is left"
             )
 
-    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int) -> None:
+    def _fill(self, landing: Shaped[Tensor, "..."], name: str, start: int) -> None:
         """Copy the rows of a tensor from row `start` on, as many as `landing` has."""
         raise NotImplementedError
 
@@ -113,7 +115,7 @@ class SafetensorsFile(WeightFile):
         self.checksums = checksums
         self._offsets = {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
 
-    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int) -> None:
+    def _fill(self, landing: Shaped[Tensor, "..."], name: str, start: int) -> None:
         with self.path.open("rb", buffering=0) as file:
             file.seek(self._offsets[name] + start * landing[0].nbytes)
             if file.readinto(bytes_of(landing)) != landing.nbytes:
@@ -133,7 +135,7 @@ class PickleFile(WeightFile):
         shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         super().__init__(path, shapes, {name: tensor.dtype for name, tensor in self._tensors.items()})
 
-    def _fill(self, landing: Float[Tensor, "..."], name: str, start: int) -> None:
+    def _fill(self, landing: Shaped[Tensor, "..."], name: str, start: int) -> None:
         if self._touched > max(self.path.stat().st_size // 32, MAPPED_BYTES):
             self._tensors.clear()  # and with the tensors the map, before there is another
             self._tensors = _map_pickle(self.path)
@@ -148,6 +150,7 @@ class FileTensor:
 
     file: WeightFile
     name: str
+    verify: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -161,8 +164,8 @@ class FileTensor:
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def pieces(self, rows: int) -> Iterator[Float[Tensor, "..."]]:
-        return self.file.pieces(self.name, rows)
+    def pieces(self, rows: int) -> Iterator[Shaped[Tensor, "..."]]:
+        return self.file.pieces(self.name, rows, self.verify)
 
 
 def _map_pickle(path: Path) -> dict[str, Shaped[Tensor, "..."]]:

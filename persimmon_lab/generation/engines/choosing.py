@@ -24,8 +24,10 @@ from persimmon_lab.generation.engines.packed import (
     LinearKind,
     PackedLinear,
     PlainLinear,
+    RoundedLinear,
     best_kind,
 )
+from persimmon_lab.quantisation.modules import QuantisedLinear, rounded_weights
 
 ENGINES = ("plain", "fast", "compiled", "int8", "int8-weight-only")
 # The products of engines that take one kind for all weights; the compiler takes none that are packed already.
@@ -111,6 +113,8 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
     reason = why_not_fast(model)
     if reason is None and engine in ("int8", "int8-weight-only") and model.device.type != "cpu":
         reason = f"int8 products are for the CPU, and the model is on {model.device}"
+    if reason is None and engine in ("int8", "int8-weight-only", "compiled") and rounded_weights(model):
+        reason = "its weights are rounded already"
     if reason is not None:
         if engine is None:
             return model
@@ -124,8 +128,10 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
     copied: list[Tensor] = []
     serves_any_rows = True
 
-    def lay_out(linear: nn.Linear, relu: bool = False) -> Linear:
+    def lay_out(linear: nn.Linear | QuantisedLinear, relu: bool = False) -> Linear:
         nonlocal serves_any_rows
+        if isinstance(linear, QuantisedLinear):
+            return RoundedLinear(linear, relu)
         kind = CHOSEN.get(engine or "fast") or best_kind(linear, rows)
         if engine not in CHOSEN and best_kind(linear, 1) is not best_kind(linear, 2):
             serves_any_rows = False
@@ -294,7 +300,7 @@ def is_same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
 def _is_affordable(model: Any) -> bool:
     """Whether the copies that the fastest products need fit, or are there already."""
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if best_kind(model.lm_head, rows=1) is PlainLinear:  # which copies nothing
+    if not linears or best_kind(linears[0], rows=1) is PlainLinear:  # which copies nothing
         return True
     missing = sum(linear.weight.nbytes for linear in linears if not _LAID_OUT.get(linear))
     free = free_on("cpu") if missing else None

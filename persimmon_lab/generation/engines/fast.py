@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from persimmon_lab.generation.engines.reserved_cache import ReservedCache
 from persimmon_lab.inputs import check_range
 from persimmon_lab.mlp import squared_relu
 from persimmon_lab.outputs import CausalLMOutputWithPast
+from persimmon_lab.quantisation.modules import QuantisedEmbedding
 from persimmon_lab.rotary import has_own_theta, rotary_tables
 
 Hidden = Float[Tensor, "batch position hidden"]
@@ -79,11 +81,16 @@ class FastRunner:
 
     def __init__(self, model: Any, lay_out: LayOut = PlainLinear, compiled: bool = False) -> None:
         self.config: PersimmonConfig = model.config
-        self.embedding: Tensor = model.model.embed_tokens.weight
+        embedding = model.model.embed_tokens
+        # A plain table by torch's own operation, which asks less than the module does.
+        self.embed: Callable[[Tensor], Tensor] = partial(torch.embedding, embedding.weight)
+        if isinstance(embedding, QuantisedEmbedding):
+            self.embed = embedding
         self.layers = [FastLayer(layer, lay_out) for layer in model.model.layers]
         self.final_norm = _norm_arguments(model.model.final_layernorm)
         self.lm_head = lay_out(model.lm_head)
-        self.captures = can_capture(self.embedding.device)
+        self.scale: Tensor = model.model.final_layernorm.weight  # of the model's dtype, where the model is
+        self.captures = can_capture(self.scale.device)
         self.static = compiled or self.captures  # decode by steps of fixed shapes
         self.compiled = compiled
         self._tables: tuple[Tensor, Tensor] | None = None
@@ -109,7 +116,7 @@ class FastRunner:
             assert input_ids is not None
             if input_ids.shape[1] > 1 or not past:  # single ones behind others are those that decoding chose
                 check_range(input_ids, self.config.vocab_size, "token id")
-            inputs_embeds = torch.embedding(self.embedding, input_ids)
+            inputs_embeds = self.embed(input_ids)
         new = inputs_embeds.shape[1]
         if self.static and new == 1 and isinstance(cache, ReservedCache) and cache.has_room(1):
             self._step = step = self.step_for(cache, past + 1)
@@ -215,7 +222,7 @@ class FastRunner:
 
     def rotation(self, start: int, end: int, position_ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine for `rotate_`, from tables that are made once."""
-        config, dtype, device = self.config, self.embedding.dtype, self.embedding.device
+        config, dtype, device = self.config, self.scale.dtype, self.scale.device
         if has_own_theta(config, end):
             positions = torch.arange(start, end, device=device)[None] if position_ids is None else position_ids
             cos, signed_sin = _signed(*rotary_tables(positions, config, end, dtype))
@@ -287,8 +294,8 @@ class StaticStep:
         self.bucket = bucket
         batch = self.reserved.shape[2]
         self.rooms = self.reserved.unbind()
-        device = runner.embedding.device
-        self.embeds = runner.embedding.new_zeros(batch, 1, runner.embedding.shape[1])
+        device = runner.scale.device
+        self.embeds = runner.scale.new_zeros(batch, 1, len(runner.scale))
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
         self.cos, self.signed_sin = (
             torch.zeros_like(t).expand(batch, 1, -1, -1).clone() for t in runner.rotation(0, 1, None)

@@ -15,6 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from persimmon_lab.quantisation.modules import QuantisedLinear
+from persimmon_lab.quantisation.rounding import int8_scales
+from persimmon_lab.quantisation.weights import Int8Weight
+
 Rows = Float[Tensor, "row input"]
 Product = Float[Tensor, "row output"]
 
@@ -78,32 +82,35 @@ class Int8Linear:
         return product.to(x.dtype)
 
 
-class Int8WeightLinear:
-    """Weights rounded to int8 by output row; x stays as it is and the sums are float32."""
+class RoundedLinear:
+    """The product of a module whose weights are rounded already: nothing is copied."""
 
-    def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
-        weight = linear.weight.detach().to(torch.float32)
-        scales = int8_scales(weight)
-        self.weight = (weight / scales[:, None]).round().to(torch.int8)
-        self.scales = scales.to(linear.weight.dtype)
+    def __init__(self, linear: QuantisedLinear, relu: bool = False) -> None:
+        self.weight = linear.weight
         self.bias = linear.bias
         self.relu = relu
 
+    @torch.no_grad()
     def __call__(self, x: Rows) -> Product:
-        product: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.weight, self.scales)
+        product = self.weight.product(x)
         product = product if self.bias is None else product.add_(self.bias)
         return product.relu_() if self.relu else product
 
 
-Linear = PlainLinear | PackedLinear | Int8Linear | Int8WeightLinear
+class Int8WeightLinear(RoundedLinear):
+    """Weights rounded to int8 by output row; x stays as it is and the sums are float32."""
+
+    def __init__(self, linear: nn.Linear, relu: bool = False) -> None:
+        weight = linear.weight.detach()
+        outputs, inputs = weight.shape
+        rounded = Int8Weight(outputs, inputs, weight.dtype, weight.device)
+        rounded.fill(0, Int8Weight.round(weight, weight.dtype))
+        super().__init__(QuantisedLinear(rounded, linear.bias), relu)
+
+
+Linear = PlainLinear | PackedLinear | Int8Linear | RoundedLinear
 LinearKind = type[PlainLinear] | type[PackedLinear] | type[Int8Linear] | type[Int8WeightLinear]
-LayOut = Callable[..., Linear]  # (nn.Linear, relu): a kind, or what chooses one
-
-
-def int8_scales(weight: Float[Tensor, "output input"]) -> Float[Tensor, "output"]:
-    """What one step of int8 is worth in each output row: its largest magnitude over 127. A row of zeros gets 1."""
-    largest = weight.abs().amax(dim=1)
-    return torch.where(largest > 0, largest / 127, 1.0)
+LayOut = Callable[..., Linear]  # (nn.Linear or QuantisedLinear, relu): a kind, or what chooses one
 
 
 @functools.cache

@@ -115,7 +115,7 @@ def test_a_change_is_seen(change, engine):
 def test_another_dtype_is_seen_and_another_device(tiny_model):
     model = tiny_model()
     before = runner_for(model)
-    assert runner_for(model.to(torch.bfloat16)).embedding.dtype == torch.bfloat16
+    assert runner_for(model.to(torch.bfloat16)).scale.dtype == torch.bfloat16
     assert runner_for(model.to(torch.float32)) is not before
     assert runner_for(model.to("meta")) is model
 
