@@ -38,7 +38,6 @@ class RoundedWeight(nn.Module):
     bfloat16, where this machine has it, and else as numbers, a piece at a time, which is emulation and slower.
     """
 
-    read_by_fast_engine = True
     format: ClassVar[str]
     scales: Tensor
     requires_grad = False
@@ -157,6 +156,7 @@ class RoundedWeight(nn.Module):
 class Int8Weight(RoundedWeight):
     """A code of eight bits for each weight, and a scale for each output row."""
 
+    read_by_fast_engine = True
     format = "int8"
     codes: Tensor
 
@@ -205,6 +205,7 @@ class Int4Weight(RoundedWeight):
     hold both numbers of a group: (group, output, scale or zero).
     """
 
+    read_by_fast_engine = True
     format = "int4"
     codes: Tensor
 
