@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from persimmon_lab.adept.destination import check_destination, check_room
-from persimmon_lab.adept.open_release import OpenRelease, open_release
+from persimmon_lab.adept.open_release import OpenRelease, open_release, rounded
 from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard
 from persimmon_lab.checkpoints.saving import staged, write_weights
 from persimmon_lab.checkpoints.settings import default_generation_config
@@ -22,18 +22,22 @@ def convert(
     out: str | os.PathLike[str],
     *,
     dtype: torch.dtype | None = None,
+    quantize: str | None = None,
     max_shard_size: int | str = "5GB",
     progress: Progress = unheard,
 ) -> OpenRelease:
     """Read a release (a folder, a tar or a .pt) and write it to `out`, as `save_pretrained` would.
 
-    Tensors are stored as they are in the release, or in `dtype`. Holds a few pieces of a tensor in memory, whatever
-    the size of the release. `progress` is told the number of bytes of each piece written.
+    Tensors are stored as they are in the release, or in `dtype`; with `quantize`, "int8" or "int4", rounded from there
+    to what `from_pretrained` makes of the checkpoint with the same word. Holds a few pieces of a tensor in memory,
+    whatever the size of the release. `progress` is told the number of bytes of each piece written.
 
     Raises CheckpointError for a release that is damaged, contradicts itself or is no Persimmon, and OSError when the
     disk is too small. Then, and after an interruption, `out` is as it was.
     """
     release = open_release(source, dtype)
+    if quantize is not None:
+        release = rounded(release, quantize)
     write(release, out, max_shard_size, progress)
     return release
 

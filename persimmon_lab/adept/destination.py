@@ -40,6 +40,6 @@ def check_room(out: Path, nbytes: int) -> None:
 
 def _is_checkpoint(folder: Path) -> bool:
     try:
-        return bool(read_config(folder))
+        return bool(read_config(folder, rounded_too=True))
     except CheckpointError:
         return False

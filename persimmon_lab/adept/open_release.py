@@ -18,6 +18,7 @@ from persimmon_lab.adept.torch_files import read_archive
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.matching import differences
+from persimmon_lab.checkpoints.rounded import Rounded, Rounding, names_to_round, rounding_of, settle_rounding
 from persimmon_lab.checkpoints.skeletons import shapes_in_file, skeleton
 from persimmon_lab.checkpoints.tensor_streams import Source, read
 from persimmon_lab.config import PersimmonConfig
@@ -31,7 +32,8 @@ END_OF_TEXT_ID = 71013  # of `|ENDOFTEXT|` in the tokenizer of Persimmon-8B
 class OpenRelease:
     """A release that was found whole and in itself consistent, with its tensors still in their files.
 
-    `tensors` go by our names, in the model's order and in the dtype asked for. `notes` says what was assumed.
+    `tensors` go by our names, in the model's order and in the dtype asked for, or rounded from there. `notes` says what
+    was assumed.
     """
 
     files: Release
@@ -50,7 +52,12 @@ class OpenRelease:
 
     @property
     def parameters(self) -> int:
-        return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
+        return sum(math.prod(shape) for shape in model_shapes(self.config).values())
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """How the tensors are rounded as they are read, if they are."""
+        return rounding_of(self.config)
 
 
 def open_release(source: str | os.PathLike[str], dtype: torch.dtype | None = None) -> OpenRelease:
@@ -82,6 +89,22 @@ def open_release(source: str | os.PathLike[str], dtype: torch.dtype | None = Non
     dtype_name = str(chosen).removeprefix("torch.")
     config = replace(config, torch_dtype=dtype_name, bos_token_id=bos, eos_token_id=eos)
     return OpenRelease(files, config, tensors, tokenizer, notes)
+
+
+def rounded(release: OpenRelease, quantize: str) -> OpenRelease:
+    """A release whose weights are rounded as they are read, to "int8" or "int4", with scales in the dtype they have.
+
+    Raises ValueError for another format, CheckpointError for rows that groups of four bits do not divide.
+    """
+    rounding = settle_rounding(quantize, None, release.tensors[EMBEDDING].dtype)
+    assert rounding is not None
+    names = set(names_to_round(skeleton(PersimmonForCausalLM, release.config)))
+    tensors: dict[str, Source] = {
+        name: Rounded(name, tensor, rounding) if name in names else tensor for name, tensor in release.tensors.items()
+    }
+    for name in names & tensors.keys():
+        rounding.check_width(name, release.tensors[name].shape)
+    return replace(release, tensors=tensors, config=rounding.marked(release.config))
 
 
 def _tensors_of_the_model(config: PersimmonConfig, merged: Mapping[str, Source], source: Path) -> dict[str, Source]:

@@ -15,11 +15,14 @@ from persimmon_lab.adept.open_release import OpenRelease
 from persimmon_lab.adept.tensor_names import EMBEDDING
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.errors import CheckpointError
+from persimmon_lab.checkpoints.rounded import Rounding
+from persimmon_lab.checkpoints.rounded_models import read_weight
 from persimmon_lab.checkpoints.safetensors_writer import Progress, unheard
 from persimmon_lab.checkpoints.settings import read_config
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.tensor_streams import Source, read
 from persimmon_lab.checkpoints.weight_files import FileTensor
+from persimmon_lab.quantisation import QuantisedEmbedding, QuantisedLinear, RoundedWeight
 
 POSITIONS = 8  # tokens whose logits are compared
 
@@ -41,7 +44,7 @@ def verify(release: OpenRelease, out: str | os.PathLike[str], progress: Progress
         if not same_bits(written[name], tensor):
             raise CheckpointError(f"{name} in {out} is not what {release.source} holds; convert it again")
         progress(tensor.nbytes)
-    if read_config(out) != release.config:
+    if read_config(out, rounded_too=True) != release.config:
         raise CheckpointError(f"config.json in {out} is not the configuration of {release.source}; convert it again")
     model = PersimmonForCausalLM.from_pretrained(out, torch_dtype="auto", device="meta")  # fits, and takes no memory
     some_ids = rearrange(torch.arange(POSITIONS), "position -> 1 position") % release.config.vocab_size
@@ -60,19 +63,23 @@ def logits(
     """The forward pass of a model on meta, each of whose modules has its weights only while it runs."""
     handles = []
     for path, module in model.named_modules():
-        absent = dict(module.named_parameters(recurse=False))
+        absent: dict[str, nn.Parameter | RoundedWeight] = dict(module.named_parameters(recurse=False))
+        if isinstance(module, QuantisedLinear | QuantisedEmbedding):
+            absent["weight"] = module.weight
         names = {name: _stored_name(f"{path}.{name}", tensors) for name in absent}
 
         def take(module: nn.Module, inputs: tuple[Any, ...], names: dict[str, str] = names) -> None:
             for name, stored in names.items():
-                weight = read(tensors[stored]).to(model.dtype)
-                setattr(module, name, nn.Parameter(weight, requires_grad=False))
+                setattr(module, name, _weight_of(tensors[stored], stored, getattr(module, name)))
 
         def leave(
-            module: nn.Module, inputs: tuple[Any, ...], output: object, absent: dict[str, nn.Parameter] = absent
+            module: nn.Module,
+            inputs: tuple[Any, ...],
+            output: object,
+            absent: dict[str, nn.Parameter | RoundedWeight] = absent,
         ) -> None:
-            for name, parameter in absent.items():
-                setattr(module, name, parameter)
+            for name, weight in absent.items():
+                setattr(module, name, weight)
 
         handles += [module.register_forward_pre_hook(take), module.register_forward_hook(leave)] if names else []
     try:
@@ -81,6 +88,13 @@ def logits(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _weight_of(source: Source, name: str, absent: nn.Parameter | RoundedWeight) -> nn.Parameter | RoundedWeight:
+    """What a module on meta lacks."""
+    if isinstance(absent, RoundedWeight):
+        return read_weight(source, name, tuple(absent.shape), Rounding(absent.format, absent.dtype), "cpu")
+    return nn.Parameter(read(source).to(absent.dtype), requires_grad=False)
 
 
 def _stored_name(name: str, tensors: Mapping[str, Source]) -> str:

@@ -40,6 +40,18 @@ class Rounding:
         outputs, inputs = shape
         return outputs, self.kind.row_bytes(inputs, self.dtype)
 
+    def plain_shape(self, file_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What a weight was whose bytes have this shape."""
+        outputs, row = file_shape
+        return outputs, self.kind.inputs_of(row, self.dtype)
+
+    def check_width(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raises CheckpointError, by its name, for a weight of a shape that the format does not take."""
+        try:
+            self.kind.check_inputs(shape[1])
+        except ValueError as error:
+            raise CheckpointError(f"{name}: {error}") from error
+
     def marked(self, config: PersimmonConfig) -> PersimmonConfig:
         """A configuration that says so."""
         about = {"quant_method": METHOD, "format": self.format, "scale_dtype": str(self.dtype).removeprefix("torch.")}

@@ -1,13 +1,13 @@
 """Rounded weights into a model, tensor by tensor as they are read, and out of it."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.matching import FLOATS
 from persimmon_lab.checkpoints.rounded import RoundedSource, Rounding, names_to_round, rounded_rows
 from persimmon_lab.checkpoints.skeletons import module_of
@@ -24,17 +24,28 @@ def read_weight(
 
     Raises CheckpointError as the source does, and for numbers that are not finite.
     """
-    try:
-        outputs, inputs = shape
-        weight = rounding.kind(outputs, inputs, rounding.dtype, device)
-    except ValueError as error:
-        raise CheckpointError(f"{name}: {error}") from error
+    rounding.check_width(name, shape)
+    outputs, inputs = shape
+    weight = rounding.kind(outputs, inputs, rounding.dtype, device)
     pieces = source.pieces(max(1, rows_of(shape, BITE // 8) // ROWS) * ROWS)  # which rounding takes eightfold
     start = 0
-    for rows in pieces if source.dtype == torch.uint8 else rounded_rows(name, pieces, rounding):
+    for rows in whole_blocks(pieces if source.dtype == torch.uint8 else rounded_rows(name, pieces, rounding)):
         weight.fill(start, rows.to(device))
         start += len(rows)
     return weight
+
+
+def whole_blocks(pieces: Iterable[UInt8[Tensor, "output byte"]]) -> Iterator[UInt8[Tensor, "output byte"]]:
+    """The rows of pieces of any length in pieces of whole blocks, but for the last."""
+    rest: UInt8[Tensor, "output byte"] | None = None
+    for piece in pieces:
+        rows = piece if rest is None else torch.cat((rest, piece))
+        whole = len(rows) // ROWS * ROWS
+        if whole:
+            yield rows[:whole]
+        rest = rows[whole:] if whole < len(rows) else None
+    if rest is not None:
+        yield rest
 
 
 def round_modules(

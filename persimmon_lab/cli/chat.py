@@ -16,6 +16,7 @@ from persimmon_lab.cli.options import (
     MaxNewTokens,
     MinP,
     ModelName,
+    QuantizeName,
     RepetitionPenalty,
     Seed,
     Temperature,
@@ -46,11 +47,12 @@ def chat(
     seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    quantize: QuantizeName = None,
 ) -> None:
     """Talk with the model, one line at a time. Ctrl-C ends an answer, /reset the conversation, /quit the program."""
     settings = decoding_settings(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     settings |= {"num_beams": 1, "num_return_sequences": 1}  # whatever the model's own settings: an answer is streamed
-    network, tokenizer = load(model, dtype, device)
+    network, tokenizer = load(model, dtype, device, quantize)
     limit = network.config.context_limit
     if max_new_tokens is not None and max_new_tokens >= limit:
         raise ValueError(

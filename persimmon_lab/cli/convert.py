@@ -15,10 +15,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from persimmon_lab.adept.convert import write
 from persimmon_lab.adept.export import export_checkpoint, export_release, open_checkpoint
 from persimmon_lab.adept.known_tars import recognise
-from persimmon_lab.adept.open_release import OpenRelease, open_release
+from persimmon_lab.adept.open_release import OpenRelease, open_release, rounded
 from persimmon_lab.adept.verify import verify as compare
 from persimmon_lab.checkpoints.settings import DTYPES
-from persimmon_lab.cli.options import new_place, stored_folder
+from persimmon_lab.cli.options import QuantizeName, new_place, stored_folder
 from persimmon_lab.distributed.serving import export_for_vllm
 from persimmon_lab.footprint import in_bytes
 
@@ -52,6 +52,7 @@ def convert(
     source: Annotated[Path, typer.Argument(help="A release: its folder, its tar, or a .pt file.")],
     out: Out,
     dtype: StoredDtype = "auto",
+    quantize: QuantizeName = None,
     max_shard_size: ShardSize = "5GB",
     verify: Annotated[
         bool, typer.Option("--verify", help="Then compare every bit with the release, and run a forward pass.")
@@ -62,6 +63,8 @@ def convert(
     with bar("Recognising", source.stat().st_size if source.is_file() else 0) as heard:
         published = recognise(source, heard)
     release = open_release(source, chosen)
+    if quantize is not None:
+        release = rounded(release, quantize)
     with bar("Converting", release.nbytes) as heard:
         write(release, out, max_shard_size, heard)
     if verify:
@@ -126,7 +129,8 @@ def summary(release: OpenRelease, out: Path, published: str | None, verified: bo
     config = release.config
     if published:
         yield f"{release.source} has the md5 of {published}, as Adept published it"
-    yield f"{out}: {release.parameters:,} parameters, {config.torch_dtype}, {in_bytes(release.nbytes)}"
+    stored = config.torch_dtype if release.rounding is None else f"{release.rounding.format} and {config.torch_dtype}"
+    yield f"{out}: {release.parameters:,} parameters, {stored}, {in_bytes(release.nbytes)}"
     yield (
         f"{config.num_hidden_layers} layers, {config.num_attention_heads} heads of {config.head_dim}, hidden "
         f"{config.hidden_size}, MLP {config.intermediate_size}, vocabulary {config.vocab_size}, context "
@@ -135,4 +139,5 @@ def summary(release: OpenRelease, out: Path, published: str | None, verified: bo
     yield f"texts begin with token {config.bos_token_id} and end with {config.eos_token_id}"
     yield from (f"note: {note}" for note in release.notes)
     if verified:
-        yield "every tensor is equal to the bit, and the logits of a forward pass are finite and equal"
+        what = "every tensor" if release.rounding is None else "every tensor, rounded once more,"
+        yield f"{what} is equal to the bit, and the logits of a forward pass are finite and equal"

@@ -20,6 +20,7 @@ from persimmon_lab.cli.options import (
     NumBeams,
     NumReturnSequences,
     PrefillChunkSize,
+    QuantizeName,
     RepetitionPenalty,
     Seed,
     Temperature,
@@ -55,6 +56,7 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    quantize: QuantizeName = None,
     engine: EngineName = None,
     prefill_chunk_size: PrefillChunkSize = None,
 ) -> None:
@@ -77,7 +79,9 @@ def generate(
         if prompt == "-" and (world is None or world.is_first):
             text = standard_input().read().removesuffix("\n")
         if world is None:
-            network, tokenizer = load(model, dtype, device)
+            network, tokenizer = load(model, dtype, device, quantize)
+        elif quantize is not None:
+            raise ValueError("--quantize is for one process: rounded weights are not shared out; leave one of the two")
         else:
             network, tokenizer = load_together(model, dtype, world)
             text = shared(text, world)

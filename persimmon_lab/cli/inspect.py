@@ -15,6 +15,7 @@ from rich.table import Table
 
 from persimmon_lab.anatomy import any_layer
 from persimmon_lab.checkpoints.errors import CheckpointNotFoundError
+from persimmon_lab.checkpoints.rounded import Rounding, rounding_of
 from persimmon_lab.checkpoints.settings import read_config
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.cli.options import stored_folder
@@ -48,7 +49,8 @@ def inspect(
 ) -> None:
     """Print a checkpoint's configuration, tensors, parameters and memory. No weight is read."""
     folder = stored_folder(path)
-    config, tensors = read_config(folder), stored_tensors(folder)
+    config = read_config(folder, rounded_too=True)
+    tensors = stored_tensors(folder, rounding_of(config))
     context = config.max_position_embeddings if context is None else context
     report = summarise(config, tensors, context, batch)
     if as_json:
@@ -67,21 +69,23 @@ def plain_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_PIPE, highlight=False, markup=False)
 
 
-def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """The tensors of a folder from the headers of its files; none when it holds only a configuration."""
+def stored_tensors(folder: Path, rounding: Rounding | None = None) -> list[StoredTensor]:
+    """The tensors of a folder from the headers of its files; none when it holds only a configuration.
+
+    Rounded ones have the shape of what they stand for, and the name of their format for a dtype.
+    """
     try:
         files = open_weights(folder)
     except CheckpointNotFoundError:
         return []
-    return [
-        StoredTensor(
-            name,
-            shape := file.shapes[name],
-            str(file.dtypes[name]).removeprefix("torch."),
-            math.prod(shape) * file.dtype_of(name).itemsize,
-        )
-        for name, file in files.items()
-    ]
+    tensors = []
+    for name, file in files.items():
+        shape, dtype = file.shapes[name], str(file.dtypes[name]).removeprefix("torch.")
+        size = math.prod(shape) * file.dtype_of(name).itemsize
+        if rounding is not None and file.dtypes[name] == torch.uint8:
+            shape, dtype = rounding.plain_shape(shape), rounding.format
+        tensors.append(StoredTensor(name, shape, dtype, size))
+    return tensors
 
 
 def summarise(config: PersimmonConfig, tensors: list[StoredTensor], context: int, batch: int) -> dict[str, Any]:

@@ -73,6 +73,19 @@ def empty_place(out: Path, instead: str = "delete it") -> None:
         raise ValueError(f"{out} is not empty; give a new folder, or {instead}")
 
 
+class Quantize(StrEnum):
+    """What weights are rounded to."""
+
+    int8 = "int8"
+    int4 = "int4"
+
+
+QuantizeName = Annotated[
+    Quantize | None,
+    typer.Option(help="Round the weights as they are read: to eight bits by row, or to four in groups of 32."),
+]
+
+
 class Engine(StrEnum):
     """What `generate` calls its engines."""
 
@@ -92,11 +105,14 @@ EngineName = Annotated[
 ]
 
 
-def load(name: str, dtype: str, device: str) -> tuple[PersimmonForCausalLM, PersimmonTokenizer]:
+def load(
+    name: str, dtype: str, device: str, quantize: str | None = None
+) -> tuple[PersimmonForCausalLM, PersimmonTokenizer]:
     """The model, ready to write, and its tokenizer."""
     path = MINI if name == "mini" else name
     with Console(stderr=True).status(f"Loading {name}"):
-        model = PersimmonForCausalLM.from_pretrained(path, torch_dtype=dtype, device=choose_device(device))
+        place = choose_device(device)
+        model = PersimmonForCausalLM.from_pretrained(path, torch_dtype=dtype, device=place, quantize=quantize)
         return model, PersimmonTokenizer.from_pretrained(path)
 
 

@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.finetuning.deferred import Deferred
+from persimmon_lab.quantisation import check_plain
 
 PARALLEL = Deferred("torch.distributed.tensor.parallel", extra="lab")  # a second to load
 TENSOR = Deferred("torch.distributed.tensor", extra="lab")
@@ -70,6 +71,7 @@ def shard(model: PersimmonForCausalLM, mesh: DeviceMesh) -> PersimmonForCausalLM
 
     Raises ValueError for heads that cannot be shared, and for a model with adapters or other strange modules in it.
     """
+    check_plain(model, "sharing a model out")
     check_divides(model.config, mesh.size())
     strange = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and not _is_own(name)]
     if strange:

@@ -23,6 +23,7 @@ from persimmon_lab.classification import PersimmonForSequenceClassification
 from persimmon_lab.field_checks import check_seed
 from persimmon_lab.finetuning.labelled import Labelled
 from persimmon_lab.numerics.intervals import wilson
+from persimmon_lab.quantisation import check_plain
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 MOST_STEPS = 200  # of L-BFGS, whose convex problem is solved long before
@@ -207,6 +208,7 @@ def _fit_all(
     progress: bool | None,
 ) -> None:
     """AdamW on every parameter; the matrices alone decay."""
+    check_plain(model, "training a whole classifier (frozen=True trains its score alone)")
     model.train().requires_grad_(True)
     grouped: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for weight in model.parameters():

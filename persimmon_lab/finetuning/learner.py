@@ -15,6 +15,7 @@ from persimmon_lab.finetuning.lora import PAIR
 from persimmon_lab.finetuning.packing import Packed
 from persimmon_lab.finetuning.settings import Settings
 from persimmon_lab.losses import linear_cross_entropy
+from persimmon_lab.quantisation import check_plain
 from persimmon_lab.training.optimiser import optimisers_for
 
 Weights = dict[str, Tensor]
@@ -24,6 +25,7 @@ class Learner:
     """The trainable weights of a model in `dtype`, float32 masters of them, and what moves them."""
 
     def __init__(self, model: PersimmonForCausalLM, settings: Settings) -> None:
+        check_plain(model, "fine-tuning")
         self.model, self.settings = model, settings
         dtype = settings.compute_dtype
         self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}

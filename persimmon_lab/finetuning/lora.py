@@ -27,6 +27,7 @@ from persimmon_lab.atomic import filling
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.finetuning.deferred import Deferred
 from persimmon_lab.numerics.measures import predictions
+from persimmon_lab.quantisation import check_plain
 
 # Every matrix inside the layers; the norms and the two tables of the vocabulary stay as they are.
 TARGETS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
@@ -61,6 +62,7 @@ def adapt(
     Raises ValueError for a rank below 1 or an alpha of 0 or less, a dropout outside 0 to 1, targets that the model has
     not, and a model with adapters in; ImportError where peft is not installed.
     """
+    check_plain(model, "adapting")
     targets = list(targets)
     if isinstance(rank, bool) or rank < 1:
         raise ValueError(f"rank is {rank!r}; give a whole number of at least 1, such as 8")

@@ -63,6 +63,8 @@ def load_over_devices(
     """
     if accelerate is None:
         raise ImportError("laying a model out over devices needs accelerate: pip install 'persimmon-lab[offload]'")
+    if options.get("quantize") is not None:
+        raise ValueError("quantize is for from_pretrained; rounded weights are not laid out over devices")
     folder = hub.resolve(path, **{name: options.pop(name) for name in HUB_OPTIONS if name in options})
     overrides = {name: value for name, value in options.items() if name in FIELDS}
     config = override(options.get("config") or read_config(folder), overrides)

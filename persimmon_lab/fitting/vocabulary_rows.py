@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.quantisation import check_plain
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 ASCII = range(0x80)
@@ -110,6 +111,7 @@ def drop_rows(model: PersimmonForCausalLM, dropped: Int[Tensor, "token"]) -> Per
     values; a dropped one has the dtype's lowest number, so that its probability (0) is shared out among the others. An
     input that holds a dropped id raises IndexError. For inference: what is left cannot be saved as a checkpoint.
     """
+    check_plain(model, "dropping rows")
     vocab_size = model.config.vocab_size
     if len(model.get_input_embeddings().get_parameter("weight")) != vocab_size:
         raise ValueError("rows of this model have been dropped before; load it again to drop others")

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from persimmon_lab.quantisation import check_plain
+
 Model = TypeVar("Model", bound=nn.Module)
 
 PIECE = 2**26  # numbers of a matrix that are cast at a time: one of the 8B's MLP, a sixteenth of its head
@@ -72,6 +74,7 @@ def computing_in(model: Model, dtype: torch.dtype, but_for: Sequence[str] = ()) 
     parameter, and its configuration, are its own. A weight that `dtype` cannot hold shows in what its module makes.
     Modules with weights that are no Linear, LayerNorm or Embedding get copies of theirs.
     """
+    check_plain(model, "computing in another dtype")
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     twin = copy.deepcopy(model, shared)
     for path, module in twin.named_modules():

@@ -53,6 +53,15 @@ class RoundedWeight(nn.Module):
         raise NotImplementedError
 
     @classmethod
+    def inputs_of(cls, row_bytes: int, dtype: torch.dtype) -> int:
+        """The width of a row that has so many bytes."""
+        raise NotImplementedError
+
+    @classmethod
+    def check_inputs(cls, inputs: int) -> None:
+        """Raises ValueError for a width that the format does not take."""
+
+    @classmethod
     def round(cls, weight: Matrix, dtype: torch.dtype) -> FileRows:
         """Rows of weights as a file has them, with scales in `dtype`. Raises ValueError for what is not finite."""
         raise NotImplementedError
@@ -170,6 +179,10 @@ class Int8Weight(RoundedWeight):
         return inputs + dtype.itemsize
 
     @classmethod
+    def inputs_of(cls, row_bytes: int, dtype: torch.dtype) -> int:
+        return row_bytes - dtype.itemsize
+
+    @classmethod
     def round(cls, weight: Matrix, dtype: torch.dtype) -> FileRows:
         codes, scales = round_int8(weight, dtype)
         return torch.cat((codes.view(torch.uint8), _bytes(rearrange(scales, "output -> output 1"))), dim=1)
@@ -210,7 +223,7 @@ class Int4Weight(RoundedWeight):
     codes: Tensor
 
     def __init__(self, outputs: int, inputs: int, dtype: torch.dtype, device: torch.device | str) -> None:
-        check_groups(inputs)
+        self.check_inputs(inputs)
         super().__init__(outputs, inputs, dtype, device)
         self.layout = layout_here()
         blocks = math.ceil(outputs / ROWS) * (ROWS // self.layout.rows)
@@ -221,7 +234,15 @@ class Int4Weight(RoundedWeight):
 
     @classmethod
     def row_bytes(cls, inputs: int, dtype: torch.dtype) -> int:
-        return inputs // 2 + 2 * (inputs // GROUP) * dtype.itemsize
+        return inputs // GROUP * (GROUP // 2 + 2 * dtype.itemsize)
+
+    @classmethod
+    def inputs_of(cls, row_bytes: int, dtype: torch.dtype) -> int:
+        return row_bytes // (GROUP // 2 + 2 * dtype.itemsize) * GROUP
+
+    @classmethod
+    def check_inputs(cls, inputs: int) -> None:
+        check_groups(inputs)
 
     @classmethod
     def round(cls, weight: Matrix, dtype: torch.dtype) -> FileRows:

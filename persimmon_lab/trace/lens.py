@@ -10,6 +10,7 @@ Transformer Circuits" (the stream as a sum, direct effects).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import einsum, rearrange
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.quantisation import RoundedWeight
 from persimmon_lab.trace.capture import capture
 from persimmon_lab.trace.layers import decoder_layers
 
@@ -134,10 +136,10 @@ def attribute(
     trace = capture(model, ids, only=only, positions=[position % length])
 
     norm = model.model.final_layernorm
-    rows = model.get_parameter("lm_head.weight")
-    direction = _wide(rows[target])
+    head: Any = model.lm_head.weight  # a parameter, or rounded
+    direction = _row(head, target)
     if against is not None:
-        direction = direction - _wide(rows[against])
+        direction = direction - _row(head, against)
     last = rearrange(trace["final_layernorm:input"].double(), "1 1 hidden -> hidden")
     scale = (last.var(correction=0) + norm.eps).sqrt()
     weighed = _wide(norm.weight) * direction
@@ -165,5 +167,12 @@ def attribute(
     )
 
 
-def _wide(weight: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    return weight.detach().double()
+def _wide(weight: Float[Tensor, "*shape"] | RoundedWeight) -> Float[Tensor, "*shape"]:
+    numbers = weight.dequantized() if isinstance(weight, RoundedWeight) else weight.detach()
+    return numbers.double()
+
+
+def _row(head: Float[Tensor, "vocab hidden"] | RoundedWeight, token: int) -> Float[Tensor, "hidden"]:
+    if isinstance(head, RoundedWeight):
+        return _wide(head.rows(torch.tensor([token], device=head.device))[0])
+    return _wide(head[token])

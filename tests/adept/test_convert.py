@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ import transformers
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonTokenizer
 from persimmon_lab.adept.convert import convert
 from persimmon_lab.adept.open_release import open_release
+from persimmon_lab.adept.verify import verify
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.adept.conversions import SILENT, TOKENIZER, VARIANTS, WITH_TOKENIZER, release, same_tensors, snapshot, stored
 from tests.adept.releases import as_tar
@@ -259,3 +261,47 @@ print(converted.nbytes, resident("VmHWM") - before)
     nbytes, grown = map(int, result.stdout.split())
     assert nbytes > 300e6
     assert grown < 40e6
+
+
+@pytest.mark.parametrize(
+    ("variant", "quantize"), [("plain", "int8"), ("two tensor ranks", "int4"), ("tied", "int4"), ("float32", "int8")]
+)
+def test_a_rounded_checkpoint_is_what_loading_rounds(tmp_path, variant, quantize):
+    release(tmp_path / "release", args=SILENT, **VARIANTS[variant])
+    convert(tmp_path / "release", tmp_path / "plain")
+    converted = convert(tmp_path / "release", tmp_path / "rounded", quantize=quantize)
+    dtype = torch.float32 if variant == "float32" else torch.bfloat16
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of emulation in float32
+        PersimmonForCausalLM.from_pretrained(tmp_path / "plain", quantize=quantize, dtype=dtype).save_pretrained(
+            tmp_path / "saved"
+        )
+        verify(converted, tmp_path / "rounded")
+    same_tensors(stored(tmp_path / "rounded"), stored(tmp_path / "saved"))
+    assert converted.nbytes == sum(tensor.nbytes for tensor in stored(tmp_path / "rounded").values())
+    config, other = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("rounded", "saved"))
+    assert config["quantization_config"] == other["quantization_config"]
+    assert converted.parameters == sum(tensor.numel() for tensor in stored(tmp_path / "plain").values())
+
+
+def test_a_rounded_checkpoint_is_verified_and_replaced(tmp_path):
+    release(tmp_path / "release", args=SILENT)
+    converted = convert(tmp_path / "release", tmp_path / "out", quantize="int4")
+    file = tmp_path / "out" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"is not what .* holds|not the ones that were saved"):
+        verify(converted, tmp_path / "out")
+    convert(tmp_path / "release", tmp_path / "out", quantize="int4")
+    verify(converted, tmp_path / "out")
+
+
+def test_widths_that_four_bits_do_not_take(tmp_path):
+    release(tmp_path / "release", hidden=48, mlp=96, heads=4, args=SILENT)
+    with pytest.raises(
+        CheckpointError, match=r"weight: rows of 48 weights are no whole number of groups of 32: take int8"
+    ):
+        convert(tmp_path / "release", tmp_path / "out", quantize="int4")
+    assert not (tmp_path / "out").exists()
+    convert(tmp_path / "release", tmp_path / "out", quantize="int8")

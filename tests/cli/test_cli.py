@@ -16,6 +16,7 @@ from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonTokeni
 from persimmon_lab.checkpoints import shards
 from persimmon_lab.cli import app, chat, doctor, generate, inspect, train
 from persimmon_lab.cli.options import choose_device, decoding_settings
+from persimmon_lab.mini import MINI
 
 VOCABULARY = Path(__file__).parents[1] / "fixtures" / "tokenizer" / "tokenizer.model"
 CONTEXT = 128
@@ -644,3 +645,12 @@ def test_a_warning_is_a_line_of_our_own(run, checkpoint, monkeypatch):
     monkeypatch.setattr(generate, "load", load)
     result = run("generate", "x", "--model", checkpoint)
     assert result.stderr == "persimmon-lab: the text is longer than that\npersimmon-lab: enough\n"
+
+
+def test_generate_with_rounded_weights(run):
+    """The tokens are those of the model that was loaded so."""
+    model, tokenizer = PersimmonForCausalLM.from_pretrained(MINI, quantize="int4"), load_mini()[1]
+    ids = tokenizer("human: Hello!", return_tensors="pt").input_ids
+    right = tokenizer.decode(model.generate(ids, max_new_tokens=6)[0, ids.shape[1] :], skip_special_tokens=True)
+    result = run("generate", "human: Hello!", "--max-new-tokens", "6", "--quantize", "int4")
+    assert (result.exit_code, result.stdout.strip()) == (0, right.strip())

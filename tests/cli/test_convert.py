@@ -138,3 +138,19 @@ def test_export_in_another_dtype(run, tmp_path):
                                                                 "--tensor-parallel", "0"]])  # fmt: skip
 def test_command_lines_without_sense_exit_with_2(run, arguments):
     assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_convert_rounds(run, bars, tmp_path, quantize):
+    release(tmp_path / "release", args=SILENT, **WITH_TOKENIZER)
+    result = run("convert", tmp_path / "release", tmp_path / "out", "--quantize", quantize, "--verify")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert f"parameters, {quantize} and bfloat16" in result.stdout
+    assert "every tensor, rounded once more, is equal to the bit" in result.stdout
+    converting, comparing = bars[1:]
+    assert converting[1] == converting[2] == comparing[2]
+    shown = run("inspect", tmp_path / "out", "--json")
+    report = json.loads(shown.stdout)
+    assert report["parameters"] == report["expected_parameters"]
+    assert report["dtypes"] == ["bfloat16", quantize]
+    assert sum(tensor["bytes"] for tensor in report["tensors"]) == converting[2]

@@ -12,7 +12,7 @@ from persimmon_lab.generation.engines.choosing import runner_for, why_not_fast
 from persimmon_lab.generation.engines.fast import FastRunner
 from persimmon_lab.generation.engines.packed import Int8WeightLinear, RoundedLinear
 from persimmon_lab.quantisation import FORMATS
-from persimmon_lab.trace import capture
+from persimmon_lab.trace import attribute, capture
 from tests.models import ids, tiny
 
 every_format = pytest.mark.parametrize("name", FORMATS)
@@ -66,7 +66,9 @@ def test_nothing_is_copied_and_nothing_is_stale(rounded, name):
     before = run(prompt).logits
     with torch.no_grad():
         model.lm_head.weight.scales.mul_(2)
-    torch.testing.assert_close(runner_for(model)(prompt).logits, 2 * before, rtol=1e-4, atol=1e-3 if name == "int4" else 1e-4)
+    torch.testing.assert_close(
+        runner_for(model)(prompt).logits, 2 * before, rtol=1e-4, atol=1e-3 if name == "int4" else 1e-4
+    )
     model.lm_head = nn.Linear(64, 128, bias=False)
     assert runner_for(model) is not run
     torch.testing.assert_close(runner_for(model)(prompt).logits, model(prompt).logits[:, -1:], rtol=1e-4, atol=1e-4)
@@ -76,7 +78,9 @@ def test_nothing_is_copied_and_nothing_is_stale(rounded, name):
 def test_engines_that_round_or_compile_say_no(rounded, name):
     model = rounded(name)
     for engine in ("int8", "int8-weight-only", "compiled"):
-        with pytest.raises(ValueError, match=f"engine='{engine}' cannot serve this model: its weights are rounded already"):
+        with pytest.raises(
+            ValueError, match=f"engine='{engine}' cannot serve this model: its weights are rounded already"
+        ):
             runner_for(model, engine)
 
 
@@ -119,3 +123,12 @@ def test_the_engine_that_rounds_rounds_as_loading_does(rounded):
     torch.testing.assert_close(product(x), model.lm_head(x), rtol=1e-6, atol=1e-6)
     assert torch.equal(product.weight.codes, model.lm_head.weight.codes)
     assert copy.copy(product).bias is None
+
+
+@every_format
+def test_a_logit_taken_apart(rounded, name):
+    """The parts of a rounded model's logit add up to it, and are those of a plain model of the same numbers."""
+    model = rounded(name)
+    attribution = attribute(model, ids(1, 5), 7, against=9)
+    logits = model(ids(1, 5)).logits[0, -1]
+    assert attribution.total == pytest.approx(float(logits[7] - logits[9]), abs=1e-4)
