@@ -1,9 +1,16 @@
 """Files and folders that are there whole or not at all."""
 
+import resource
+import signal
+import subprocess
+import sys
+import threading
+
 import pytest
+import torch
 
 from persimmon_lab import PersimmonConfig
-from persimmon_lab.atomic import filling, place_for, replacing, write_atomically
+from persimmon_lab.atomic import alone, filling, place_for, replacing, write_atomically
 from persimmon_lab.generation_config import GenerationConfig
 from persimmon_lab.mini import load_mini
 from tests.models import tiny
@@ -112,3 +119,94 @@ def test_a_place_is_a_path(monkeypatch, tmp_path):
     assert str(place_for(".")) == "."
     with pytest.raises(TypeError, match="out is a NoneType; give the path"):
         place_for(None, "out")
+
+
+# Two at once
+
+
+def test_the_second_to_fill_a_folder_is_refused_and_the_first_one_finishes(tmp_path):
+    with filling(tmp_path / "new") as temporary:
+        (temporary / "a.txt").write_bytes(b"first")
+        with (
+            pytest.raises(OSError, match="another process or thread is writing to .*new; wait"),
+            filling(tmp_path / "new"),
+        ):
+            pass
+    assert contents(tmp_path) == {"new": True, "new/a.txt": b"first"}
+
+
+def test_a_folder_that_holds_something_is_refused_before_the_work(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a.txt").write_bytes(b"one")
+    begun = []
+    with pytest.raises(OSError, match="old is not empty"), filling(tmp_path / "old"):
+        begun.append(True)
+    assert not begun
+
+
+def test_writers_of_one_file_take_turns(tmp_path):
+    """With one temporary name for all, one of them would rename what another had begun."""
+    path, errors = tmp_path / "a.bin", []
+
+    def write(letter):
+        try:
+            for _ in range(20):
+                with replacing(path) as temporary, temporary.open("wb") as file:
+                    for _ in range(50):
+                        file.write(letter * 1000)
+                assert len(set(path.read_bytes())) == 1
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b", b"c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(path.read_bytes()) == 50_000
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_mark_goes_with_the_process_that_held_it(tmp_path):
+    code = f"""
+import pathlib, os, signal
+from persimmon_lab.atomic import filling
+with filling(pathlib.Path({str(tmp_path / "new")!r})) as temporary:
+    (temporary / "half.txt").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code])
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == [".new.unfinished"]
+    with filling(tmp_path / "new") as temporary:
+        (temporary / "a.txt").write_bytes(b"one")
+    assert contents(tmp_path) == {"new": True, "new/a.txt": b"one"}
+
+
+def test_alone_is_alone(tmp_path):
+    with alone(tmp_path), pytest.raises(OSError, match="another process or thread"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(content.numpy().tobytes())])
+def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path, save):
+    """torch.save names a line of C++ instead."""
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with (
+            pytest.raises(OSError, match="could not write .*a.pt .* bytes free on its disk"),
+            replacing(path) as temporary,
+        ):
+            save(torch.zeros(10_000), temporary)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+    assert path.read_bytes() == b"old"

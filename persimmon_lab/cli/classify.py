@@ -51,13 +51,13 @@ def classify(
     labels = label_names(training)
     if unknown := sorted({text.label for text in private} - {*labels}):
         raise ValueError(f"{held_out} has labels that {data} does not teach: {', '.join(map(repr, unknown))}")
-    language_model, tokenizer = load(model, dtype, device)
-    classifier = new_classifier(language_model, labels, seed)
-    if cut := count_cut(classifier, tokenizer, [*training, *private]):
-        typer.echo(f"{cut} texts are longer than the model's context; their beginning is read", err=True)
-    marks = mark(fit(classifier, tokenizer, training, how), tokenizer, private)
-    floor = commonest_share(training, private)
-    with filling(out) as staging:
+    with filling(out) as staging:  # from now on, or another run could take the place of what is taught here
+        language_model, tokenizer = load(model, dtype, device)
+        classifier = new_classifier(language_model, labels, seed)
+        if cut := count_cut(classifier, tokenizer, [*training, *private]):
+            typer.echo(f"{cut} texts are longer than the model's context; their beginning is read", err=True)
+        marks = mark(fit(classifier, tokenizer, training, how), tokenizer, private)
+        floor = commonest_share(training, private)
         classifier.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         report = json.dumps(_report(marks, floor, len(training)), indent=2) + "\n"

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from persimmon_lab import atomic
 from persimmon_lab.evaluation import five_gram
 from persimmon_lab.evaluation.answered import Answered, Verdicts
 from persimmon_lab.evaluation.demonstrations import with_demonstrations
@@ -51,7 +52,7 @@ def evaluate(
     `resume` goes on, and ends with the same `folder`/report.json. `name` and `command` are noted in it.
 
     ValueError for counts that cannot be, for a task that judges its own answers wrong, for prompts longer than the
-    model's context, and for a folder with another evaluation.
+    model's context, and for a folder with another evaluation; OSError where another process evaluates into it.
     """
     for setting, value, least in (
         ("limit", limit, 1), ("shots", shots, 0), ("batch_size", batch_size, 1), ("alone", alone, 0)
@@ -77,7 +78,25 @@ def evaluate(
         "command": command,
     }
     identity = {"settings": settings, "made_with": made_with(model, tokenizer), "sources": sources}
-    journal = None if folder is None else Journal(folder, identity, resume)
+    if folder is None:
+        return _report(model, tokenizer, tasks, settings, identity, None, progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic.alone(folder):
+        return _report(model, tokenizer, tasks, settings, identity, Journal(folder, identity, resume), progress)
+
+
+def _report(
+    model: Any,
+    tokenizer: PersimmonTokenizer,
+    tasks: Mapping[str, Task],
+    settings: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    journal: Journal | None,
+    progress: Progress | None,
+) -> Report:
+    """The report of an evaluation, with the answers that the journal has already."""
+    limit, seed, shots = settings["limit"], settings["seed"], settings["shots"]
+    batch_size = settings["batch_size"]
     if journal is not None and (report := journal.finished()) is not None:
         return report
     reports = {}
@@ -93,7 +112,7 @@ def evaluate(
             stretch = items[start : start + STRETCH * batch_size]
             done = None if journal is None else journal.read(index, start, stretch)
             if done is None:
-                done = ask(model, tokenizer, task, stretch, batch_size, alone)
+                done = ask(model, tokenizer, task, stretch, batch_size, settings["alone"])
                 if journal is not None:
                     journal.write(index, start, done)
             answered += done
@@ -101,9 +120,9 @@ def evaluate(
                 progress(task.name, len(answered), len(items))
         share, answer = best_constant(task, items)
         reports[task.name] = TaskReport(
-            task.name, sources[task.name], share, answer, 1.0, tuple(answered), seen_items(items)
+            task.name, identity["sources"][task.name], share, answer, 1.0, tuple(answered), seen_items(items)
         )
-    report = Report(settings, identity["made_with"], reports)
+    report = Report(dict(settings), identity["made_with"], reports)
     if journal is not None:
         journal.finish(report)
     return report

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from persimmon_lab.atomic import replacing, write_atomically
+from persimmon_lab.atomic import alone, replacing, write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints.tensor_streams import bytes_of
 from persimmon_lab.finetuning.encoding import Encoded, encode_all
@@ -67,9 +68,24 @@ def finetune(
     `folder` gets checkpoint.pt, metrics.jsonl and loss.svg. Started again there with the same arguments it goes on from
     the checkpoint to the same bits: order and dropout are drawn from seed and step. The caller's random state stays.
 
-    Raises ValueError for a checkpoint of another run, MemoryError where what learns has no room, and FloatingPointError
-    for a loss that is not finite.
+    Raises ValueError for a checkpoint of another run, OSError where another process trains in `folder`, MemoryError
+    where what learns has no room, and FloatingPointError for a loss that is not finite.
     """
+    with ExitStack() as held:
+        return _finetune(model, tokenizer, training, held_out, settings, folder, progress, on_evaluation, held)
+
+
+def _finetune(
+    model: PersimmonForCausalLM,
+    tokenizer: PersimmonTokenizer,
+    training: Sequence[Example],
+    held_out: Sequence[Example],
+    settings: Settings,
+    folder: Path,
+    progress: bool | None,
+    on_evaluation: OnEvaluation | None,
+    held: ExitStack,
+) -> Outcome:
     check_overlap(training, held_out)
     length = settings.row_length(model.config.context_limit)
     taught, private = encode_all(training, tokenizer, length), encode_all(held_out, tokenizer, length)
@@ -81,6 +97,7 @@ def finetune(
     exams = [batch for step in steps_of_epoch(private, settings, length, None) for batch in step] if private else []
     every = settings.evaluate_every or max(1, len(epochs[0]) // 2)
     folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(alone(folder))
     checkpoint = folder / "checkpoint.pt"
     state: dict[str, Any] = {"step": 0, "history": [], "best": learner.snapshot(), "best_step": 0, "waited": 0}
     if checkpoint.exists():

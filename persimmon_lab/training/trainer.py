@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from persimmon_lab.atomic import replacing, write_atomically
+from persimmon_lab.atomic import alone, replacing, write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.field_checks import parsed
@@ -126,12 +126,34 @@ def train(
     rate is constant the total can be chosen.
 
     Raises ValueError for a checkpoint of another recipe or configuration, and for a recipe that asks for rows longer
-    than the model's context or for domains without a source.
+    than the model's context or for domains without a source; OSError where another process trains in `folder`.
     """
     check_fit(recipe, config, sources)
-    device = torch.device(device)
-    dtype = dtype or fast_dtype(device)
     folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        return _train(
+            config, recipe, sources, held_out, folder, torch.device(device), dtype, start, first_step,
+            checkpoint_every, evaluate_every, log_every, progress, on_evaluation,
+        )  # fmt: skip
+
+
+def _train(
+    config: PersimmonConfig,
+    recipe: Recipe,
+    sources: Mapping[str, RowSource],
+    held_out: Mapping[str, Stream],
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    start: Mapping[str, Tensor] | None,
+    first_step: int,
+    checkpoint_every: int,
+    evaluate_every: int,
+    log_every: int,
+    progress: bool | None,
+    on_evaluation: OnEvaluation | None,
+) -> PersimmonForCausalLM:
+    dtype = dtype or fast_dtype(device)
     checkpoint, metrics = folder / "checkpoint.pt", folder / "metrics.jsonl"
     model, masters = build(config, recipe, dtype, device)
     identity = {"config": config.to_dict(), "recipe": {k: v for k, v in asdict(recipe).items() if k != "steps"}}
