@@ -173,12 +173,15 @@ class ForeignCache:
         return int(self.cache.get_seq_length(layer_index))  # a tensor in some
 
 
-def cache_for(past_key_values: object, layers: int | None = None, extend: bool = True) -> Cache:
+def cache_for(
+    past_key_values: object, layers: int | None = None, extend: bool = True, rows: int | None = None
+) -> Cache:
     """The cache that a forward pass of so many layers reads, and extends only if it may: else it is a copy.
 
     `past_key_values` is None, a legacy tuple, a cache of ours or any other object that `Cache` describes, as those of
     transformers. Raises TypeError for anything else, and ValueError for what another model with more layers or fewer
-    has filled: its first layers would fit, and be read in silence. Without `layers` that is not looked at.
+    has filled: its first layers would fit, and be read in silence; and for another number of `rows`, which a cache
+    with reserved room would spread over all of its own. What is not given is not looked at.
     """
     if past_key_values is None or isinstance(past_key_values, tuple | list):
         cache: Cache = DynamicCache.from_legacy_cache(_pairs(past_key_values or ()))
@@ -197,6 +200,13 @@ def cache_for(past_key_values: object, layers: int | None = None, extend: bool =
         raise ValueError(
             f"past_key_values hold {held} layers and the model has {layers}; give what this model returned, or none"
         )
+    if rows is not None and isinstance(cache, DynamicCache | StaticCache) and len(cache):
+        remembered = cache[0][0].shape[0]
+        if remembered != rows:
+            raise ValueError(
+                f"past_key_values hold {remembered} rows and the input has {rows}; give the cache of these texts, or "
+                "say by past_key_values.reorder_cache(rows) which of its rows they go on with"
+            )
     return cache
 
 

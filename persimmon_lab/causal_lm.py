@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from persimmon_lab.cache import Cache, LegacyCache, cache_for
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.elsewhere import OF_DECODING, OF_MODELS
+from persimmon_lab.field_checks import is_whole, shown
 from persimmon_lab.generation.decoding import generate
 from persimmon_lab.losses import causal_lm_loss
 from persimmon_lab.model import Hidden, Padding, PersimmonModel, Tokens
@@ -60,6 +61,8 @@ class PersimmonForCausalLM(PersimmonPreTrainedModel):
         there are in all the batches of an accumulated step, so that their losses add up to the mean over tokens.
         transformers' Trainer hands it over.
         """
+        if not is_whole(logits_to_keep) or logits_to_keep < 0:
+            raise ValueError(f"logits_to_keep is {shown(logits_to_keep)}; give how many last positions, 0 for all")
         if labels is not None and logits_to_keep:
             raise ValueError(f"labels need every position's logits; logits_to_keep is {logits_to_keep}, not 0")
         return_dict = self.config.use_return_dict if return_dict is None else return_dict

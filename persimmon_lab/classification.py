@@ -1,13 +1,16 @@
 """Persimmon that classifies text: the body and a projection of the last token onto labels."""
 
+import warnings
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from persimmon_lab.cache import Cache, LegacyCache
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.inputs import has_values
 from persimmon_lab.losses import classification_loss
 from persimmon_lab.model import Hidden, Padding, PersimmonModel, Tokens
 from persimmon_lab.outputs import SequenceClassifierOutputWithPast
@@ -42,7 +45,8 @@ class PersimmonForSequenceClassification(PersimmonPreTrainedModel):
         num_items_in_batch: Tensor | int | None = None,
     ) -> SequenceClassifierOutputWithPast | tuple[Any, ...]:
         """Label logits read off the rightmost token that is not `pad_token_id`, off the last position when there is
-        no `pad_token_id` or the input is embeddings; with `labels` a loss (see `classification_loss`).
+        no `pad_token_id` or the input is embeddings; with `labels` a loss (see `classification_loss`). As in
+        transformers the mask does not say where a text ends; where it hides what is read, there is a warning.
 
         `num_items_in_batch` says how many labels there are in all the batches of an accumulated step, so that their
         losses add up to the mean over all of them. transformers' Trainer hands it over.
@@ -54,7 +58,10 @@ class PersimmonForSequenceClassification(PersimmonPreTrainedModel):
         )  # fmt: skip
         hidden = body.last_hidden_state
         rows = torch.arange(len(hidden), device=hidden.device)
-        logits = self.score(hidden[rows, self._last_token(input_ids, hidden)])
+        last = self._last_token(input_ids, hidden)
+        if attention_mask is not None:
+            _warn_of_hidden(attention_mask[:, -hidden.shape[1] :], last)
+        logits = self.score(hidden[rows, last])
         output = SequenceClassifierOutputWithPast(
             loss=None
             if labels is None
@@ -83,3 +90,16 @@ class PersimmonForSequenceClassification(PersimmonPreTrainedModel):
         positions = torch.arange(length, device=hidden.device)
         rightmost = torch.where(is_text, positions, -1).amax(dim=-1)
         return torch.where(rightmost < 0, last, rightmost)
+
+
+def _warn_of_hidden(attention_mask: Padding, last: Int[Tensor, "batch"]) -> None:
+    if not has_values(attention_mask):
+        return
+    is_hidden = attention_mask.to(last.device).gather(1, rearrange(last, "batch -> batch 1")) == 0
+    if bool(is_hidden.any()):
+        row = int(is_hidden.nonzero()[0, 0])
+        warnings.warn(
+            f"row {row} is classified by its position {int(last[row])}, which attention_mask hides: fill rows with "
+            "config.pad_token_id, and embeddings on the left",
+            stacklevel=3,
+        )

@@ -9,6 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from persimmon_lab.field_checks import is_number, shown
 from persimmon_lab.inputs import check_range
 
 Losses = Float[Tensor, "batch position"]
@@ -31,7 +32,15 @@ def mean_cross_entropy(
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
     if count is None:
         return total / (labels != IGNORED).sum().clamp(min=1)
-    return total / torch.as_tensor(count, device=total.device)
+    return total / _divisor(count, total.device)
+
+
+def _divisor(count: Tensor | int, device: torch.device) -> Tensor:
+    """What a sum of losses is divided by; 1 where nothing counts and the sum is 0. ValueError for what is no count."""
+    if not isinstance(count, Tensor) and not (is_number(count) and count >= 0):
+        raise ValueError(f"num_items_in_batch is {shown(count)}; it is how many labels count, 0 or more")
+    divisor = torch.as_tensor(count, device=device)
+    return divisor + (divisor == 0)
 
 
 def causal_lm_loss(
@@ -43,8 +52,14 @@ def causal_lm_loss(
 
     Labels of -100 do not count; when all of them are -100 the loss is 0 (the peers give NaN). `count` as in
     `mean_cross_entropy`.
-    Raises IndexError for any other label outside the vocabulary.
+    Raises IndexError for any other label outside the vocabulary, TypeError for labels that are no whole numbers and
+    ValueError for another shape than that of the ids.
     """
+    if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32):
+        kind = labels.dtype if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
+        raise TypeError(f"labels are {kind}; give the ids as a tensor of whole numbers, -100 where none counts")
+    if labels.shape != logits.shape[:2]:
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, the input {tuple(logits.shape[:2])}")
     # The labels move and not the logits, which are so much larger: a slice of them would be copied, forth and back.
     following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     return mean_cross_entropy(
@@ -138,8 +153,10 @@ def classification_loss(
         by_dtype = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
         problem_type = "regression" if logits.shape[-1] == 1 else by_dtype
     if problem_type == "single_label_classification":
-        return mean_cross_entropy(logits, rearrange(labels, "batch ... -> (batch ...)"), count)
-    if labels.numel() != logits.numel():
+        if labels.numel() != len(logits):
+            raise ValueError(f"labels of shape {tuple(labels.shape)} for {len(logits)} rows; give each its class")
+        return mean_cross_entropy(logits, labels.flatten(), count)
+    if labels.numel() != logits.numel() or len(labels) != len(logits):
         raise ValueError(
             f"labels of shape {tuple(labels.shape)} do not match logits of shape {tuple(logits.shape)}; "
             f"{problem_type} needs one number per logit"
@@ -148,7 +165,7 @@ def classification_loss(
     loss = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
     if count is None:
         return loss(logits, labels)
-    return loss(logits, labels, reduction="sum") / torch.as_tensor(count, device=logits.device)
+    return loss(logits, labels, reduction="sum") / _divisor(count, logits.device)
 
 
 def surprisal(logits: Float[Tensor, "batch position vocab"], ids: Int[Tensor, "batch position"]) -> Losses:

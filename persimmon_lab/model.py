@@ -14,7 +14,15 @@ from torch.utils.checkpoint import checkpoint
 from persimmon_lab.attention import AdditiveMask, PersimmonAttention, Scores, causal_mask
 from persimmon_lab.cache import Cache, DynamicCache, LegacyCache, cache_for
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.inputs import check_range, documents_of, has_values
+from persimmon_lab.inputs import (
+    check_ids,
+    check_padding,
+    check_positions,
+    check_range,
+    documents_of,
+    has_values,
+    hides_nothing,
+)
 from persimmon_lab.mlp import PersimmonMLP
 from persimmon_lab.outputs import BaseModelOutputWithPast
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
@@ -160,7 +168,7 @@ class PersimmonModel(PersimmonPreTrainedModel):
             warnings.warn("gradient checkpointing keeps no cache: use_cache is False for this call", stacklevel=3)
             use_cache = False
         hidden = self._embedded(input_ids, inputs_embeds)
-        cache = cache_for(past_key_values, len(self.layers), extend=use_cache)
+        cache = cache_for(past_key_values, len(self.layers), extend=use_cache, rows=len(hidden))
         past = cache.get_seq_length()
         if recompute and past:
             raise ValueError(
@@ -168,6 +176,8 @@ class PersimmonModel(PersimmonPreTrainedModel):
                 "past, or call gradient_checkpointing_disable()"
             )
         length = past + hidden.shape[1]
+        if attention_mask is not None:
+            check_padding(attention_mask, len(hidden), length, past)
         if has_values(hidden) and length > config.context_limit:
             warnings.warn(
                 f"the text is longer than the {config.context_limit} positions that the model knows (context_limit); "
@@ -178,11 +188,8 @@ class PersimmonModel(PersimmonPreTrainedModel):
         if position_ids is None:
             position_ids = rearrange(torch.arange(past, length, device=hidden.device), "position -> 1 position")
         else:
-            check_range(position_ids, max(config.max_position_embeddings, length), "position id")
-            if position_ids.shape[-1] != hidden.shape[1]:
-                raise ValueError(
-                    f"position_ids name {position_ids.shape[-1]} positions, the input has {hidden.shape[1]}"
-                )
+            highest = max(config.max_position_embeddings, length)
+            check_positions(position_ids, len(hidden), hidden.shape[1], highest)
             if attention_mask is None and not (past or use_cache):
                 documents = documents_of(position_ids)
         cos, sin = rotary_tables(position_ids, config, length, hidden.dtype)
@@ -200,14 +207,14 @@ class PersimmonModel(PersimmonPreTrainedModel):
 
     def _embedded(self, input_ids: Tokens | None, inputs_embeds: Hidden | None) -> Hidden:
         if input_ids is not None and inputs_embeds is None:
-            if input_ids.dtype not in (torch.int64, torch.int32):
-                raise TypeError(f"input_ids are {input_ids.dtype}; give the ids as whole numbers: input_ids.long()")
+            check_ids(input_ids)
             check_range(input_ids, self.config.vocab_size, "token id")
             embedded: Tensor = self.embed_tokens(input_ids)
             return embedded
         if inputs_embeds is None or input_ids is not None:
             given = "neither" if input_ids is None else "both"
             raise ValueError(f"give either input_ids or inputs_embeds; {given} of them was given")
+        check_ids(inputs_embeds, self.config.hidden_size)
         return inputs_embeds
 
 
@@ -229,15 +236,8 @@ def _mask(
     eager: bool,
 ) -> AdditiveMask | None:
     """The additive mask, or None where the fused kernel's own causal mask says the same without one."""
-    batch, query_length, _ = hidden.shape
-    if attention_mask is not None and tuple(attention_mask.shape) != (batch, key_length):
-        raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}; expected (batch {batch}, positions "
-            f"{key_length}), of which {key_length - query_length} are in the cache"
-        )
-    hides_nothing = documents is None and (
-        attention_mask is None or (has_values(attention_mask) and bool((attention_mask != 0).all()))
-    )
-    if not eager and hides_nothing and (query_length == 1 or query_length == key_length):
+    query_length = hidden.shape[1]
+    is_plain = documents is None and (attention_mask is None or hides_nothing(attention_mask))
+    if not eager and is_plain and (query_length == 1 or query_length == key_length):
         return None
     return causal_mask(attention_mask, query_length, key_length, hidden.dtype, hidden.device, documents)

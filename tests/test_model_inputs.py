@@ -1,5 +1,7 @@
 """What a model accepts, what it refuses and what it answers in."""
 
+import math
+
 import pytest
 import torch
 
@@ -138,3 +140,65 @@ def test_a_row_does_not_depend_on_its_neighbours(model):
 def test_an_odd_rotary_width_is_refused_at_once():
     with pytest.raises(ValueError, match=r"rotary width 5 is odd \(head_dim 10 x partial_rotary_factor 0.5\)"):
         PersimmonConfig.tiny(hidden_size=40)
+
+
+# Numbers that mean something else than what they are taken for
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("kept", [-1, -3, True, 2.0, None, "2", torch.tensor([0, 2])], ids=repr)
+def test_a_number_of_logits_that_is_none_is_refused(model, kept):
+    """-1 would be the last eight of nine."""
+    with pytest.raises(ValueError, match="logits_to_keep is"):
+        model(ids(), logits_to_keep=kept)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("hidden", [-1e9, -math.inf, math.nan, -1.0])
+def test_a_mask_that_is_added_to_scores_is_refused(model, hidden):
+    """Its 0 is what is seen, and ours is what is hidden."""
+    mask = torch.zeros(2, 9)
+    mask[0, :3] = hidden
+    with pytest.raises(ValueError, match="attention_mask holds .*give 1 for text and 0 for padding"):
+        model(ids(), attention_mask=mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.int8, torch.float16, torch.float32])
+def test_a_mask_of_ones_and_zeros_may_be_of_any_dtype(model, dtype):
+    mask = torch.ones(2, 9, dtype=torch.int64)
+    mask[0, :3] = 0
+    assert torch.equal(model(ids(), attention_mask=mask.to(dtype)).logits, model(ids(), attention_mask=mask).logits)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_positions_that_are_no_whole_numbers_are_refused(model, dtype):
+    with pytest.raises(TypeError, match=f"position_ids are {dtype}"):
+        model(ids(), position_ids=torch.arange(9)[None].to(dtype))
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    ("given", "error", "told"),
+    [
+        ({"input_ids": ids().tolist()}, TypeError, "input_ids is a list; give a tensor"),
+        ({"input_ids": "text"}, TypeError, "input_ids is a str"),
+        ({"input_ids": ids()[0]}, ValueError, r"input_ids has shape \(9,\); give \(batch, position\)"),
+        ({"input_ids": ids()[None]}, ValueError, r"input_ids has shape \(1, 2, 9\)"),
+        ({"inputs_embeds": torch.zeros(9, 64)}, ValueError, r"inputs_embeds has shape \(9, 64\); give \(.*64\)"),
+        ({"inputs_embeds": torch.zeros(1, 9, 32)}, ValueError, r"inputs_embeds has shape \(1, 9, 32\)"),
+        ({"input_ids": ids(), "attention_mask": [[1] * 9] * 2}, TypeError, "attention_mask is a list"),
+        ({"input_ids": ids(), "attention_mask": torch.ones(9)}, ValueError, r"attention_mask has shape \(9,\)"),
+        ({"input_ids": ids(), "position_ids": [[1] * 9]}, TypeError, "position_ids is a list"),
+        ({"input_ids": ids(), "position_ids": torch.arange(9)}, ValueError, r"position_ids has shape \(9,\)"),
+        (
+            {"input_ids": ids(), "position_ids": torch.zeros(3, 9, dtype=torch.int64)},
+            ValueError,
+            r"position_ids has shape \(3, 9\)",
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else str(value),
+)
+def test_other_things_are_refused_by_name(model, given, error, told):
+    with pytest.raises(error, match=told):
+        model(**given)

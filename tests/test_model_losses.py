@@ -1,5 +1,7 @@
 """Losses, and the token that a classifier looks at."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -188,3 +190,60 @@ def test_the_loss_of_each_next_token_by_row():
     assert losses.shape == (2, 8)
     assert torch.equal(losses, surprisal(model(ids()[:, :-1]).logits, ids()[:, 1:]))
     assert losses.mean().item() == pytest.approx(model(ids(), labels=ids()).loss.item(), rel=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("shape", [(3, 6), (6, 3), (1, 18), (18,)])
+def test_labels_of_as_many_numbers_in_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=rf"labels have shape \({shape[0]}.*the input \(2, 9\)"):
+        tiny()(ids(), labels=ids().reshape(shape))
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8])
+def test_labels_that_are_no_ids_are_refused(dtype):
+    with pytest.raises(TypeError, match=f"labels are {dtype}"):
+        tiny()(ids(), labels=ids().to(dtype))
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("count", [-1, math.nan, "5", True])
+def test_a_count_that_is_none_is_refused(count):
+    with pytest.raises(ValueError, match="num_items_in_batch is"):
+        tiny()(ids(), labels=ids(), num_items_in_batch=count)
+
+
+@pytest.mark.parametrize("count", [0, torch.tensor(0)])
+def test_a_step_in_which_nothing_counts_has_no_loss(count):
+    """As in a batch; 0 / 0 would teach nan to every weight."""
+    labels = torch.full_like(ids(), IGNORED)
+    assert tiny()(ids(), labels=labels, num_items_in_batch=count).loss.item() == 0
+    assert classifier()(ids(), labels=torch.tensor([IGNORED, IGNORED]), num_items_in_batch=count).loss.item() == 0
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("labels", [torch.tensor([[0.0, 1.0]]), torch.tensor([[0, 1]])], ids=["floats", "integers"])
+def test_numbers_of_another_row_are_no_regression(labels):
+    """torch would spread one row of two over two rows of one, and take the mean of all four."""
+    with pytest.raises(ValueError, match=r"labels of shape \(1, 2\) do not match logits of shape \(2, 1\)"):
+        classifier(num_labels=1)(ids(), labels=labels)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+def test_too_few_classes_are_refused():
+    with pytest.raises(ValueError, match=r"labels of shape \(1,\) for 2 rows"):
+        classifier()(ids(), labels=torch.tensor([0]))
+
+
+def test_a_row_that_is_read_where_the_mask_hides_it_is_told_of():
+    """transformers reads there as well; what is right is the row alone, or the same row filled with the pad id."""
+    model, mask = classifier(), torch.ones(2, 9, dtype=torch.int64)
+    mask[1, 6:] = 0
+    padded = ids().masked_fill(mask == 0, 0)
+    alone = model(padded[1:, :6]).logits[0]
+    torch.testing.assert_close(model(padded, attention_mask=mask).logits[1], alone)
+    with pytest.warns(UserWarning, match="row 1 is classified by its position 8, which attention_mask hides"):
+        filled_otherwise = model(ids(), attention_mask=mask).logits[1]
+    assert not torch.allclose(filled_otherwise, alone, atol=1e-3)
+    with pytest.warns(UserWarning, match="row 1 is classified by its position 8"):
+        model(inputs_embeds=model.get_input_embeddings()(padded), attention_mask=mask)

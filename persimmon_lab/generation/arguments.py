@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from persimmon_lab.cache import DynamicCache, StaticCache
 from persimmon_lab.field_checks import is_whole, shown
 from persimmon_lab.generation_config import GenerationConfig
 
@@ -19,6 +20,25 @@ def require_numbers(model: Any) -> None:
         raise ValueError(
             "the model is on the meta device, where weights have shapes and no numbers, so there is nothing to choose "
             "a token by; load it with from_pretrained, or give it weights by model.to_empty and load_state_dict"
+        )
+
+
+def require_methods(name: str, given: Any, methods: Iterable[str], example: str) -> None:
+    """Raises TypeError, which names the argument, for a class and for what lacks one of these; None is fine."""
+    if given is None or not (isinstance(given, type) or not all(hasattr(given, method) for method in methods)):
+        return
+    kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+    raise TypeError(f"{name} is {kind}; give {example}")
+
+
+def require_dtype(model: Any, cache: Any) -> None:
+    """Raises ValueError for keys of another dtype than the model's, which a fast engine would round in silence. Under
+    autocast they may differ."""
+    if torch.is_autocast_enabled(model.device.type) or not isinstance(cache, DynamicCache | StaticCache):
+        return
+    if len(cache) and (remembered := cache[0][0].dtype) != model.dtype:
+        raise ValueError(
+            f"past_key_values are {remembered} and the model is {model.dtype}; give none, and the text is read anew"
         )
 
 
@@ -64,12 +84,23 @@ def random_source(model: Any, seed: Any, generator: Any) -> torch.Generator | No
     return torch.Generator(device=model.device).manual_seed(int(seed))
 
 
-def whole_ids(input_ids: Tensor) -> Int[Tensor, "batch position"]:
+def whole_ids(input_ids: Shaped[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     """Ids as int64. Raises TypeError for numbers that would be cut to whole ones, and for truth values."""
     if input_ids.dtype == torch.bool or input_ids.is_floating_point() or input_ids.is_complex():
         hint = "pass a mask as attention_mask" if input_ids.dtype == torch.bool else "embeddings are inputs_embeds"
         raise TypeError(f"input_ids are {input_ids.dtype}; give the ids as whole numbers ({hint})")
     return input_ids.long()
+
+
+def rows_of(input_ids: Any, device: torch.device) -> Int[Tensor, "batch position"]:
+    """Ids as int64, where they are wanted. Raises TypeError for other things and other numbers, ValueError for another
+    shape than (batch, position) and for no rows."""
+    if not isinstance(input_ids, Tensor):
+        raise TypeError(f"input_ids is a {type(input_ids).__name__}; give a tensor (batch, position)")
+    if input_ids.ndim != 2 or len(input_ids) < 1:
+        wanted = "at least one row" if input_ids.ndim == 2 else "(batch, position), ids[None] of a single text"
+        raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}: give {wanted}")
+    return whole_ids(input_ids).to(device)
 
 
 def mask_of(attention_mask: Any, device: torch.device) -> Int[Tensor, "*shape"]:

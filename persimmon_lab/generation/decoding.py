@@ -17,7 +17,13 @@ from torch import Tensor
 
 from persimmon_lab.cache import DynamicCache, cache_for
 from persimmon_lab.elsewhere import require_own_inputs
-from persimmon_lab.generation.arguments import functions, random_source, require_numbers
+from persimmon_lab.generation.arguments import (
+    functions,
+    random_source,
+    require_dtype,
+    require_methods,
+    require_numbers,
+)
 from persimmon_lab.generation.beams import beam_steps
 from persimmon_lab.generation.context import Context
 from persimmon_lab.generation.engines.choosing import forget_room, runner_for, take_back
@@ -99,6 +105,9 @@ def generate(
     """
     if inputs is not None and input_ids is not None:
         raise ValueError("generate() was given both inputs and input_ids, two names of the prompt; pass one of them")
+    require_methods("streamer", streamer, ("put", "end"), "transformers.TextStreamer(tokenizer)")
+    require_methods("cancel", cancel, ("is_set",), "threading.Event()")
+    require_methods("on_token", on_token, ("__call__",), "a function of a step")
     steps = decode_steps(
         model,
         inputs if input_ids is None else input_ids,
@@ -163,6 +172,8 @@ def decode_steps(
     """
     require_own_inputs(model)
     require_numbers(model)
+    require_methods("tokenizer", tokenizer, ("decode",), "a PersimmonTokenizer")
+    require_methods("assistant_model", assistant_model, ("forward", "config"), "a PersimmonForCausalLM")
     processors = functions("logits_processor", logits_processor)
     config = settle(model, generation_config, settings)
     ending = Ending(config, tokenizer, model.device, functions("stopping_criteria", stopping_criteria))
@@ -235,7 +246,8 @@ def _opened(
         raise ValueError("rows of a batch stop at different lengths, and there is no pad_token_id to fill them with")
     cache = past_key_values
     if cache is not None:
-        checked = cache_for(cache, model.config.num_hidden_layers)
+        checked = cache_for(cache, model.config.num_hidden_layers, rows=batch)
+        require_dtype(model, checked)
         cache = checked if isinstance(cache, tuple | list) else cache
     requirement = model, config, batch, width, new_tokens, cache, mask is not None
     try:

@@ -12,8 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persimmon_lab.cache import DynamicCache
+from persimmon_lab.field_checks import is_whole, shown
+from persimmon_lab.generation.arguments import mask_of, rows_of, whole_ids
 from persimmon_lab.generation.context import Context
 from persimmon_lab.generation.engines.choosing import runner_for
+from persimmon_lab.inputs import check_range
 
 LOGITS_AT_ONCE = 2**25  # 128 MiB in float32: 128 positions of a vocabulary of 262,144
 
@@ -51,13 +54,19 @@ def score_tokens(
     as many as make 128 MiB of logits, so that the logits of a long text are never there together.
 
     Raises ValueError for no rows or positions, a `chunk_size` below 1, a `window` below 2 or a `stride` that would
-    leave tokens out.
+    leave tokens out; IndexError for an id of `token_set` that is none.
     """
+    input_ids = rows_of(input_ids, model.device)
     batch, length = input_ids.shape
-    if batch < 1:
-        raise ValueError(f"input_ids has shape {tuple(input_ids.shape)}: give at least one row")
+    mask = None if attention_mask is None else mask_of(attention_mask, model.device)
+    if mask is not None and mask.shape != input_ids.shape:
+        raise ValueError(f"attention_mask is {tuple(mask.shape)} but the ids are {tuple(input_ids.shape)}")
+    choices = None if token_set is None else _choices(token_set, model)
+    for name, value in (("window", window), ("stride", stride), ("chunk_size", chunk_size)):
+        if value is not None and not is_whole(value):
+            raise ValueError(f"{name} is {shown(value)}; give a whole number of positions")
     if window is not None:
-        return _score_windows(model, input_ids, attention_mask, token_set, window, stride, chunk_size, engine)
+        return _score_windows(model, input_ids, mask, choices, window, stride, chunk_size, engine)
     if stride is not None:
         raise ValueError(f"stride={stride} is how far windows lie apart; pass window= as well")
     if length > model.config.context_limit:
@@ -69,9 +78,6 @@ def score_tokens(
     chunk_size = max(1, LOGITS_AT_ONCE // (batch * model.config.vocab_size)) if chunk_size is None else chunk_size
     if length < 1 or chunk_size < 1:
         raise ValueError(f"{length} positions in chunks of {chunk_size}; there has to be at least 1 of both")
-    input_ids = input_ids.to(model.device)
-    mask = None if attention_mask is None else attention_mask.to(model.device, torch.int64)
-    choices = None if token_set is None else torch.as_tensor(token_set, device=model.device)
     context = Context(
         runner_for(model, engine, rows=input_ids.numel()), input_ids, mask, DynamicCache(), chunk=chunk_size
     )
@@ -91,6 +97,19 @@ def score_tokens(
     if mask is not None:
         scores = scores.masked_fill(mask[:, :-1] * mask[:, 1:] == 0, 0.0)
     return TokenScores(scores, torch.cat(sets, dim=1) if sets else None)
+
+
+def _choices(token_set: Sequence[int] | Int[Tensor, "choice"], model: Any) -> Int[Tensor, "choice"]:
+    """The ids to compare, at least one. An id of -1 would count from the end, and a number alone would be spread."""
+    try:
+        choices = torch.as_tensor(token_set, device=model.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"token_set is {shown(token_set)}; give ids, such as [17, 44]") from None
+    if choices.ndim != 1 or not len(choices):
+        raise ValueError(f"token_set is {shown(token_set)}; give one row of ids, such as [17, 44]")
+    choices = whole_ids(choices)
+    check_range(choices, model.config.vocab_size, "token id of token_set")
+    return choices
 
 
 def _score_windows(

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from tests.models import ids, tiny
 
@@ -199,3 +200,22 @@ def test_a_number_is_no_generator():
 def test_a_model_without_numbers_cannot_choose():
     with pytest.raises(ValueError, match="on the meta device.*load it with from_pretrained"):
         tiny().to("meta").generate(ids(), max_new_tokens=1)
+
+
+# Things that are called on the way
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("streamer", "x", "streamer is a str"),
+        ("streamer", transformers.TextStreamer, "streamer is the class TextStreamer"),
+        ("cancel", True, "cancel is a bool; give threading.Event"),
+        ("on_token", 5, "on_token is a int"),
+        ("tokenizer", "adept/persimmon-8b-chat", "tokenizer is a str"),
+        ("assistant_model", "adept/persimmon-8b-chat", "assistant_model is a str"),
+    ],
+)
+def test_what_is_called_is_asked_for_its_methods_first(name, value, told):
+    with pytest.raises(TypeError, match=told):
+        tiny().generate(ids()[:1], max_new_tokens=1, **{name: value})

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from persimmon_lab.cache import DynamicCache, StaticCache
 from persimmon_lab.generation import score_tokens
 from tests.models import ids, tiny
 
@@ -225,3 +226,98 @@ def test_the_least_is_as_in_the_peer(twins):
     text = torch.randint(3, 128, (2, 7), generator=torch.Generator().manual_seed(5))
     settings = {"max_new_tokens": 8, "min_new_tokens": 5, "attention_mask": torch.ones_like(text)}
     assert torch.equal(ours.generate(text, **settings), theirs.generate(text, do_sample=False, **settings))
+
+
+# Caches of other rows and other numbers
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "kind", [lambda: None, DynamicCache, lambda: StaticCache(40)], ids=["own", "dynamic", "static"]
+)
+def test_a_cache_of_other_rows_is_refused_and_stays_as_it_was(engine, kind):
+    """The rows of a StaticCache would all be given the keys of a single one."""
+    model = tiny(eos_token_id=None)
+    given = kind()
+    wanted = model.generate(ids(3), max_new_tokens=6, engine=engine)
+    first = model.generate(
+        ids(3), max_new_tokens=2, past_key_values=given, return_dict_in_generate=True, engine=engine
+    )  # fmt: skip
+    cache = first.past_key_values
+    with pytest.raises(ValueError, match="past_key_values hold 3 rows and the input has 1"):
+        model.generate(first.sequences[:1], max_new_tokens=2, past_key_values=cache, engine=engine)
+    with pytest.raises(ValueError, match="past_key_values hold 3 rows and the input has 1"):
+        model(first.sequences[:1, -1:], past_key_values=cache)
+    going_on = model.generate(first.sequences, max_new_tokens=4, past_key_values=cache, engine=engine)
+    assert torch.equal(going_on, wanted)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("theirs", "ours"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_a_cache_of_another_dtype_is_refused(engine, theirs, ours):
+    """The fast engine would round the new keys to bfloat16 in silence."""
+    first = tiny().to(theirs).generate(ids(), max_new_tokens=2, return_dict_in_generate=True, engine=engine)
+    with pytest.raises(ValueError, match=f"past_key_values are {theirs} and the model is {ours}"):
+        tiny().to(ours).generate(
+            first.sequences, max_new_tokens=2, past_key_values=first.past_key_values, engine=engine
+        )  # fmt: skip
+
+
+# Scores
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+def test_a_mask_says_what_counts_whatever_its_numbers_are():
+    """A 2 was counted as two positions: other rotations, other scores."""
+    mask = torch.ones_like(ids())
+    mask[0, :3] = 0
+    wanted = score_tokens(tiny(), ids(), mask).tokens
+    for given in (mask * 2, mask.bool(), mask.float(), mask.tolist()):
+        assert torch.equal(score_tokens(tiny(), ids(), given).tokens, wanted)
+    with pytest.raises(ValueError, match="attention_mask holds -1000000000.0"):
+        score_tokens(tiny(), ids(), (1.0 - mask) * -1e9)
+    with pytest.raises(ValueError, match=r"attention_mask is \(2, 3\) but the ids are \(2, 9\)"):
+        score_tokens(tiny(), ids(), mask[:, :3])
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize(
+    ("token_set", "error", "told"),
+    [
+        ([-1], IndexError, "token id of token_set -1"),  # the last one of the vocabulary
+        ([128], IndexError, "token id of token_set 128"),
+        (5, ValueError, "token_set is 5; give one row of ids"),  # one id at each position, spread over all positions
+        ([[1, 2]], ValueError, "give one row of ids"),
+        ([], ValueError, "give one row of ids"),
+        ([1.5], TypeError, "give the ids as whole numbers"),
+        (["a"], TypeError, "token_set is"),
+    ],
+    ids=str,
+)
+def test_choices_that_are_no_ids_are_refused(token_set, error, told, window):
+    with pytest.raises(error, match=told):
+        score_tokens(tiny(), ids(), token_set=token_set, window=window)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("given", [{"window": 2.5}, {"window": "4"}, {"window": 4, "stride": 1.5}, {"chunk_size": 2.5}])
+def test_windows_are_whole_numbers(given):
+    with pytest.raises(ValueError, match="give a whole number of positions"):
+        score_tokens(tiny(), ids(), **given)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize(
+    ("given", "error", "told"),
+    [
+        (ids().tolist(), TypeError, "input_ids is a list"),
+        (ids().numpy(), TypeError, "input_ids is a ndarray"),
+        (ids()[0], ValueError, r"input_ids has shape \(9,\).*ids\[None\]"),
+        (ids().float(), TypeError, "input_ids are torch.float32"),
+    ],
+    ids=["list", "array", "one row", "floats"],
+)
+def test_texts_that_are_no_rows_of_ids_are_refused(given, error, told):
+    with pytest.raises(error, match=told):
+        score_tokens(tiny(), given)
