@@ -209,6 +209,7 @@ DOMAINS = {
     "listening": "what was said in the same chats, and what a listener says to it by rules (`training/listening.py`)",
     "openings": "how those chats open, where they open with a greeting",
     "questions": "short questions and answers (chatterbot-corpus, English, twelve of its topics)",
+    "everyday": "what people say every day, by a grammar, and what a listener says to it (`training/everyday/`)",
     "talk": "our own small talk, from templates with slots (`training/smalltalk/`)",
     "stories": "our own very short stories, from templates with slots (`training/stories/`)",
     "skills": "questions with known answers, made on the spot (`training/skills/`)",

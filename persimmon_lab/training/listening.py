@@ -3,26 +3,46 @@
 Templates know some hundreds of things that people say. What else they say is taken from the chats: of a short sentence
 about oneself, "you" is made of "I" and "my" becomes "your"; of a question, the part that asks is kept and the rest is
 taken up. So a model learns to say again in its own turn what was said to it, whatever it was (after Weizenbaum 1966,
-"ELIZA", which did it by rules such as these).
+"ELIZA", which did it by rules such as these), and, where it is too long to be said again, what fits anything that
+feels like it.
 """
 
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 
 import numpy as np
 
 from persimmon_lab.training.readers import Document, dialogue
 from persimmon_lab.training.templates import as_typed
 
-SHORTEST, LONGEST = 3, 16  # words of what is taken up
+SHORTEST, LONGEST = 3, 24  # words of what is heard
+ECHOED = 9  # words of what is said again, at most
+ECHOES = 0.55  # of what could be said again is
 SENTENCES = 3  # of what is said, at most
 SENTENCE_END = re.compile(r"(?<=[.!?]) +")
 FILLERS = re.compile(r"(well|so|and|but|yeah|yes|no|oh|ok|okay|hi|hey|hello|lol|haha+|just|ugh|wow|also|or),? ", re.I)
 TRAILERS = re.compile(r",? (lol|haha+|too|tho|though|actually|either)$", re.I)
+# Where a first clause ends that says something by itself.
+CLAUSE = re.compile(
+    r",? (?:but|because|and (?:i|i'm|we|it|it's|my|she|he|they|the|there|now)|so that|which)\b.*|,.*", re.I
+)
+# Whom and what one may ask about who is told of it, and how.
+NEAR = re.compile(
+    r"\bmy ((?:(?:little|big|older|younger|best|new|old) )?(?:sister|brother|mother|father|mom|dad|grandma|grandpa|"
+    r"grandmother|grandfather|aunt|uncle|cousin|son|daughter|wife|husband|friend|girlfriend|boyfriend|roommate|boss|"
+    r"teacher|neighbor|family|parents|kids|dog|cat|puppy|kitten|rabbit|hamster|horse|goldfish|bird|job|car|bike|house|"
+    r"apartment|garden|computer|phone|school|class|project|team|trip|hobby))\b",
+    re.I,
+)
+ABOUT = ("Tell me more about your {near}.", "I'd like to hear more about your {near}.")
 # What says nothing alone: it leans on what was said before, or on the other.
 LEANING = re.compile(
     r"[.!?;:\n\"()]|\b(you|your|yours|you're|haha+|ahha|lol|lmao|them|those|that's)\b|"
-    r"^i (guess|think|hope|agree|suppose|know|see|mean)( so| not)?$|^i (don't|didn't) (think so|know|mind|care)$",
+    r"^i (guess|think|hope|agree|suppose|know|see|mean)( so| not)?$|^i (don't|didn't) (think so|know|mind|care)$|"
+    # and what no rule may answer
+    r"\b(live any ?more|kill|suicide|suicidal|want to die|hurt myself|end it all)\b",
     re.I,
 )
 TURNED: Mapping[str, str] = {
@@ -33,19 +53,31 @@ TURNED: Mapping[str, str] = {
 }  # fmt: skip
 WAS = re.compile(r"\byou was(n't)?\b")
 
-# Words of sympathy by what was said, and how often one comes first.
-SAD = """sad died dead dies sick ill lost lose hurt hurts pain broke broken burned burnt forgot terrible bad worse worst
-    nervous stressed stress stuck cancelled canceled upset miss missed angry mad lonely alone afraid scared worried
-    worry tired hate fail failed cold cry cried crying fight hard difficult boring bored awful annoying busy wrong
-    problem problems unfortunately hospital headache fever spilled late slow crazy drowning sore"""
-GLAD = """happy glad great good nice beautiful love loved wonderful amazing excited fun funny won win passed got
-    birthday new finally enjoy enjoyed enjoying best awesome delicious perfect proud sunny vacation holiday
-    party friends cool married puppy baby celebrating rainbow"""
+# Words of sympathy by what was said, how often one comes first, and what can be said to anything of the kind.
+FEELINGS = tomllib.loads((files(__package__) / "everyday" / "feelings.toml").read_text(encoding="utf-8"))
+SAD, GLAD = (frozenset(FEELINGS[name].split()) for name in ("sad", "glad"))
+NEGATED = re.compile(r"\b(?:not|never|no|isn't|wasn't|aren't|don't|didn't|doesn't|can't|couldn't) (\w+)(?: (\w+))?")
+LIKED = re.compile(r"i (?:really |also |do |just )?(?:like|love|enjoy|prefer)\b")  # what is liked is not sad
+WANTED = re.compile(r"i (?:really |also |just )?(?:need|want|wish|hope|should|must|have to|would)\b")  # and nor glad
 SYMPATHY = {
-    "sad": (0.9, ("I'm sorry to hear that.", "Oh no.", "That sounds hard.", "I'm sorry.", "What a pity.")),
-    "glad": (0.7, ("How nice!", "That's good to hear.", "I'm glad.", "That sounds nice.", "Lovely!")),
-    "": (0.25, ("I see.", "Oh!", "Ah.", "Thank you for telling me.", "I'm listening.")),
-}
+    "sad": (
+        0.9,
+        ("I'm sorry to hear that.", "Oh no.", "That sounds hard.", "I'm sorry.", "That's not easy."),
+        ("Do you want to tell me more about it?", "How are you feeling now?", "I hope it gets better soon.",
+         "How do you feel about it?", "Do you want to talk about it?"),
+    ),
+    "glad": (
+        0.75,
+        ("How nice!", "That's good to hear.", "I'm glad to hear that.", "That sounds nice.", "Lovely!"),
+        ("Tell me more about it.", "How do you feel about it?", "I like to hear that.", "What is so nice about it?"),
+    ),
+    "": (
+        0.4,
+        ("I see.", "Oh, I see.", "Thank you for telling me."),
+        ("Tell me more about it.", "How do you feel about it?", "I'd like to hear more about it.",
+         "What is that like for you?"),
+    ),
+}  # fmt: skip
 
 # What is said of oneself by how it begins (after it was turned), and what may be said to it.
 STATEMENTS = {
@@ -55,18 +87,18 @@ STATEMENTS = {
         "So {said}. What keeps you from it?",
     ),
     r"you (have|need|had|ought) to \w|you (must|should) \w": (
-        "So {said}. When do you have to do it?",
+        "So {said}. I hope it goes well.",
         "{Said}? I hope it goes well.",
         "{Said}? You can do it, one step after the other.",
     ),
     r"you (can't|cannot|couldn't) \w": (
         "So {said}? Why is that?",
         "{Said}? What would help you?",
-        "{Said}? Maybe tomorrow it will be easier.",
+        "{Said}? What makes it hard?",
     ),
     r"you (don't|didn't|haven't|won't|never) \w": (
         "So {said}? Why is that?",
-        "{Said}? That's all right. Tell me why.",
+        "{Said}? How is that for you?",
     ),
     r"you (really |also )?(like|love|enjoy|prefer) \w": (
         "So {said}? What do you like about it?",
@@ -77,19 +109,21 @@ STATEMENTS = {
         "{Said}? Are you looking forward to it?",
     ),
     r"you('re| are) (\w+ )?\w+ing\b": ("So {said}? How is it going?", "{Said}? How do you like it?"),
-    r"you('re| are) ": ("So {said}? Why is that?", "{Said}? Tell me more about it."),
+    r"you('re| are) ": ("So {said}? How is that for you?", "{Said}? Tell me more about it."),
     r"you have |you've got ": ("So {said}? Tell me more.", "{Said}? How is that for you?"),
     r"you('ll| will) ": ("So {said}? I hope it goes well.", "{Said}? When will that be?"),
-    r"you (think|guess|feel|believe) ": ("So {said}? What makes you think so?", "{Said}? You may be right."),
+    r"you (hate|dislike|miss|wonder|keep) ": ("So {said}? Why is that?", "{Said}? How is that for you?"),
+    r"you (think|guess|believe) ": ("So {said}? What makes you think so?", "{Said}? You may be right."),
     r"your ": ("So {said}? Tell me more about it.", "{Said}? How do you feel about that?"),
-    r"you ": (
+    r"you (\w+ly |just |also )?(\w+ed|went|got|had|saw|were|did|made|took|came|ate|met|bought|found|told|left)\b": (
         "So {said}? How was that?",
-        "{Said}? How did that come about?",
-        "So {said}. And how do you feel about it now?",
+        "{Said}? How do you feel about it?",
+        "So {said}. How was it for you?",
     ),
+    r"you ": ("So {said}? Tell me more about it.", "{Said}? What is that like for you?"),
     r"it's|it was|it is|it has|(the|there|there's) .*\b(is|are|was|were|has|have|had|'s)\b": (
         "So {said}? How do you feel about that?",
-        "{Said}? What do you make of it?",
+        "{Said}? How is that for you?",
     ),
 }
 # Questions by how they begin, and answers in which {asked} is what follows and {rest} the same, turned.
@@ -119,6 +153,10 @@ QUESTIONS = {
         "I don't have a favorite {rest}. What's yours?",
         "A favorite {rest}? I have none. {model} Which is yours?",
     ),
+    r"what do you think (?:of|about) (?P<rest>.+)": (
+        "I know little about {rest}. What do you think?",
+        "I have no strong opinion on {rest}. {model} What is yours?",
+    ),
     r"should (?:i|we) (?P<rest>.+)": (
         "If you want to {rest}, I'd say yes. What speaks against it?",
         "That's for you to say. Do you want to {rest}?",
@@ -133,6 +171,20 @@ QUESTIONS = {
     ),
     r"what(?:'s| is) (?:a|an|some) (?P<rest>(?:good|nice|fun|great) .+)": (
         "I don't know much about that. What would be {article} {rest} for you?",
+    ),
+    # What is asked about the listener, and whatever else is asked; what it knows an answer to is left to others.
+    r"(?!.*\b(?:names?|capital|plus|minus|how (?:are|old|is|have)|what(?:'s| is) (?:up|new)|do you (?:know|think))\b)"
+    r"(?P<rest>(?:what|where|when|who|which|why|how|are|were|did|would|have) .*\byou(?:r|rs)?\b.*)": (
+        "{model} So there is not much to tell about me. And you?",
+        "I have no life like yours, so I can't say. How is it with you?",
+        "I'm a language model, so that is nothing for me. What about you?",
+    ),
+    r"(?!.*\b(?:names?|capital|plus|minus|opposite|plural|comes|day|month|letter|larger|smaller|color|sound|"
+    r"you|your|yours)\b|.*\d)"
+    r"(?P<rest>(?:what|where|when|who|which|why|how) \w+ .+)": (
+        "I don't know. {model} What do you think?",
+        "I don't know that. Do you?",
+        "That's more than I know. {model}",
     ),
 }
 
@@ -157,12 +209,18 @@ def heard(said: str, generator: np.random.Generator) -> str | None:
     text = TRAILERS.sub("", text)
     if not SHORTEST <= len(text.split()) <= LONGEST or LEANING.search(text):
         return None
-    taken = turned(text)
+    clause = CLAUSE.sub("", text)
+    taken = turned(clause if len(clause.split()) >= SHORTEST else text)
     taken = re.sub(r"^(The|It|It's|There|There's)\b", lambda match: match[0].lower(), taken)
     for pattern, replies in STATEMENTS.items():
         if re.match(pattern, taken):
-            reply = _pick(replies, generator).format(said=taken, Said=taken[0].upper() + taken[1:])
-            often, words = SYMPATHY[feeling(text)]
+            often, words, rest = SYMPATHY[feeling(text)]
+            if len(taken.split()) <= ECHOED and generator.random() < ECHOES:
+                reply = _pick(replies, generator).format(said=taken, Said=taken[0].upper() + taken[1:])
+            elif near := NEAR.search(text):
+                reply = _pick(ABOUT, generator).format(near=near[1].lower())
+            else:
+                reply = _pick(rest, generator)
             return f"{_pick(words, generator)} {reply}" if generator.random() < often else reply
     return None
 
@@ -180,9 +238,12 @@ def _answered(question: str, generator: np.random.Generator) -> str | None:
 
 
 def feeling(said: str) -> str:
-    """ "sad", "glad" or "", by the words that were said."""
-    words = set(re.findall(r"[\w']+", said.lower()))
-    sad, glad = len(words.intersection(SAD.split())), len(words.intersection(GLAD.split()))
+    """ "sad", "glad" or "", by the words that were said; good that is denied is sad, bad that is denied neither."""
+    text = said.lower()
+    denied = {word for pair in NEGATED.findall(text) for word in pair}
+    words = set(re.findall(r"[\w']+", text))
+    sad = 0 if LIKED.match(text) else len(words & SAD - denied) + len(denied & GLAD)
+    glad = 0 if WANTED.match(text) else len(words & GLAD - denied)
     return "sad" if sad > glad else "glad" if glad > sad else ""
 
 

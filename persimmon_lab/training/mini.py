@@ -22,6 +22,7 @@ from persimmon_lab.training.corpus import END, a_lesson, encode_one, prepare
 from persimmon_lab.training.curves import loss_svg, skills_svg
 from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.evaluate import copying_loss, induction_scores, repeated_rows
+from persimmon_lab.training.grammar import an_everyday_chat
 from persimmon_lab.training.history import History, Run
 from persimmon_lab.training.recipe import Recipe
 from persimmon_lab.training.skills.scoring import score_all
@@ -30,7 +31,8 @@ from persimmon_lab.training.trainer import read_metrics, restore, train
 
 RECIPE = Recipe(steps=22_000)  # 90 million tokens
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
-MADE = {"talk": a_conversation, "stories": a_story, "skills": a_lesson}  # domains that are written as they are read
+# Domains that are written as they are read.
+MADE = {"everyday": an_everyday_chat, "talk": a_conversation, "stories": a_story, "skills": a_lesson}
 WRITINGS = ("verse", "scripture", "code")  # domains whose documents are longer than a row
 KEPT = (250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000)  # steps whose weights are kept
 HISTORY = "history.json"

@@ -29,22 +29,23 @@ class Recipe:
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
             "chat": 0.07,
-            "exchanges": 0.04,
+            "exchanges": 0.03,
             "openings": 0.01,
             "questions": 0.01,
-            "listening": 0.14,
-            "talk": 0.1,
+            "listening": 0.06,
+            "everyday": 0.22,
+            "talk": 0.06,
             "stories": 0.02,
-            "skills": 0.35,
+            "skills": 0.27,
             "verse": 0.08,
             "scripture": 0.05,
             "code": 0.09,
-            DRILLS: 0.04,
+            DRILLS: 0.03,
         }
     )
     # A phrase said again to the end of its row is also a lesson in looping: once the model can copy, few are enough.
     late: float = 0.8  # of the steps
-    late_drills: float = 0.03
+    late_drills: float = 0.02
 
     def rate_scale(self, step: int, begun: int = 0) -> float:
         """The rate at `step` (from 0) over the full rate: warm-up from the step that the run begins with, constant,

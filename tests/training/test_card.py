@@ -97,7 +97,7 @@ def test_the_card_says_what_was_measured(report: dict):
     assert "On a machine, from commit 0123456." in render(report | {"commit": "0123456789abcdef"}, Recipe(steps=3000))
     assert "human: Hi\\n\\nadept:" in card_text
     assert '- greedy: `"Hello."`\n- seed 0: `"Hey."`\n- seed 1: `"Hi."`' in card_text
-    assert "| chat | 7% | 1.5 MB |" in card_text and "| skills | 35% | made on the fly |" in card_text
+    assert "| chat | 7% | 1.5 MB |" in card_text and "| skills | 27% | made on the fly |" in card_text
     assert "| sums | 95.0% | 200 | + 95/99, - 95/101 |" in card_text
     assert "| facts | 90.0% | 50 | taught ones refused 1.5% |" in card_text
     assert "| greedy | 2% | 99% |" in card_text and "Nobody has judged" in card_text

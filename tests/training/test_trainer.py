@@ -112,10 +112,10 @@ def test_the_last_steps_see_longer_rows_of_as_many_tokens():
 
 
 def test_late_steps_see_fewer_drills():
-    recipe = Recipe(steps=100, late=0.8, late_drills=0.03)
+    recipe = Recipe(steps=100, late=0.8, late_drills=0.01)
     early, late = recipe.weights_at(79), recipe.weights_at(80)
-    assert early == recipe.weights and early[DRILLS] == 0.04
-    assert late == {**early, DRILLS: 0.03}
+    assert early == recipe.weights and early[DRILLS] == 0.03
+    assert late == {**early, DRILLS: 0.01}
 
 
 def test_training_draws_the_late_steps_by_the_late_weights(tmp_path, monkeypatch):
