@@ -9,19 +9,25 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import typer
 from rich.table import Table
 
 from persimmon_lab.anatomy import layer_of
+from persimmon_lab.checkpoints.settings import read_config
 from persimmon_lab.cli.inspect import plain_console
+from persimmon_lab.cli.options import stored_folder
 from persimmon_lab.config import PersimmonConfig
-from persimmon_lab.fitting.memory import memory_plan, weight_bytes
+from persimmon_lab.fitting.formats import COMPUTING, PLAIN, SHARE, FormatPlan, outlook
+from persimmon_lab.fitting.memory import memory_plan
 from persimmon_lab.footprint import Device, free_memory, in_bytes
 from persimmon_lab.generation import stream
 from persimmon_lab.mini import load_mini
 from persimmon_lab.numerics.tolerances import PRODUCTS
+from persimmon_lab.quantisation import FORMATS
+from persimmon_lab.quantisation.rounding import GROUP
 
 FINE, MISSING, BROKEN = "fine", "missing", "broken"
 COLOURS = {FINE: "green", MISSING: "yellow", BROKEN: "red"}
@@ -34,13 +40,12 @@ OPTIONAL = {
     "web": ("voila",),
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Of the 8B model's weights, and of its cache and activations: int8 is for weights alone.
-FORMATS = {
-    "float32": (torch.float32, torch.float32),
-    "bfloat16": (torch.bfloat16, torch.bfloat16),
-    "int8": (torch.int8, torch.bfloat16),
-}
 CONTEXTS = (2_048, 16_384)
+WAYS = {"packed": "oneDNN's packed copy", "plain": "the weights as they are"}
+PREDICTED = (
+    "A rate is the weights of a token over what one row times a matrix of that format streams here, and the cache over "
+    "what memory copies: predicted, and more than a whole step will reach."
+)
 SIDE_ON_CPU, SIDE_ON_GPU = 256, 2048  # of the matrices multiplied to try a dtype
 
 
@@ -51,9 +56,23 @@ class Finding:
     detail: str
 
 
-def doctor() -> None:
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Instead, how one model would do here, by format: 8b, mini, or the folder of a checkpoint.",
+        ),
+    ] = None,
+) -> None:
     """Say what this machine has, what is missing, and what will fit. Exit code 1 when something is broken."""
     places = free_memory()
+    if model is not None:
+        for place, free in places.items():
+            plain_console().print(outlook_table(model, str(place), free))
+        typer.echo(PREDICTED)
+        return
     broken = False
     for finding in (*python_and_packages(), *devices(places), *arithmetic(), shipped_model()):
         typer.echo(f"{typer.style(f'{finding.state:8}', fg=COLOURS[finding.state])} {finding.what:24} {finding.detail}")
@@ -140,7 +159,7 @@ def shipped_model() -> Finding:
 
 
 def room_table(places: dict[Device, int]) -> Table:
-    """What Persimmon-8B needs at its peak in three formats, beside what is free."""
+    """What Persimmon-8B needs at its peak in each format, beside what is free."""
     config = PersimmonConfig.persimmon_8b()
     title = "What will fit (weights, the cache of one conversation, and reading all of it at once)"
     table = Table("Persimmon-8B", title=title, title_justify="left")
@@ -148,15 +167,44 @@ def room_table(places: dict[Device, int]) -> Table:
         table.add_column(f"{context:,} tokens", justify="right")
         for place in places:
             table.add_column(f"on {place}")
-    for name, (weights, computing) in FORMATS.items():
+    for name in (*PLAIN, *FORMATS):
         cells = []
         for context in CONTEXTS:
-            plan = memory_plan(config, computing, context=context)
-            needed = weight_bytes(config, weights) + plan.cache + plan.activations
+            needed = FormatPlan(config, name).needed(context)
             cells.append(in_bytes(needed))
             cells += ["fits" if needed <= free else f"{in_bytes(needed - free)} short" for free in places.values()]
         table.add_row(name, *cells)
     return table
+
+
+def outlook_table(model: str, device: str, free: int) -> Table:
+    """What fits on a device, how long a text may be, and the rate that its stream would allow, in each format."""
+    config = PersimmonConfig.persimmon_8b() if model == "8b" else read_config(stored_folder(model), rounded_too=True)
+    title = f"{model} on {device}, where {in_bytes(free)} are free"
+    table = Table("format", "weights", "longest text", "streams", "tokens a second, predicted", "by", title=title,
+                  title_justify="left")  # fmt: skip
+    for entry in outlook(config, device, free):
+        plan = entry.plan
+        if not entry.context or entry.first_rate is None or entry.last_rate is None or entry.bandwidth is None:
+            short = plan.needed(1) - SHARE * free
+            table.add_row(plan.name, in_bytes(plan.weights), f"does not fit: {in_bytes(short)} short", "", "", "")
+            continue
+        table.add_row(
+            plan.name,
+            in_bytes(plan.weights),
+            f"{entry.context:,} of {config.max_position_embeddings:,}",
+            f"{in_bytes(entry.bandwidth)}/s",
+            f"{entry.first_rate:.3g} at first, {entry.last_rate:.3g} at the end",
+            way_of(entry.how, device),
+        )
+    return table
+
+
+def way_of(how: str, device: str) -> str:
+    """What multiplies, in words."""
+    if how in WAYS:
+        return WAYS[how]
+    return "torch's own product" if FORMATS[how](1, GROUP, COMPUTING, device).has_kernel else "emulation"
 
 
 def spread(places: dict[Device, int]) -> Iterator[str]:

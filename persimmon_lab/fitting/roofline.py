@@ -24,8 +24,9 @@ from persimmon_lab.generation.engines.packed import (
     PlainLinear,
     can_pack,
 )
+from persimmon_lab.quantisation import FORMATS, RoundedWeight
 
-BANDWIDTHS = ("packed", "plain", "copy")
+BANDWIDTHS = ("packed", "plain", "copy", *FORMATS)
 STREAMED_BYTES = 2**28  # eight times a large third-level cache, so that every repeat comes from memory
 STREAM_WIDTH = 4096  # Persimmon-8B's hidden size
 MATRIX_SIZE = 2048
@@ -73,6 +74,7 @@ def measure_bandwidth(
 
     `how` says who reads `streamed` bytes. "packed": one row times a matrix in oneDNN's own layout, the most that a
     decode step on a CPU can hope for and the default there. "plain": one row times an ordinary matrix, `F.linear`.
+    "int8" and "int4": one row of `dtype` times rounded weights, whose bytes count with their scales.
     "copy": a copy, which counts each byte read and each written; the default on a GPU.
 
     Raises ValueError for another `how`, and for "packed" where there is no oneDNN.
@@ -85,10 +87,22 @@ def measure_bandwidth(
         source = torch.ones(streamed // dtype.itemsize, dtype=dtype, device=device)
         target = torch.empty_like(source)
         return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), device, repeats)
+    if how in FORMATS:
+        return _rounded_bandwidth(FORMATS[how], dtype, device, streamed, repeats)
     rows = streamed // (STREAM_WIDTH * dtype.itemsize)
     product = product_of_ones(rows, STREAM_WIDTH, dtype, device, OneRowLinear if how == "packed" else PlainLinear)
     row = torch.ones(1, STREAM_WIDTH, dtype=dtype, device=device)
     return rows * STREAM_WIDTH * dtype.itemsize / best_seconds(lambda: product(row), device, repeats)
+
+
+def _rounded_bandwidth(
+    kind: type[RoundedWeight], dtype: torch.dtype, device: torch.device, streamed: int, repeats: int
+) -> float:
+    weight = kind(streamed // kind.row_bytes(STREAM_WIDTH, dtype), STREAM_WIDTH, dtype, device)
+    for buffer in weight.buffers():
+        buffer.fill_(1)
+    row = torch.ones(1, STREAM_WIDTH, dtype=dtype, device=device)
+    return weight.nbytes / best_seconds(lambda: weight.product(row), device, repeats)
 
 
 def measure_matrix_rate(

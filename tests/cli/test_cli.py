@@ -16,6 +16,7 @@ from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonTokeni
 from persimmon_lab.checkpoints import shards
 from persimmon_lab.cli import app, chat, doctor, generate, inspect, train
 from persimmon_lab.cli.options import choose_device, decoding_settings
+from persimmon_lab.fitting import formats
 from persimmon_lab.mini import MINI
 
 VOCABULARY = Path(__file__).parents[1] / "fixtures" / "tokenizer" / "tokenizer.model"
@@ -382,16 +383,43 @@ def test_doctor_notices_what_is_wrong_and_what_is_missing(run, mini, monkeypatch
 
 
 def test_what_will_fit_by_hand():
-    """9,397,175,296 parameters; 589,824 bytes of bfloat16 cache and 139,264 of activations a position."""
+    """9,397,175,296 parameters; 589,824 bytes of bfloat16 cache and 139,264 of activations a position. Of these
+    parameters 9,395,240,960 stand in 1,851,392 rows: a byte each and two a row in int8, five of eight bits in int4."""
     table = doctor.room_table({"cpu": 25_000_000_000})
     columns = [list(column.cells) for column in table.columns]
     assert columns == [
-        ["float32", "bfloat16", "int8"],
-        ["40.6 GB", "20.3 GB", "10.9 GB"],
-        ["15.6 GB short", "fits", "fits"],
-        ["61.5 GB", "30.7 GB", "21.3 GB"],
-        ["36.5 GB short", "5.74 GB short", "fits"],
+        ["float32", "bfloat16", "int8", "int4"],
+        ["40.6 GB", "20.3 GB", "10.9 GB", "7.37 GB"],
+        ["15.6 GB short", "fits", "fits", "fits"],
+        ["61.5 GB", "30.7 GB", "21.3 GB", "17.8 GB"],
+        ["36.5 GB short", "5.74 GB short", "fits", "fits"],
     ]
+
+
+def test_one_model_by_format(run, monkeypatch):
+    """The stream is 40 GB a second in each format, which differ in the bytes that a token reads."""
+    monkeypatch.setattr(formats, "measure_bandwidth", lambda dtype, device, how, **sizes: 40e9)
+    table = doctor.outlook_table("8b", "cpu", 25_000_000_000)
+    columns = {column.header: list(column.cells) for column in table.columns}
+    assert columns["format"] == ["float32", "bfloat16", "int8", "int4"]
+    assert columns["weights"] == ["37.6 GB", "18.8 GB", "9.4 GB", "5.88 GB"]
+    # (0.95 * 25 GB - weights) / 729,088 bytes a position
+    texts = columns["longest text"]
+    assert texts[0].startswith("does not fit: 13.8 GB short")
+    assert texts[1:] == ["6,797 of 16,384", "16,384 of 16,384", "16,384 of 16,384"]
+    # 8,323,433,472 numbers a token: 16.65, 8.33 and 5.2 GB of them, and 9.66 GB of cache at the end
+    rates = columns["tokens a second, predicted"]
+    assert rates[1:] == [
+        "2.4 at first, 1.94 at the end",
+        "4.8 at first, 2.22 at the end",
+        "7.69 at first, 2.69 at the end",
+    ]
+    monkeypatch.setattr(doctor, "free_memory", lambda: {"cpu": 25_000_000_000})
+    result = run("doctor", "--model", "8b")
+    assert result.exit_code == 0
+    assert "8b on cpu, where 25 GB are free" in result.stdout
+    assert "predicted, and more than a whole step will reach" in result.stdout
+    assert "mini on cpu" in run("doctor", "--model", "mini").stdout
 
 
 def test_what_is_spread_out():
