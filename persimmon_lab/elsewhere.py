@@ -140,7 +140,7 @@ OF_DECODING = {
 
 
 class Elsewhere:
-    """A mixin: a name that is looked up in vain and stands in `elsewhere` is refused with what to use.
+    """A mixin: a name that is looked up in vain, or set, and stands in `elsewhere` is refused with what to use.
 
     The refusal is an AttributeError, so `hasattr` says no and `getattr` takes its default. Names that exist never come
     here, but for the parts of an `nn.Module`; instances keep nothing of it, so they copy and pickle as before.
@@ -158,6 +158,12 @@ class Elsewhere:
                 if name in type(self).elsewhere:
                     told = f"{type(self).__name__} has no {name}: use {type(self).elsewhere[name]}"
                 raise AttributeError(told) from None
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            # Nothing would follow it: None, False, 0 and "" ask for nothing, as they do among keywords.
+            if name in type(self).elsewhere and _asks(value) and not hasattr(type(self), name):
+                raise AttributeError(f"{type(self).__name__} has no {name}: use {type(self).elsewhere[name]}")
+            super().__setattr__(name, value)
 
 
 def refuse(function: str, given: Iterable[str], elsewhere: Mapping[str, str]) -> None:

@@ -289,3 +289,13 @@ def test_numbers_that_leave_float32_are_refused():
         with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*has to be"):
             GenerationConfig(**setting)
     assert GenerationConfig(temperature=1e-10, length_penalty=-9, repetition_penalty=1e-3).temperature == 1e-10
+
+
+@pytest.mark.parametrize("name", ["max_time", "bad_words_ids", "typical_p", "suppress_tokens"])
+def test_a_setting_of_transformers_that_is_set_by_its_name_is_refused(name):
+    """As a keyword it is; set on the object it was kept, and the text came out as if it were not there."""
+    config = GenerationConfig()
+    with pytest.raises(AttributeError, match=f"GenerationConfig has no {name}: use"):
+        setattr(config, name, 0.5)
+    setattr(config, name, None)  # asks for nothing
+    assert config.replace(max_new_tokens=3).max_new_tokens == 3

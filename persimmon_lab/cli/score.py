@@ -103,4 +103,7 @@ def _texts(file: str, lines: bool) -> list[tuple[str, str]]:
         raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     if not lines:
         return [(file, text)]
-    return [(f"{file}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    scored = [(f"{file}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not scored:
+        raise ValueError(f"{file} has no line to score")
+    return scored

@@ -6,6 +6,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from persimmon_lab.field_checks import is_whole, shown
+
 # What stands at a place of padding; input_ids get the pad token.
 FILLERS: dict[str, Any] = {
     "input_ids": None,
@@ -45,6 +47,8 @@ def room_for_text(max_length: int | None, special_tokens: int) -> int:
     """How many tokens of a text fit beside its special tokens. ValueError where there is no limit, or no room."""
     if max_length is None:
         raise ValueError("truncation=True needs a max_length: neither the call nor the tokenizer has one")
+    if not is_whole(max_length):
+        raise ValueError(f"max_length={shown(max_length)}: expected a whole number of tokens")
     if max_length < special_tokens:
         raise ValueError(f"max_length={max_length} has no room for the {special_tokens} special tokens of a text")
     return max_length - special_tokens
@@ -75,10 +79,12 @@ def padded_length(
     elif padding == "max_length":
         if max_length is None:
             raise ValueError("padding='max_length' needs a max_length: neither the call nor the tokenizer has one")
+        if not is_whole(max_length):
+            raise ValueError(f"max_length={shown(max_length)}: expected a whole number of tokens")
         target = max_length
     else:
         raise ValueError(f"padding={padding!r}: expected True, 'longest', 'max_length' or False")
-    if multiple is not None and multiple < 1:
+    if multiple is not None and not (is_whole(multiple) and multiple >= 1):
         raise ValueError(f"pad_to_multiple_of={multiple}: expected a whole number from 1 on")
     return -(-target // multiple) * multiple if multiple else target
 

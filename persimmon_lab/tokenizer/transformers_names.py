@@ -42,7 +42,6 @@ class TransformersNames(Elsewhere, Vocabulary):
     is_fast = False  # not one of the tokenizers library
     model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCAB_FILE}
-    truncation_side = "right"
     pad_token_type_id = 0
     cls_token: str | None = None
     cls_token_id: int | None = None
@@ -50,6 +49,16 @@ class TransformersNames(Elsewhere, Vocabulary):
     sep_token_id: int | None = None
     mask_token: str | None = None
     mask_token_id: int | None = None
+
+    @property
+    def truncation_side(self) -> str:
+        """The right; ValueError for setting another, which nothing would follow."""
+        return "right"
+
+    @truncation_side.setter
+    def truncation_side(self, side: str) -> None:
+        if side != "right":
+            raise ValueError(f"truncation_side={side!r}: texts are cut on the right; cut input_ids[-length:] yourself")
 
     @property
     def vocab(self) -> dict[str, int]:

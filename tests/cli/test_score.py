@@ -76,3 +76,10 @@ def test_what_cannot_be_scored_is_told(tmp_path, content, told):
 def test_a_missing_file_is_told(tmp_path):
     result = run(tmp_path / "none.txt")
     assert result.exit_code != 0 and "none.txt" in result.output
+
+
+def test_lines_of_a_file_without_any_are_told(tmp_path):
+    (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
+    result = run("--lines", tmp_path / "blank.txt")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "blank.txt has no line to score" in result.stderr

@@ -245,3 +245,27 @@ def test_offsets_cover_the_text(text):
         spans = sorted({span for span in row.offset_mapping if span[0] < span[1]})
         assert [start for start, _ in spans] == [0, *(end for _, end in spans)][: len(spans)]
         assert not text or spans[-1][1] == len(text)
+
+
+@pytest.mark.usefixtures("unchecked_annotations")
+@pytest.mark.parametrize("length", [2.5, "3", True, 1e30])
+def test_lengths_are_whole_numbers(length):
+    tokenizer = copy.deepcopy(TOKENIZER)
+    with pytest.raises(ValueError, match="max_length=.*: expected a whole number of tokens"):
+        tokenizer(LONG, truncation=True, max_length=length)
+    with pytest.raises(ValueError, match="max_length=.*: expected a whole number of tokens"):
+        tokenizer(LONG, padding="max_length", max_length=length)
+    tokenizer.model_max_length = length
+    with pytest.raises(ValueError, match="max_length=.*: expected a whole number of tokens"):
+        tokenizer(LONG, truncation=True)
+    with pytest.raises(ValueError, match="pad_to_multiple_of"):
+        tokenizer(LONG, padding=True, pad_to_multiple_of=2.5)
+
+
+def test_a_side_to_cut_on_that_nothing_follows_is_refused():
+    """It was kept, and texts were cut on the right all the same."""
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.truncation_side = "right"
+    with pytest.raises(ValueError, match="truncation_side='left': texts are cut on the right"):
+        tokenizer.truncation_side = "left"
+    assert tokenizer(LONG, truncation=True, max_length=3).input_ids == LONG_IDS[:3]

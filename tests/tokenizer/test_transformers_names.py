@@ -113,3 +113,8 @@ def test_arguments_that_do_nothing_are_told_of(tmp_path):
         PersimmonTokenizer.from_pretrained(tmp_path, force_download=True)
     with pytest.raises(TypeError, match="from_pretrained does not take subfolder"):
         PersimmonTokenizer.from_pretrained(tmp_path, subfolder="tokenizer")
+
+
+def test_a_template_that_nothing_follows_is_refused():
+    with pytest.raises(AttributeError, match="has no chat_template: use"):
+        PersimmonTokenizer(FOLDER / "tokenizer.model").chat_template = "{{ messages }}"
