@@ -105,7 +105,8 @@ class Context:
         try:
             self.ids[:, width - self.without_ids : width - self.without_ids + count] = guesses
             self.width = width + count
-            with working_threads(threads_for_steps(self.run.config, self.ids.device)):
+            positions = len(self.ids) * (self.width - seen)
+            with working_threads(threads_for_steps(self.run.config, self.ids.device, positions)):
                 *_, last = self.read(1 + count)
             logits = last[:, -1 - count :].to(torch.float32)
             for place in range(1 + count):

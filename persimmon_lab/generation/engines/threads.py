@@ -9,21 +9,26 @@ import torch
 from persimmon_lab.config import PersimmonConfig
 
 FEW = 2**25  # numbers in the layers of a model; the products of a step of so small a one gain nothing from a team
+LITTLE = 8  # positions, all rows together, that a small model reads as fast with one thread
 
 
-def threads_for_steps(config: PersimmonConfig, device: torch.device) -> int | None:
-    """The number of threads for the steps of a model; None leaves it as it is.
+def threads_for_steps(config: PersimmonConfig, device: torch.device, positions: int) -> int | None:
+    """The number of threads to read so many positions with; None leaves it as it is.
 
-    One for a small model on a CPU in any thread but the main one. OpenMP makes a team of workers for each thread that
-    asks; beside the main thread's there are then more workers than cores, and they sleep between products. Measured
-    with persimmon-mini on two cores: 178 tokens a second in another thread with two threads, 553 with one; in the main
-    thread 554 and 537.
+    One for a small model on a CPU that reads few positions: its products are short, and a team that has to meet after
+    each of them waits for whoever else uses a core (OpenMP's workers wait busily). In any thread but the main one,
+    however much it reads: OpenMP makes a team for each thread that asks, beside the main thread's there are then more
+    workers than cores, and they sleep between products.
+
+    Measured with persimmon-mini on two quiet cores: 178 tokens a second in another thread with two threads, 553 with
+    one; in the main thread 554 and 537.
     """
-    if device.type != "cpu" or threading.current_thread() is threading.main_thread():
+    if device.type != "cpu":
         return None
     hidden = config.hidden_size
     numbers = config.num_hidden_layers * hidden * (4 * hidden + 2 * config.intermediate_size)
-    return 1 if numbers <= FEW else None
+    is_elsewhere = threading.current_thread() is not threading.main_thread()
+    return 1 if numbers <= FEW and (is_elsewhere or positions <= LITTLE) else None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A small model decodes with one thread wherever a team would be one too many, and leaves the number as it was."""
+"""A small model decodes with one thread, since a team would only wait for itself, and leaves the number as it was."""
 
 import threading
 
@@ -11,6 +11,7 @@ from persimmon_lab.generation.engines.threads import threads_for_steps, working_
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 6, 7]])
+LONG = torch.arange(1, 1 + threads.LITTLE + 1)[None]  # one more than is little
 
 
 def elsewhere(work):
@@ -40,8 +41,17 @@ def counting_model(tiny_model):
 
 def test_one_thread_elsewhere_and_as_before_afterwards(two, counting_model):
     model, seen = counting_model
-    after = elsewhere(lambda: (model.generate(IDS, max_new_tokens=3, eos_token_id=None), torch.get_num_threads())[1])
+    after = elsewhere(lambda: (model.generate(LONG, max_new_tokens=3, eos_token_id=None), torch.get_num_threads())[1])
     assert seen == [1, 1, 1] and after == 2 == torch.get_num_threads()
+
+
+def test_in_the_main_thread_what_is_long_is_read_by_all(two, counting_model):
+    model, seen = counting_model
+    model.generate(LONG, max_new_tokens=3, eos_token_id=None)
+    assert seen == [2, 1, 1] and torch.get_num_threads() == 2
+    seen.clear()
+    model.generate(IDS.repeat(1 + threads.LITTLE, 1), max_new_tokens=2, eos_token_id=None)
+    assert seen == [2, 2]  # every row counts
 
 
 def test_beams_too(two, counting_model):
@@ -50,20 +60,20 @@ def test_beams_too(two, counting_model):
     assert set(seen) == {1}
 
 
-def test_the_main_thread_and_large_models_keep_theirs(two, counting_model, monkeypatch):
+def test_large_models_keep_theirs(two, counting_model, monkeypatch):
     model, seen = counting_model
-    model.generate(IDS, max_new_tokens=2, eos_token_id=None)
     monkeypatch.setattr(threads, "FEW", 100)
+    model.generate(IDS, max_new_tokens=2, eos_token_id=None)
     elsewhere(lambda: model.generate(IDS, max_new_tokens=2, eos_token_id=None))
     assert set(seen) == {2}
 
 
 def test_the_choice_is_by_the_size_of_the_layers():
     mini = PersimmonConfig(hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=8)
-    assert elsewhere(lambda: threads_for_steps(mini, CPU)) == 1
-    assert threads_for_steps(mini, CPU) is None
-    assert elsewhere(lambda: threads_for_steps(PersimmonConfig.persimmon_8b(), CPU)) is None
-    assert elsewhere(lambda: threads_for_steps(mini, torch.device("cuda"))) is None
+    assert elsewhere(lambda: threads_for_steps(mini, CPU, 1000)) == 1
+    assert [threads_for_steps(mini, CPU, n) for n in (1, threads.LITTLE, threads.LITTLE + 1)] == [1, 1, None]
+    assert elsewhere(lambda: threads_for_steps(PersimmonConfig.persimmon_8b(), CPU, 1)) is None
+    assert elsewhere(lambda: threads_for_steps(mini, torch.device("cuda"), 1)) is None
 
 
 def test_the_number_comes_back_after_an_error(two):
