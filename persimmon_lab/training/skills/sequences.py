@@ -38,10 +38,8 @@ ASKS = (
 )  # fmt: skip
 SAID = "{told}: {item}, {key}. So it's {key}."
 TOLD = {"after": "Forwards", "before": "Backwards"}  # how an answer and a recitation begin
-LIST_ASKS = (
-    "{items},", "What comes next: {items}?", "How does this go on: {items}?", "Please go on: {items}",
-    "What is next: {items}?", "Go on: {items}", "Continue: {items}", "Say the next one: {items}",
-)  # fmt: skip
+LIST_ASKS = ("{items},", "What comes next: {items}?", "How does this go on: {items}?", "Please go on: {items}")
+MORE_LIST_ASKS = ("What is next: {items}?", "Go on: {items}", "Continue: {items}", "Say the next one: {items}")
 LISTED = ", listed"
 
 # Recitations of the whole, and of a part; {way} is "" or " backwards".
@@ -129,7 +127,7 @@ def _list(kind: str, items: list[str], key: str, way: str, generator: np.random.
     """Three to five items and the next one: in a chat, or plain, where a few more may follow."""
     group = kind + LISTED
     if generator.random() < (0.5 if held_out else CHATS):
-        question = pick(generator, LIST_ASKS).format(items=", ".join(items))
+        question = pick(generator, LIST_ASKS if held_out else LIST_ASKS + MORE_LIST_ASKS).format(items=", ".join(items))
         return Instance(asked(question, generator, held_out), key, f" {key}.", group=group)
     more = run(kind, key, way, int(generator.integers(1, 5)))[1:]
     after = "".join(f", {item}" for item in more) + "."

@@ -13,6 +13,9 @@ from persimmon_lab.training.skills.skill import Instance, Skill, asked, drawn_un
 NAME = "sums"
 HELD_OUT = 0.1
 MOST = 99  # no number, and no sum, is larger
+SWAPPED = 0.3  # of comparisons are of a number and the same digits the other way round
+UNEQUAL = (0.3, 0.0)  # of them (taught, held out) of numbers of which one is longer; more come by chance
+OPERATIONS = (("+",) * 3 + ("-",) * 3 + ("larger",) * 2 + ("smaller",) * 2, ("+", "+", "-", "-", "larger", "smaller"))
 
 ASKS = {
     "+": ("What is {a} + {b}?", "{a} + {b} =", "What's {a} + {b}?", "How much is {a} plus {b}?",
@@ -57,7 +60,7 @@ def working(a: int, operation: str, b: int) -> str:
     return f"{ones} {operation} {b % 10} = {ones + sign * (b % 10)}, {tens} = {total // 10}, so {total}."
 
 
-def _numbers(operation: str, generator: np.random.Generator) -> tuple[int, int]:
+def _numbers(operation: str, generator: np.random.Generator, held_out: bool) -> tuple[int, int]:
     """Two numbers fit for the operation. The total is drawn evenly, so that small sums come often."""
     total = int(generator.integers(MOST + 1))
     part = int(generator.integers(total + 1))
@@ -66,10 +69,10 @@ def _numbers(operation: str, generator: np.random.Generator) -> tuple[int, int]:
     if operation == "-":
         return total, part
     kind = generator.random()
-    if kind < 0.35:  # 3 or 30: the one that is longer is larger
+    if SWAPPED <= kind < SWAPPED + UNEQUAL[held_out]:  # 3 or 30
         pair = int(generator.integers(1, 10)), int(generator.integers(10, MOST + 1))
         return pair if generator.random() < 0.5 else pair[::-1]
-    if kind < 0.6:  # 38 or 83
+    if kind < SWAPPED:  # 38 or 83
         tens, ones = drawn_until(
             lambda: generator.integers(1, 10, size=2).tolist(), lambda digits: len(set(digits)) > 1
         )
@@ -83,8 +86,10 @@ class Sums(Skill):
     name = NAME
 
     def draw(self, generator: np.random.Generator, held_out: bool) -> Instance:
-        operation = pick(generator, ("+", "+", "+", "-", "-", "-", "larger", "larger", "smaller", "smaller"))
-        a, b = drawn_until(lambda: _numbers(operation, generator), lambda pair: pair_is_held_out(*pair) == held_out)
+        operation = pick(generator, OPERATIONS[held_out])
+        a, b = drawn_until(
+            lambda: _numbers(operation, generator, held_out), lambda pair: pair_is_held_out(*pair) == held_out
+        )
         numbers = {"a": a, "b": b}
         wrong: tuple[str, ...] = ()
         if operation in "+-":
