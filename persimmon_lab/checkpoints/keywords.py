@@ -4,7 +4,6 @@ from persimmon_lab.elsewhere import UPLOADS
 
 READ_ONE_BY_ONE = "weights are always read one by one"
 OFFLOAD = "persimmon_lab.fitting.offload.load_over_devices"
-QUANTIZE = "torchao.quantize_ on the loaded model"
 ADAPTER = "peft.PeftModel.from_pretrained"
 CONVERT = "transformers 4.37.2 to save it as safetensors first"
 
@@ -23,13 +22,13 @@ LOADING_REFUSES = {
     "from_flax": CONVERT,
     "from_tf": CONVERT,
     "ignore_mismatched_sizes": "num_labels=, or resize_token_embeddings after loading",
-    "load_in_4bit": QUANTIZE,
-    "load_in_8bit": QUANTIZE,
+    "load_in_4bit": 'quantize="int4"',
+    "load_in_8bit": 'quantize="int8"',
     "max_memory": OFFLOAD,
     "offload_folder": OFFLOAD,
     "output_loading_info": "the warning that names what is new; whatever else does not fit is an error",
     "proxies": "HTTPS_PROXY in the environment",
-    "quantization_config": QUANTIZE,
+    "quantization_config": 'quantize="int8" or "int4", or torchao.quantize_ on the loaded model',
     "state_dict": "load_state_dict on a model made from the configuration",
     "subfolder": "the path of the folder itself",
     "use_auth_token": "token=",

@@ -293,7 +293,8 @@ def test_arguments_that_ask_for_nothing_pass_quietly(saved):
     ("keywords", "use"),
     [
         ({"device_map": "auto"}, "persimmon_lab.fitting.offload.load_over_devices"),
-        ({"load_in_8bit": True}, "torchao.quantize_"),
+        ({"load_in_8bit": True}, 'quantize="int8"'),
+        ({"quantization_config": {"bits": 4}}, "torchao.quantize_"),
         ({"subfolder": "last"}, "the path of the folder itself"),
         ({"use_safetensors": False}, "pickles"),
         ({"variant": "fp16", "use_auth_token": True}, "token="),
