@@ -1,6 +1,7 @@
 """JupyterLab and a real Chromium for the tests in this folder.
 
-One JupyterLab server and one browser serve the whole folder; each test gets a fresh page:
+One JupyterLab server, one browser and one page, which loads JupyterLab once, serve the whole folder; each test gets it
+empty, and a new one after a test that failed:
 
     def test_button(jupyter):
         jupyter.open(["import ipywidgets", "ipywidgets.Button(description='Go')"])  # cells, or the path of a notebook
@@ -30,7 +31,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import NotebookNode
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -47,6 +48,13 @@ WRITE_INTO_CELL = """([start, source]) => {
 }"""
 
 # A browser of its own: no sandbox (CI runs as root), no traffic but to the server under test.
+WIDTH, HEIGHT = 1280, 900  # of a page
+DISPOSE_ALL = "() => { for (const widget of [...window.jupyterapp.shell.widgets('main')]) widget.dispose(); }"
+IS_NO_LAB = """() => {  // no page yet, Voila's, or one with a question that waits for an answer
+    const isLab = window.jupyterapp?.commands.hasCommand("docmanager:open");
+    return !isLab || document.querySelector(".jp-Dialog") !== null;
+}"""
+
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -166,10 +174,13 @@ class Jupyter:
         return name
 
     def open(self, notebook) -> None:
+        """In JupyterLab, alone."""
         name = self.place(notebook)
-        self.page.goto(f"{self.server.url}/lab?reset&token={self.server.token}")
-        self.page.wait_for_function("window.jupyterapp !== undefined")
-        self.page.evaluate("window.jupyterapp.restored.then(() => null)")
+        if self.page.evaluate(IS_NO_LAB):
+            self.page.goto(f"{self.server.url}/lab?reset&token={self.server.token}")
+            self.page.wait_for_function("window.jupyterapp !== undefined")
+            self.page.evaluate("window.jupyterapp.restored.then(() => null)")
+        self.page.evaluate(DISPOSE_ALL)
         self.command("docmanager:open", path=name, factory="Notebook")
         self.page.wait_for_function(
             "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
@@ -237,6 +248,15 @@ class Jupyter:
         for kernel in self.page.request.get(kernels, headers=token).json():
             self.page.request.delete(f"{kernels}/{kernel['id']}", headers=token)
 
+    def clear(self) -> None:
+        """Leave JupyterLab as the next test expects it: nothing open, the page's size and its media the usual ones."""
+        self.page.evaluate(DISPOSE_ALL)
+        self.shut_down_kernels()
+        self.page.unroute_all()
+        self.page.emulate_media(media="screen", forced_colors="none", reduced_motion="no-preference")
+        self.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+        self.console.clear()
+
     def screenshot(self, name: str, **options) -> Path:
         SCREENSHOTS.mkdir(exist_ok=True)
         path = SCREENSHOTS / f"{name}.png"
@@ -244,16 +264,45 @@ class Jupyter:
         return path
 
 
+class Tab:
+    """The page that tests hand on to each other, for as long as none of them fails."""
+
+    def __init__(self, browser: Browser, server: Server):
+        self.browser, self.server = browser, server
+        self.jupyter: Jupyter | None = None
+
+    def open(self) -> Jupyter:
+        if self.jupyter is None:
+            context = self.browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+            self.jupyter = Jupyter(self.server, context.new_page())
+        return self.jupyter
+
+    def close(self) -> None:
+        if self.jupyter is not None:
+            self.jupyter.shut_down_kernels()
+            self.jupyter.page.context.close()
+        self.jupyter = None
+
+
+@pytest.fixture(scope="session")
+def tab(browser, server):
+    tab = Tab(browser, server)
+    yield tab
+    tab.close()
+
+
 @pytest.fixture
-def jupyter(browser, server, request):
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    jupyter = Jupyter(server, context.new_page())
+def jupyter(tab, request):
+    jupyter = tab.open()
     yield jupyter
     if request.node.stash.get(FAILED, False):
         path = jupyter.screenshot(request.node.name.replace("/", "-"))
         print(f"The page when the test failed: {path}\nIts console:", *jupyter.console, sep="\n")
-    jupyter.shut_down_kernels()
-    context.close()
+        tab.close()
+    elif jupyter.page.evaluate(IS_NO_LAB):
+        tab.close()
+    else:
+        jupyter.clear()
 
 
 FAILED = pytest.StashKey[bool]()
