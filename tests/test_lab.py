@@ -366,6 +366,17 @@ def test_opens_the_tour_here_only_and_with_its_token(lab, monkeypatch, tmp_path)
         process.wait(20)
 
 
+@pytest.mark.parametrize(("command", "given", "kept"), [
+    ("open", None, "30000"), ("refresh", None, "30000"), ("open", "7", "7"), ("bench", None, None),
+])  # fmt: skip
+def test_notebooks_are_polite_to_a_busy_neighbour(lab, monkeypatch, command, given, kept):
+    monkeypatch.setenv("GOMP_SPINCOUNT", given or "")
+    if given is None:
+        del os.environ["GOMP_SPINCOUNT"]
+    lab.main(command)
+    assert os.environ.get("GOMP_SPINCOUNT") == kept
+
+
 # Notebooks
 
 
