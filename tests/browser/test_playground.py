@@ -158,7 +158,7 @@ def test_an_error_is_shown_in_place(jupyter):
 def test_a_stored_page_needs_no_trust_and_no_kernel(jupyter, tmp_path):
     """As in a notebook fresh from a clone: JupyterLab drops scripts, style sheets and unknown attributes."""
     nasty = Token("<script>x</script>", "▁<script>", 0.01, 7, 5.0)
-    best = Candidate(1, "▁the", 1, 0.5, 1.0, True, 0.5)
+    best = Candidate(1, "▁the", 1, 0.5, 0.5, 1.0, True, 0.5)
     details = nucleus_html(Nucleus((best,), None, 700, 5.0, 1.0, (("top-p 0.4", 1),), 1, 0.5))
     page = nbformat.v4.new_output("display_data", {"text/html": page_html([Token("Once", "▁Once")], [nasty], details)})
     cell = nbformat.v4.new_code_cell("playground.static()", outputs=[page], execution_count=1)

@@ -61,3 +61,29 @@ def test_seq2seq_collator_pads_labels():
     batch = transformers.DataCollatorForSeq2Seq(tokenizer(), padding=True)(rows)
     assert batch["labels"].shape == batch["input_ids"].shape
     assert ((batch["labels"] == -100).sum(dim=1) >= (batch["attention_mask"] == 0).sum(dim=1)).all()
+
+
+def test_labels_of_tokens_and_choices_are_padded():
+    """Collators that call `pad` and then fill labels by its side, or take its rows apart again."""
+    rows = features()
+    labelled = [row | {"labels": list(range(len(row["input_ids"])))} for row in rows]
+    batch = transformers.DataCollatorForTokenClassification(tokenizer())(labelled)
+    for row, labels, mask in zip(labelled, batch["labels"], batch["attention_mask"], strict=True):
+        assert labels[mask.bool()].tolist() == row["labels"]
+        assert (labels[~mask.bool()] == -100).all()
+    choice = {name: [row[name] for row in rows] for name in ("input_ids", "attention_mask")} | {"label": 1}
+    batch = transformers.data.data_collator.DataCollatorForMultipleChoice(tokenizer())([choice, choice])
+    together = tokenizer()(list(TEXTS), padding=True, return_tensors="pt")
+    assert torch.equal(batch["input_ids"], torch.stack([together["input_ids"]] * 2))
+    assert batch["labels"].tolist() == [1, 1]
+
+
+def test_rows_in_one_line_are_read_apart():
+    """DataCollatorWithFlattening packs without a mask, by positions that begin again: each text's loss is its own."""
+    rows = [row["input_ids"] for row in features()]
+    batch = transformers.DataCollatorWithFlattening()([{"input_ids": row} for row in rows])
+    model = mini()
+    with torch.no_grad():
+        alone = [model(torch.tensor([row]), labels=torch.tensor([row])).loss * (len(row) - 1) for row in rows]
+        packed = model(**batch, use_cache=False).loss
+    torch.testing.assert_close(packed, sum(alone) / sum(len(row) - 1 for row in rows), atol=1e-5, rtol=1e-5)

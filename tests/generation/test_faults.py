@@ -1,10 +1,12 @@
 """Inputs that once went wrong in silence, and what is right."""
 
 import math
+import re
 
 import pytest
 import torch
 
+from persimmon_lab import PersimmonConfig
 from persimmon_lab.cache import DynamicCache, StaticCache
 from persimmon_lab.generation import score_tokens
 from tests.models import ids, tiny
@@ -321,3 +323,22 @@ def test_windows_are_whole_numbers(given):
 def test_texts_that_are_no_rows_of_ids_are_refused(given, error, told):
     with pytest.raises(error, match=told):
         score_tokens(tiny(), given)
+
+
+# What an error advises is right
+
+
+@pytest.mark.parametrize(("prompt", "new"), [(64, 1), (300, 1), (60, 5), (60, 140), (129, 64)])
+def test_the_factor_that_an_error_names_is_enough_and_none_smaller(prompt, new):
+    with pytest.raises(ValueError, match="give the model rope_scaling") as refused:
+        tiny().generate(ids(1, prompt), max_new_tokens=new)
+    told = str(refused.value)
+    factor = float(re.search(r'"factor": ([\d.]+)', told)[1])
+    assert ("ask for at most" in told) == (prompt < 64), "no advice to ask for 0 tokens"
+    limits = [
+        PersimmonConfig.tiny(rope_scaling={"type": "dynamic", "factor": each}).context_limit
+        for each in (factor, factor - 1)
+        if each > 1
+    ]
+    assert limits[0] >= prompt + new
+    assert all(limit < prompt + new for limit in limits[1:])

@@ -165,6 +165,26 @@ def test_a_model_with_a_weight_that_is_nan_is_displayed(kind, weight, model, tok
     assert data["image/png"] and metadata["image/png"]["alt"]
 
 
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 3e38])
+def test_so_is_one_whose_numbers_grow_too_large(value, weight, model, tokenizer):
+    """An infinite weight, and one that float32 holds while its products leave it: no NaN stands in the model."""
+    with torch.no_grad():
+        model.get_parameter(weight).flatten()[0] = value
+    for kind in EXPLORERS:
+        data, metadata = kind(model=model, tokenizer=tokenizer, text=TEXT)._repr_mimebundle_()
+        assert data["image/png"] and metadata["image/png"]["alt"]
+
+
+def test_a_playground_says_on_the_screen_that_float16_overflowed(tokenizer):
+    model = PersimmonForCausalLM.from_pretrained(MINI, torch_dtype=torch.float16)
+    with torch.no_grad():
+        model.model.layers[2].mlp.dense_h_to_4h.weight.mul_(3000)
+    playground = GenerationPlayground(model, tokenizer, TEXT, max_new_tokens=2, seed=1).generate().wait()
+    assert "nan or infinity" in playground.view.error and "float16" in playground.view.error
+    assert "application/vnd.jupyter.widget-view+json" in playground._repr_mimebundle_()
+
+
 @pytest.mark.parametrize(("weight", "place"), WEIGHTS.items())
 def test_the_lens_says_where_numbers_end(weight, place, model, tokenizer):
     explorer = LensExplorer(model=model, tokenizer=tokenizer, text=TEXT)

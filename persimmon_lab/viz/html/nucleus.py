@@ -19,12 +19,14 @@ CELL = "padding: 1px 4px; border: none; white-space: nowrap; text-align"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One token: the model's `probability`, the one it is `drawn` with, and the tempered mass of it and all above."""
+    """One token: the model's `probability`, that at the temperature (`tempered`), the one it is `drawn` with, and the
+    tempered mass of it and all above."""
 
     token_id: int
     piece: str
     rank: int
     probability: float
+    tempered: float
     drawn: float
     kept: bool
     so_far: float
@@ -43,6 +45,11 @@ class Nucleus:
     cuts: tuple[tuple[str, int], ...]
     kept: int
     mass: float
+
+    @property
+    def tempered(self) -> bool:
+        """Whether the probabilities at the temperature, which are those added up, are others than the model's."""
+        return self.temperature not in (0, 1)
 
 
 def sentence(nucleus: Nucleus) -> str:
@@ -74,13 +81,13 @@ def nucleus_html(nucleus: Nucleus, log: bool = False) -> str:
     for candidate in nucleus.candidates:
         first_cut = not candidate.kept and not cut
         cut = cut or first_cut
-        rows.append(row_html(candidate, candidate.token_id == nucleus.chosen, first_cut, log))
+        rows.append(row_html(candidate, candidate.token_id == nucleus.chosen, first_cut, log, nucleus.tempered))
     return (
         heading_html(nucleus)
         + strip_html(nucleus)
         + f'<div class="sentence" style="margin: 6px 0 4px; min-height: 3em">{escaped(sentence(nucleus))}</div>'
         + '<table style="table-layout: auto; width: 100%; margin: 0; border-collapse: collapse; font-size: 1em">'
-        + header_html()
+        + header_html(nucleus)
         + "".join(rows)
         + "</table>"
         + rest_html(nucleus)
@@ -122,14 +129,17 @@ def strip_html(nucleus: Nucleus) -> str:
     )
 
 
-def header_html() -> str:
-    names = (("right", ""), ("left", "token"), ("left", ""), ("right", "model"), ("right", "drawn"), ("right", "sum"))
+def header_html(nucleus: Nucleus) -> str:
+    names = [("right", ""), ("left", "token"), ("left", ""), ("right", "model")]
+    names += [("right", f"at {nucleus.temperature:g}")] if nucleus.tempered else []
+    names += [("right", "sum"), ("right", "drawn")]  # the sum beside what it adds
     cells = "".join(f'<td style="{CELL}: {align}; font-size: 85%; {MUTED}">{name}</td>' for align, name in names)
     return f'<tr class="names" style="background-color: transparent">{cells}</tr>'
 
 
-def row_html(candidate: Candidate, chosen: bool, first_cut: bool, log: bool) -> str:
-    """Rank, piece, bars, and the probability as the model gave it, as it is drawn with, and added up so far."""
+def row_html(candidate: Candidate, chosen: bool, first_cut: bool, log: bool, tempered: bool) -> str:
+    """Rank, piece, bars, and the probability: as the model gave it, at the temperature where that makes it another,
+    added up so far, and as it is drawn with."""
     faded = "" if candidate.kept else f"{MUTED}; "
     line = f"border-top: 2px dashed {GREY}" if first_cut else ""
     mine = f"width: {100 * length(candidate.drawn, log):.1f}%; background: {rgba(BAR, 0.9)}"
@@ -141,17 +151,17 @@ def row_html(candidate: Candidate, chosen: bool, first_cut: bool, log: bool) -> 
         f'<div style="position: absolute; left: 0; top: 0; height: 9px; min-width: 1px; border: 1px solid {GREY}; '
         f'border-radius: 2px; {hatch}{model}"></div></div>'
     )
-    drawn = escaped(percent(candidate.drawn)) if candidate.kept else "cut"
+    shares = [candidate.probability, *([candidate.tempered] if tempered else []), candidate.so_far]
+    numbers = [escaped(percent(share)) for share in shares]
+    numbers.append(escaped(percent(candidate.drawn)) if candidate.kept else "cut")
     return (
         f'<tr data-token="{candidate.token_id}" class="{"kept" if candidate.kept else "cut"}" '
         f'style="background-color: transparent; {line}; font-weight: {"bold" if chosen else "normal"}">'
         f'<td style="{faded}{CELL}: right">{candidate.rank:,}</td>'
         f'<td style="{faded}{CELL}: left">{piece_html(candidate.piece)}{" ◂" if chosen else ""}</td>'
         f'<td style="{CELL}: left; width: 34%">{bars}</td>'
-        f'<td style="{faded}{CELL}: right">{escaped(percent(candidate.probability))}</td>'
-        f'<td style="{faded}{CELL}: right">{drawn}</td>'
-        f'<td style="{faded}{CELL}: right">{escaped(percent(candidate.so_far))}</td>'
-        "</tr>"
+        + "".join(f'<td style="{faded}{CELL}: right">{number}</td>' for number in numbers)
+        + "</tr>"
     )
 
 

@@ -67,7 +67,16 @@ def nucleus(
         so_far.append(float(tempered[tempered >= tempered[chosen]].sum()))
     return Nucleus(
         tuple(
-            Candidate(token, piece(token), rank, float(model[token]), float(drawn[token]), bool(kept[token]), total)
+            Candidate(
+                token,
+                piece(token),
+                rank,
+                float(model[token]),
+                float(tempered[token]),
+                float(drawn[token]),
+                bool(kept[token]),
+                total,
+            )
             for (rank, token), total in zip(ranks, so_far, strict=True)
         ),
         chosen,

@@ -1,5 +1,6 @@
 """The distribution in HTML: numbers and words that are right, what is cut told apart, and nothing that is a tag."""
 
+import itertools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,10 +11,10 @@ from persimmon_lab.viz.html.nucleus import Candidate, Nucleus, length, nucleus_h
 
 NASTY = "<script>x</script>"
 CANDIDATES = (
-    Candidate(7, "▁the", 1, 0.5, 0.8, True, 0.6),
-    Candidate(3, NASTY, 2, 0.125, 0.2, True, 0.75),
-    Candidate(9, "▁a", 3, 0.1, 0.0, False, 0.85),
-    Candidate(5, "zebra", 812, 0.001, 0.0, False, 0.999),
+    Candidate(7, "▁the", 1, 0.5, 0.6, 0.8, True, 0.6),
+    Candidate(3, NASTY, 2, 0.125, 0.15, 0.2, True, 0.75),
+    Candidate(9, "▁a", 3, 0.1, 0.1, 0.0, False, 0.85),
+    Candidate(5, "zebra", 812, 0.001, 0.0001, 0.0, False, 0.999),
 )
 TOP_P = Nucleus(CANDIDATES, 5, 4096, 3.25, 0.5, (("top-p 0.7", 2),), 2, 0.75)
 
@@ -44,15 +45,38 @@ def cells(source, token):
     return [re.sub("<[^>]*>", "", cell) for cell in re.findall("<td.*?</td>", row)]
 
 
+def names(source):
+    return [
+        re.sub("<[^>]*>", "", cell)
+        for cell in re.findall("<td.*?</td>", re.search(r'<tr class="names".*?</tr>', source)[0])
+    ]
+
+
 def test_a_row_for_each_candidate_with_its_numbers():
     source = nucleus_html(TOP_P)
     assert rows(source) == [("7", "kept"), ("3", "kept"), ("9", "cut"), ("5", "cut")]
-    assert cells(source, 7) == ["1", "␣the", "", "50.0 %", "80.0 %", "60.0 %"]
-    assert cells(source, 5) == ["812", "zebra ◂", "", "0.10 %", "cut", "99.9 %"]
+    assert names(source) == ["", "token", "", "model", "at 0.5", "sum", "drawn"]
+    assert cells(source, 7) == ["1", "␣the", "", "50.0 %", "60.0 %", "60.0 %", "80.0 %"]
+    assert cells(source, 5) == ["812", "zebra ◂", "", "0.10 %", "0.01 %", "99.9 %", "cut"]
     assert source.count("dashed") == 1
     assert "dashed" in re.search(r'<tr data-token="9".*?</tr>', source)[0]
     assert "probability 0.10 % · rank 812 of 4,096<br>entropy 3.25 of 12.0 bits" in source
     assert "4,092 more cut" in source
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 0.0])
+def test_the_sum_adds_the_column_before_it(temperature):
+    """At another temperature than 1 it once added probabilities that stood nowhere."""
+    candidates = CANDIDATES if temperature == 0.5 else [replace(each, tempered=each.probability) for each in CANDIDATES]
+    total, added = 0.0, []
+    for each in candidates[:3]:
+        total += each.tempered
+        added.append(replace(each, so_far=total))
+    source = nucleus_html(replace(TOP_P, candidates=tuple(added), temperature=temperature))
+    place = names(source).index("sum")
+    shown = [cells(source, each.token_id) for each in added]
+    addends = [float(row[place - 1].removesuffix(" %")) for row in shown]
+    assert [float(row[place].removesuffix(" %")) for row in shown] == pytest.approx(list(itertools.accumulate(addends)))
 
 
 def test_nothing_from_outside_is_a_tag():
