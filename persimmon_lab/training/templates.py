@@ -7,6 +7,7 @@ slot such as {pet} is drawn once for a conversation or a story and keeps its val
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from persimmon_lab.training.readers import dialogue
 
 SLOT = re.compile(r"\{(\w+)\}")
 OPENINGS, CLOSINGS = "greetings", "goodbyes"  # the files whose exchanges begin or end a conversation
+TAKEN_UP = 0.8  # how often an answer is chosen that takes up a word of what was said, where there is one
+COMMON = 0.03  # of all exchanges: a word in the answers of more of them says little
 PLAIN = 0.2  # of what the human says comes as people type it: no capitals, or no stop at the end
 
 Slots = Mapping[str, Sequence[str]]
@@ -98,9 +101,36 @@ def said(exchange: Exchange, generator: np.random.Generator) -> list[str]:
         turns.append(_pick(generator, exchange.then))
     lines = []
     for turn in turns:
-        lines.append(as_typed(fill(_pick(generator, turn.ask), values), generator))
-        lines.append(fill(_pick(generator, turn.answer), values))
+        ask = _pick(generator, turn.ask)
+        lines.append(as_typed(fill(ask, values), generator))
+        answers = taking_up(ask, turn.answer) if generator.random() < TAKEN_UP else turn.answer
+        lines.append(fill(_pick(generator, answers), values))
     return lines
+
+
+def taking_up(ask: str, answers: Sequence[str]) -> Sequence[str]:
+    """The answers that share a word or a slot with what was said, which fit it more surely than the others; all of them
+    where none does."""
+    return [answer for answer in answers if telling(ask) & telling(answer)] or answers
+
+
+@cache
+def telling(text: str) -> frozenset[str]:
+    """The beginnings of the words of a template that are not common, and its slots."""
+    return _beginnings(text) - _common()
+
+
+@cache
+def _common() -> frozenset[str]:
+    everything = [exchange for group in exchanges().values() for exchange in group]
+    counts = Counter(word for exchange in everything for word in _beginnings(" ".join(exchange.answer)))
+    return frozenset(word for word, count in counts.items() if count > COMMON * len(everything) and word[0] != "{")
+
+
+def _beginnings(text: str) -> frozenset[str]:
+    """The first five letters of each word of four or more, an s at its end apart; slots whole."""
+    words = re.findall(r"[a-z']{4,}", SLOT.sub(" ", text.lower()))
+    return frozenset(word.rstrip("s")[:5] for word in words) | frozenset(f"{{{slot}}}" for slot in SLOT.findall(text))
 
 
 def a_story(generator: np.random.Generator) -> str:

@@ -23,6 +23,8 @@ from persimmon_lab.training.templates import (
     fill,
     said,
     stories,
+    taking_up,
+    telling,
 )
 
 ALL = list(chain.from_iterable(exchanges().values()))
@@ -100,6 +102,21 @@ def test_a_slot_keeps_its_value_through_an_exchange():
 
 def test_a_slot_that_begins_a_line_is_capitalised():
     assert fill("{pet} and I saw {pet}s.", {"pet": "cat"}) == "Cat and I saw cats."
+
+
+def test_an_answer_takes_up_what_was_said_where_one_can():
+    exchange = Exchange(
+        ask=("My violin is out of tune.", "The {pet} howls."), then=(), slots={"pet": ("cat",)},
+        answer=("Violins need care.", "Oh dear, that.", "Is the {pet} old?"),
+    )  # fmt: skip
+    assert taking_up(exchange.ask[0], exchange.answer) == ["Violins need care."]
+    assert taking_up(exchange.ask[1], exchange.answer) == ["Is the {pet} old?"]
+    assert taking_up("Nothing of that.", exchange.answer) == exchange.answer
+    assert not telling("I think that sounds very good, what would you like to do about that?")
+    said_to = Counter(tuple(said(exchange, np.random.default_rng(seed))) for seed in range(600))
+    fits = sum(count for (ask, answer), count in said_to.items() if ("iolin" in ask) == ("iolin" in answer)
+               and ("cat" in ask.lower()) == ("cat" in answer))  # fmt: skip
+    assert abs(fits / 600 - (0.8 + 0.2 / 3)) < 0.06
 
 
 def test_people_do_not_always_type_tidily():
