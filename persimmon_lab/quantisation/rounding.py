@@ -5,7 +5,7 @@ model's dtype first and the codes are chosen for those, so that what is stored i
 """
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 
@@ -19,7 +19,8 @@ Groups = Float[Tensor, "output group"]
 
 def int8_scales(weight: Matrix) -> Float[Tensor, "output"]:
     """What one step of int8 is worth in each output row: its largest magnitude over 127. A row of zeros gets 1."""
-    return _or_one(reduce(weight.abs(), "output input -> output", "max") / LARGEST)
+    least, most = torch.aminmax(weight, dim=1)
+    return _or_one(torch.maximum(most, -least) / LARGEST)
 
 
 def round_int8(weight: Matrix, dtype: torch.dtype) -> tuple[Int8[Tensor, "output input"], Float[Tensor, "output"]]:
@@ -27,10 +28,12 @@ def round_int8(weight: Matrix, dtype: torch.dtype) -> tuple[Int8[Tensor, "output
 
     Raises ValueError for a weight that is not finite, which a code would hide.
     """
-    weight = _finite(weight)
-    scales = _or_one(int8_scales(weight).to(dtype))
+    weight = _wide(weight)
+    exact = int8_scales(weight)
+    _check_finite(exact)
+    scales = _or_one(exact.to(dtype))
     steps = weight / rearrange(scales, "output -> output 1").to(weight.dtype)
-    return steps.round().clamp(-LARGEST, LARGEST).to(torch.int8), scales
+    return steps.round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scales
 
 
 def round_int4(weight: Matrix, dtype: torch.dtype) -> tuple[UInt8[Tensor, "output input"], Groups, Groups]:
@@ -40,13 +43,14 @@ def round_int4(weight: Matrix, dtype: torch.dtype) -> tuple[UInt8[Tensor, "outpu
     them as its zero. Raises ValueError for rows that are no whole number of groups, and where one is not finite.
     """
     check_groups(weight.shape[1])
-    groups = rearrange(_finite(weight), "output (group neighbour) -> output group neighbour", neighbour=GROUP)
-    least, most = groups.amin(dim=-1), groups.amax(dim=-1)
+    groups = rearrange(_wide(weight), "output (group neighbour) -> output group neighbour", neighbour=GROUP)
+    least, most = torch.aminmax(groups, dim=-1)
+    _check_finite(most - least)
     scales = _or_one(((most - least) / (2 * MIDDLE - 1)).to(dtype))
     wide = scales.to(groups.dtype)
     zeros = torch.where(most > least, least + MIDDLE * wide, least).to(dtype)
-    steps = (groups - _each(zeros, groups)) / _each(scales, groups)
-    codes = (steps.round() + MIDDLE).clamp(0, 2 * MIDDLE - 1).to(torch.uint8)
+    steps = (groups - _each(zeros, groups)).div_(_each(scales, groups))
+    codes = steps.round_().add_(MIDDLE).clamp_(0, 2 * MIDDLE - 1).to(torch.uint8)
     return rearrange(codes, "output group neighbour -> output (group neighbour)"), scales, zeros
 
 
@@ -73,13 +77,17 @@ def _each(of_groups: Groups, like: Float[Tensor, "output group neighbour"]) -> F
     return rearrange(of_groups, "output group -> output group 1").to(like.dtype)
 
 
-def _finite(weight: Matrix) -> Matrix:
+def _wide(weight: Matrix) -> Matrix:
     """In float32 at least."""
-    if not bool(weight.isfinite().all()):
-        raise ValueError("a weight is NaN or infinite, and no whole number stands for that")
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
+def _check_finite(extremes: Float[Tensor, "*shape"]) -> None:
+    """ValueError where the extremes of some weights are not finite, which they are not if one of those is not."""
+    if not bool(extremes.isfinite().all()):
+        raise ValueError("a weight is NaN or infinite, and no whole number stands for that")
 
 
 def _or_one(scales: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """A scale of 0, of equal weights or too small for its dtype, becomes 1."""
-    return torch.where(scales > 0, scales, torch.ones_like(scales))
+    return torch.where(scales == 0, torch.ones_like(scales), scales)
