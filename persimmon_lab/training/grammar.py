@@ -27,8 +27,9 @@ DOUBLED, MIXED, PRECEDED = 0.12, 0.05, 0.1  # two things of one mood, of two moo
 RETOLD = 0.1  # of all chats begin as one of our small talk
 ADDRESSED = {OPENINGS, CLOSINGS, "persimmon", "misunderstandings"}  # whose exchanges are about the listener
 REST = 0.35  # of the answers with a mood say what can be said to anything of that mood
-FIRST = {"sad": 0.85, "glad": 0.8, "open": 0.4, "meet": 0.4}  # how often the mood's words come first
+FIRST = {"sad": 0.8, "glad": 0.8, "open": 0.65, "meet": 0.5}  # how often the mood's words come first
 STATEMENTS, QUESTIONS, _, COURTESIES = KINDS
+MOODS = {"sad": 0.26, "glad": 0.24, "open": 0.36, "meet": 0.03, "": 0.11}  # shares of the statements
 OPPOSITES = {"sad": "glad", "glad": "sad"}
 ARTICLE = re.compile(r"\b([Aa])(?= (?!one\b|us|uni|eu)[aeiou])")  # that wants an n
 
@@ -161,7 +162,7 @@ def an_everyday_chat(generator: np.random.Generator) -> str:
     if generator.random() < RETOLD:
         return retold(generator)
     file = str(generator.choice(KINDS, p=SHARES))
-    kind = _pick(kinds()[file], generator)
+    kind = of_mood(_pick_by(MOODS, generator), generator) if file == STATEMENTS else _pick(kinds()[file], generator)
     values: dict[str, str] = {}
     ask = filled(_pick(kind.ask, generator), values, generator)
     answer = ""
@@ -253,6 +254,10 @@ def continued(text: str) -> str:
     """The text as it goes on after other words: its first word small, if it is one that always is within a sentence."""
     first = text.split(" ")[0]
     return text[0].lower() + text[1:] if first in around().small else text
+
+
+def _pick_by(shares: Mapping[str, float], generator: np.random.Generator) -> str:
+    return str(generator.choice(list(shares), p=list(shares.values())))
 
 
 def _pick(choices: Sequence[Choice], generator: np.random.Generator) -> Choice:

@@ -72,8 +72,8 @@ SYMPATHY = {
         ("Tell me more about it.", "How do you feel about it?", "I like to hear that.", "What is so nice about it?"),
     ),
     "": (
-        0.4,
-        ("I see.", "Oh, I see.", "Thank you for telling me."),
+        0.6,
+        ("I see.", "I see.", "I see.", "Oh, I see.", "Thank you for telling me."),
         ("Tell me more about it.", "How do you feel about it?", "I'd like to hear more about it.",
          "What is that like for you?"),
     ),
