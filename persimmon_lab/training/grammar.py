@@ -26,7 +26,7 @@ GREETED, FILLED, TRAILED, ADVISED = 0.08, 0.06, 0.05, 0.06  # what is put round 
 DOUBLED, MIXED, PRECEDED = 0.12, 0.05, 0.1  # two things of one mood, of two moods, a question after something told
 RETOLD = 0.1  # of all chats begin as one of our small talk
 ADDRESSED = {OPENINGS, CLOSINGS, "persimmon", "misunderstandings"}  # whose exchanges are about the listener
-REST = 0.35  # of the answers with a mood say what can be said to anything of that mood
+REST = {"sad": 0.35, "glad": 0.35, "open": 0.5, "meet": 0.35}  # of the answers fit anything of their mood
 FIRST = {"sad": 0.8, "glad": 0.8, "open": 0.65, "meet": 0.5}  # how often the mood's words come first
 STATEMENTS, QUESTIONS, _, COURTESIES = KINDS
 MOODS = {"sad": 0.26, "glad": 0.24, "open": 0.36, "meet": 0.03, "": 0.11}  # shares of the statements
@@ -209,7 +209,7 @@ def answered(kind: Kind, values: dict[str, str], generator: np.random.Generator)
     if not kind.mood:
         return filled(_pick(kind.answer, generator), values, generator)
     mood = moods()[kind.mood]
-    rest = _pick(mood.rest if generator.random() < REST else kind.answer, generator)
+    rest = _pick(mood.rest if generator.random() < REST[kind.mood] else kind.answer, generator)
     said = filled(rest, values, generator)
     return f"{_pick(mood.first, generator)} {said}" if generator.random() < FIRST[kind.mood] else said
 
