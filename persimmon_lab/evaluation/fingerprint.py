@@ -10,6 +10,7 @@ from torch import nn
 
 from persimmon_lab import __version__
 from persimmon_lab.checkpoints.tensor_streams import bytes_of
+from persimmon_lab.quantisation import RoundedWeight, rounded_weights
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 DISTRIBUTION = "persimmon-lab"
@@ -17,7 +18,9 @@ DISTRIBUTION = "persimmon-lab"
 
 def made_with(model: nn.Module, tokenizer: PersimmonTokenizer) -> dict[str, Any]:
     """Fit for JSON, and the same for whoever evaluates the same model in the same place: no time, no path."""
-    weights = [*model.parameters()]
+    rounded = {id(weight): weight for weight in rounded_weights(model).values()}.values()
+    weights: list[nn.Parameter | RoundedWeight] = [*model.parameters(), *rounded]
+    formats = {str(weight.dtype).removeprefix("torch.") for weight in weights} | {weight.format for weight in rounded}
     return {
         DISTRIBUTION: __version__,
         "torch": torch.__version__,
@@ -25,7 +28,7 @@ def made_with(model: nn.Module, tokenizer: PersimmonTokenizer) -> dict[str, Any]
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": " ".join(sorted({weight.device.type for weight in weights})),
-        "dtype": " ".join(sorted({str(weight.dtype).removeprefix("torch.") for weight in weights})),
+        "dtype": " ".join(sorted(formats)),
         "parameters": sum(weight.numel() for weight in weights),
         "weights_sha256": weights_checksum(model),
         "tokenizer_sha256": hashlib.sha256(tokenizer.sp_model.serialized_model_proto()).hexdigest(),

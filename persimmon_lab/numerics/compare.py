@@ -24,6 +24,7 @@ from persimmon_lab.fitting.choosing import check_room_for_copies
 from persimmon_lab.numerics.comparison import Comparison, NonFinite, Tap
 from persimmon_lab.numerics.lockstep import lockstep, shared_paths
 from persimmon_lab.numerics.measures import Predictions, distance, predictions
+from persimmon_lab.quantisation import check_plain
 from persimmon_lab.trace.names import Activation, matches, patterns_to_keep
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -35,8 +36,9 @@ def in_dtype(model: Model, dtype: torch.dtype) -> Model:
     Not `copy.deepcopy(model).to(dtype)`, which needs the memory of the original again on the way, and rounds the
     inverse frequencies that transformers keeps in buffers.
 
-    Raises MemoryError, before the copy, where there is no room for it.
+    Raises ValueError for rounded weights; MemoryError, before the copy, where there is no room for it.
     """
+    check_plain(model, "a copy in another dtype")
     check_room_for_copies(model, [dtype], "in_dtype")
     converted = {
         id(parameter): nn.Parameter(parameter.detach().to(dtype, copy=True), parameter.requires_grad)

@@ -9,7 +9,7 @@ from persimmon_lab.finetuning.learner import Learner
 from persimmon_lab.finetuning.lora import adapt
 from persimmon_lab.fitting import drop_rows
 from persimmon_lab.fitting.offload import load_over_devices
-from persimmon_lab.numerics import computing_in
+from persimmon_lab.numerics import computing_in, in_dtype
 from tests.models import tiny
 
 
@@ -26,8 +26,9 @@ def folder(tmp_path):
         (lambda model: Learner(model, Settings()), "fine-tuning"),
         (lambda model: drop_rows(model, torch.tensor([3])), "dropping rows"),
         (lambda model: computing_in(model, torch.float32), "computing in another dtype"),
+        (lambda model: in_dtype(model, torch.float32), "a copy in another dtype"),
     ],
-    ids=["adapt", "Learner", "drop_rows", "computing_in"],
+    ids=["adapt", "Learner", "drop_rows", "computing_in", "in_dtype"],
 )
 def test_by_name(folder, act, what):
     model = PersimmonForCausalLM.from_pretrained(folder, quantize="int4")
