@@ -12,6 +12,7 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.widgets.pictures import Bundle, as_png, with_picture
 from persimmon_lab.widgets.reading import evaluating, given_or_shipped, name_of
+from persimmon_lab.widgets.stills import LeavesStill
 
 Content = dict[str, Any]  # what the page asks and what it is answered, as JSON has it
 Answer = tuple[Content, Sequence[Tensor]]  # a few words and some tensors, which travel as bytes
@@ -28,7 +29,7 @@ def in_range(proposal: Proposal, sizes: dict[str, int]) -> int:
     return value
 
 
-class Explorer(anywidget.AnyWidget, Generic[Reading]):
+class Explorer(LeavesStill, anywidget.AnyWidget, Generic[Reading]):
     """A text box above views of what a model makes of the text.
 
     A kind of explorer says how a text is read (`_reading_of`), what a new reading begins with (`_begin`), what it

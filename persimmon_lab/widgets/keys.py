@@ -8,6 +8,7 @@ import ipywidgets
 import traitlets
 
 from persimmon_lab.widgets.page import joined
+from persimmon_lab.widgets.stills import LeavesStill
 
 KEEPS_KEYS = "persimmon-widget"  # the class of an element inside which keys stay, as keys.js has it
 
@@ -20,7 +21,7 @@ class Keys(anywidget.AnyWidget):
     alt = traitlets.Unicode().tag(sync=True)
 
 
-class Column(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+class Column(LeavesStill, ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """Widgets one above the other, inside which keys stay, whoever made those widgets."""
 
     def __init__(self, children: Sequence[ipywidgets.Widget], **options: Any) -> None:
