@@ -161,6 +161,7 @@ def test_what_is_refused(saved, tmp_path):
     "about",
     [
         {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        {"quant_method": "another", "format": "int4", "scale_dtype": "bfloat16"},
         {"quant_method": "persimmon_lab", "format": "int3", "scale_dtype": "bfloat16"},
         {"quant_method": "persimmon_lab", "format": "int4", "scale_dtype": "int4"},
         {"bits": 4},
