@@ -12,10 +12,12 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.checkpoints import hub
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.matching import names_in_file
+from persimmon_lab.checkpoints.rounded import rounding_of
 from persimmon_lab.checkpoints.settings import override, read_config, read_generation_config
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import shapes_in_file, skeleton
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.fitting.formats import FormatPlan
 from persimmon_lab.fitting.memory import weight_bytes
 from persimmon_lab.footprint import activation_bytes, cache_bytes, free_on, in_bytes
 from persimmon_lab.mini import MINI, REAL, Loaded, load_mini, load_real_or_mini
@@ -88,18 +90,23 @@ def load_what_fits(
     line that says what was taken, printed or told to `say`. Where no 8B is named, persimmon-mini and no line.
 
     `spare(config)` bytes stay free for what is to be done with it. The first layers make the hidden states that the
-    whole model makes up to there, and predictions that are not its own; the name says so.
+    whole model makes up to there, and predictions that are not its own; the name says so. A checkpoint of rounded
+    weights is taken whole.
 
     Raises CheckpointError as `load_real_or_mini` does.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     source = path or os.environ.get(REAL)
     try:
-        config = read_config(hub.resolve(source)) if source else None
+        config = read_config(hub.resolve(source), rounded_too=True) if source else None
     except (CheckpointError, OSError):
         config = None  # its error, below, names the variable
     if not source or config is None:
         return load_real_or_mini(path, torch_dtype, device)
+    if (rounding := rounding_of(config)) is not None:
+        size = in_bytes(FormatPlan(config, rounding.format).weights)
+        say(f"{Path(source).absolute().name}: all {config.num_hidden_layers} layers, {size} in {rounding.format}")
+        return load_real_or_mini(path, torch_dtype or rounding.dtype, device)
     choice = choose(config, torch_dtype or torch.bfloat16, device, 0 if spare is None else spare(config))
     name = Path(source).absolute().name
     say(f"{name}: {choice}")

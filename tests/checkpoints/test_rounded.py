@@ -54,6 +54,8 @@ def test_each_weight_is_that_of_the_file_rounded(saved, name, tied):
     assert model.dtype == torch.bfloat16
     assert not model.training
     assert (model.lm_head.weight is model.model.embed_tokens.weight) is tied
+    assert model.config.get("quantization_config")["format"] == name
+    assert "quantization_config" not in plain.config
     assert model.num_parameters() == plain.num_parameters()
     assert model.num_parameters(exclude_embeddings=True) == plain.num_parameters(exclude_embeddings=True)
     assert model.get_memory_footprint() < plain.get_memory_footprint()
@@ -116,6 +118,7 @@ def test_another_dtype_casts_the_scales(saved, tmp_path, name):
     with pytest.warns(UserWarning, match=rf"products of {name} weights in torch.float32 on cpu are emulated"):
         wide = PersimmonForCausalLM.from_pretrained(tmp_path / "rounded", dtype=torch.float32)
     assert wide.dtype == torch.float32
+    assert wide.config.get("quantization_config")["scale_dtype"] == "float32"
     for n, weight in rounded_weights(wide).items():
         assert torch.equal(weight.scales, rounded_weights(model)[n].scales.float())
         assert torch.equal(weight.codes, rounded_weights(model)[n].codes)

@@ -85,6 +85,20 @@ def test_where_nobody_says_what_is_free_it_takes_all(monkeypatch):
     assert how_many_fit(10**12, "cpu", 36) == 36
 
 
+def test_rounded_weights_are_taken_whole(free, stored, tmp_path, monkeypatch, capsys):
+    folder, _ = stored
+    model = PersimmonForCausalLM.from_pretrained(folder, quantize="int4")
+    model.save_pretrained(tmp_path / "four bits")
+    load_mini()[1].save_pretrained(tmp_path / "four bits")
+    monkeypatch.setenv(REAL, str(tmp_path / "four bits"))
+    free(1)
+    loaded = load_what_fits(device="cpu")
+    size = footprint.in_bytes(model.get_memory_footprint())
+    assert capsys.readouterr().out == f"four bits: all 4 layers, {size} in int4\n"
+    assert torch.equal(loaded.model(ids()).logits, model(ids()).logits)
+    assert loaded.model.dtype == BFLOAT16
+
+
 def test_what_fits_is_loaded_and_said(free, stored, capsys):
     folder, model = stored
     whole = load_what_fits(device="cpu")
