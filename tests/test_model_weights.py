@@ -431,3 +431,16 @@ def gradients_of(implementation: str) -> list[torch.Tensor]:
     mask = torch.tensor([[0, 1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 1, 1, 1]])
     model(ids(), attention_mask=mask, labels=ids().masked_fill(mask == 0, -100)).loss.backward()
     return [parameter.grad for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("cls", [PersimmonModel, PersimmonForCausalLM, PersimmonForSequenceClassification])
+@pytest.mark.parametrize("config", [{}, "config.json", transformers.PersimmonConfig()], ids=["dict", "text", "theirs"])
+def test_another_config_is_refused_by_its_kind(cls, config, unchecked_annotations):
+    with pytest.raises(TypeError, match=f"config is a {type(config).__name__}; give a PersimmonConfig"):
+        cls(config)
+
+
+def test_a_checkpoint_is_not_loaded_with_another_kind_of_config(tmp_path, unchecked_annotations):
+    tiny().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="config is a str; give a PersimmonConfig"):
+        PersimmonForCausalLM.from_pretrained(tmp_path, config="config.json")

@@ -62,7 +62,9 @@ def read_config(folder: Path, rounded_too: bool = False) -> PersimmonConfig:
 
 
 def override(config: PersimmonConfig, overrides: dict[str, Any]) -> PersimmonConfig:
-    """A copy of a configuration with some fields replaced."""
+    """A copy of a configuration with some fields replaced. Raises TypeError for what is none."""
+    if not isinstance(config, PersimmonConfig):
+        raise TypeError(f"config is a {type(config).__name__}; give a PersimmonConfig, or leave it out")
     fields = {"id2label", "label2id", *(field.name for field in dataclasses.fields(config))}
     if unknown := sorted(overrides.keys() - fields):
         raise TypeError(f"{unknown} are neither arguments of from_pretrained nor fields of PersimmonConfig")

@@ -35,6 +35,12 @@ OFTEN = {"facts": 5, "sums": 5, "words": 4, "sequences": 3, "not knowing": 2, "n
 SEED = 20
 CUT_FROM_CHATS = ("exchanges", "openings", "listening")  # they repeat "chat"
 
+# What the documents are made by, in this package.
+MADE_BY = (
+    "cleaning.py", "corpus.py", "everyday/feelings.toml", "everyday/moods.toml", "held_out_works.json", "listening.py",
+    "readers.py", "sources.py",
+)  # fmt: skip
+
 # The works of each domain that nothing is trained on, frozen: more text never changes what is measured.
 HELD_OUT = json.loads(files(__package__).joinpath("held_out_works.json").read_text(encoding="utf-8"))
 
@@ -221,6 +227,27 @@ def encode(
     return np.concatenate([end, *(encode_one(document.text, processor, marked) for document in order)])
 
 
+def made_by() -> str:
+    """Another text for each state of the code and the lists that the documents are made by."""
+    here = files(__package__)
+    return hashlib.sha256(b"".join(here.joinpath(name).read_bytes() for name in MADE_BY)).hexdigest()
+
+
+def check_same_text(folder: Path, tokenizer: Path | None) -> None:
+    """Raises ValueError for a corpus that other code made, or that has another tokenizer than this file."""
+    origin = folder / "made_by"
+    reason = None
+    if not origin.exists() or origin.read_text(encoding="utf-8") != made_by():
+        reason = "was made by another state of persimmon_lab/training, and its text may be another"
+    elif tokenizer is not None and tokenizer.read_bytes() != (folder / "tokenizer.model").read_bytes():
+        reason = f"has another tokenizer than {tokenizer}"
+    if reason is not None:
+        raise ValueError(
+            f"{folder} {reason}: go on with the commit that the run began with (named in {folder.parent / 'commit'}), "
+            "give a new --workdir, or delete that folder to have the text made anew"
+        )
+
+
 def prepare(
     workdir: Path,
     *,
@@ -234,10 +261,12 @@ def prepare(
     The tokenizer is trained on `size` of its usual text; or it is `tokenizer`, the file that belongs to weights which
     are trained further.
 
-    summary.json is written last; where it exists the work is done and nothing is repeated.
+    summary.json is written last; where it exists the work is done and nothing is repeated. Raises ValueError where it
+    was done by other code or with another tokenizer.
     """
     folder = workdir / "corpus"
     if (folder / "summary.json").exists():
+        check_same_text(folder, tokenizer)
         return folder
     for part in ("train", "held_out"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -261,5 +290,6 @@ def prepare(
             "bytes": sum(len(d.text.encode()) for d in documents),
             "tokens": len(stream),
         }
+    write_atomically(folder / "made_by", made_by().encode())
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2).encode())
     return folder

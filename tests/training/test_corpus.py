@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +255,23 @@ def test_prepare_writes_everything_once(small: None, tmp_path: Path):
     assert (other / "train" / "chat.bin").read_bytes() == (folder / "train" / "chat.bin").read_bytes()
     assert (folder / "tokenizer.model").stat().st_mtime_ns == before
     assert not list(folder.rglob("*.partial"))
+
+
+def test_a_corpus_of_other_text_or_pieces_is_refused(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = prepare(tmp_path, vocabulary=370, size=0.01, progress=False)
+    same, other = tmp_path / "same.model", tmp_path / "other.model"
+    shutil.copy(folder / "tokenizer.model", same)
+    other.write_bytes(same.read_bytes() + b" ")
+    assert prepare(tmp_path, tokenizer=same) == folder
+    with pytest.raises(ValueError, match=r"another tokenizer than .*other\.model.*new --workdir"):
+        prepare(tmp_path, tokenizer=other)
+    monkeypatch.setattr(corpus, "MADE_BY", (*corpus.MADE_BY, "recipe.py"))
+    with pytest.raises(ValueError, match="made by another state .* the commit that the run began with"):
+        prepare(tmp_path)
+    monkeypatch.undo()
+    (folder / "made_by").unlink()  # as those that were made before it was noted
+    with pytest.raises(ValueError, match="made by another state"):
+        prepare(tmp_path)
 
 
 def test_the_reader_of_documented_code_is_choosy(tmp_path: Path):
