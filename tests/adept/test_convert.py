@@ -14,7 +14,7 @@ import transformers
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM, PersimmonTokenizer
 from persimmon_lab.adept.convert import convert
-from persimmon_lab.adept.open_release import open_release
+from persimmon_lab.adept.open_release import open_release, rounded
 from persimmon_lab.adept.verify import verify
 from persimmon_lab.checkpoints.errors import CheckpointError
 from tests.adept.conversions import SILENT, TOKENIZER, VARIANTS, WITH_TOKENIZER, release, same_tensors, snapshot, stored
@@ -303,5 +303,7 @@ def test_widths_that_four_bits_do_not_take(tmp_path):
         CheckpointError, match=r"weight: rows of 48 weights are no whole number of groups of 32: take int8"
     ):
         convert(tmp_path / "release", tmp_path / "out", quantize="int4")
+    with pytest.raises(CheckpointError, match="take int8"):  # before anything is read
+        rounded(open_release(tmp_path / "release"), "int4")
     assert not (tmp_path / "out").exists()
     convert(tmp_path / "release", tmp_path / "out", quantize="int8")
