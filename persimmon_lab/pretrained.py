@@ -32,7 +32,9 @@ class PersimmonPreTrainedModel(Elsewhere, Pretrained):
     def __init__(self, config: PersimmonConfig) -> None:
         super().__init__()
         if not isinstance(config, PersimmonConfig):
-            raise TypeError(f"config is a {type(config).__name__}; give a PersimmonConfig, as PersimmonConfig(**fields)")
+            raise TypeError(
+                f"config is a {type(config).__name__}; give a PersimmonConfig, as PersimmonConfig(**fields)"
+            )
         self.config = config
         self.warnings_issued: dict[str, bool] = {}
 

@@ -10,6 +10,7 @@ from typing import Any
 from IPython.display import display
 
 PICTURE = "image/png"
+_publish: Any = display  # which has no types
 BACKGROUND = {"needs_background": "light"}  # which JupyterLab makes a class of, by which base.css knows the picture
 
 
@@ -21,7 +22,7 @@ class LeavesStill:
         bundle: Any = self._repr_mimebundle_(**options)  # type: ignore[attr-defined]  # the widget's
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {"text/plain": repr(self)}, {})
         widget = {kind: content for kind, content in data.items() if kind != PICTURE}
-        display(widget, metadata={kind: metadata[kind] for kind in widget if kind in metadata}, raw=True)  # type: ignore[no-untyped-call]
+        _publish(widget, metadata={kind: metadata[kind] for kind in widget if kind in metadata}, raw=True)
         if PICTURE in data:
             about = {PICTURE: metadata.get(PICTURE, {})} | BACKGROUND
-            display({PICTURE: data[PICTURE]}, metadata=about, raw=True)  # type: ignore[no-untyped-call]
+            _publish({PICTURE: data[PICTURE]}, metadata=about, raw=True)
