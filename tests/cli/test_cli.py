@@ -515,7 +515,7 @@ def broken(monkeypatch):
     """broken(error): a command line on which `inspect` raises it."""
 
     def breaks(error: Exception) -> list[str]:
-        def read(_folder):
+        def read(_folder, **options):
             raise error
 
         monkeypatch.setattr(inspect, "read_config", read)
