@@ -50,6 +50,10 @@ WRITE_INTO_CELL = """([start, source]) => {
 # A browser of its own: no sandbox (CI runs as root), no traffic but to the server under test.
 WIDTH, HEIGHT = 1280, 900  # of a page
 DISPOSE_ALL = "() => { for (const widget of [...window.jupyterapp.shell.widgets('main')]) widget.dispose(); }"
+DISPOSE_OTHERS = """() => {  // such as the launcher, which comes wherever nothing is open
+    const { shell } = window.jupyterapp;
+    for (const widget of [...shell.widgets("main")]) if (widget !== shell.currentWidget) widget.dispose();
+}"""
 IS_NO_LAB = """() => {  // no page yet, Voila's, or one with a question that waits for an answer
     const isLab = window.jupyterapp?.commands.hasCommand("docmanager:open");
     return !isLab || document.querySelector(".jp-Dialog") !== null;
@@ -180,11 +184,11 @@ class Jupyter:
             self.page.goto(f"{self.server.url}/lab?reset&token={self.server.token}")
             self.page.wait_for_function("window.jupyterapp !== undefined")
             self.page.evaluate("window.jupyterapp.restored.then(() => null)")
-        self.page.evaluate(DISPOSE_ALL)
         self.command("docmanager:open", path=name, factory="Notebook")
         self.page.wait_for_function(
             "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         )
+        self.page.evaluate(DISPOSE_OTHERS)
 
     def open_excerpt(self, name: str, *starts: str) -> None:
         """A notebook's first cell, those that import its checks and those that begin so; an exercise with its mark.
