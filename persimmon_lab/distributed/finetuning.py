@@ -46,8 +46,8 @@ def finetune(
     own. `folder` gets checkpoint-STEP/, metrics.jsonl and loss.svg, and any number of processes goes on from
     there.
 
-    Raises ValueError for adapters (they are small: one process trains them) and for what `finetune` refuses, and
-    FloatingPointError for a loss that is not finite.
+    Raises ValueError for adapters (they are small: one process trains them) and for what `finetune` refuses, OSError on
+    the first rank where another run has `folder`, and FloatingPointError for a loss that is not finite.
     """
     if settings.rank is not None or settings.float16_without_masters:
         raise ValueError(
@@ -69,18 +69,19 @@ def finetune(
         [_rows(batch) for step in steps_of_epoch(private, settings, length, None) for batch in step] if private else []
     )
     every = settings.evaluate_every or max(1, len(epochs[0]) // 2)
-    lesson = _Lesson(folder, learner, exams, settings, identity)
-    if not lesson.step and exams:
-        lesson.look()
-    while lesson.step < len(plan) and not lesson.is_over:
-        scale = rate_scale(lesson.step, len(plan), settings)
-        lesson.learn(plan[lesson.step], scale)
-        is_last = lesson.step == len(plan)
-        evaluated = bool(exams) and (lesson.step % every == 0 or is_last)
-        if evaluated:
+    with world.holding(folder):
+        lesson = _Lesson(folder, learner, exams, settings, identity)
+        if not lesson.step and exams:
             lesson.look()
-        if evaluated or lesson.step % settings.checkpoint_every == 0 or is_last:
-            lesson.save()
+        while lesson.step < len(plan) and not lesson.is_over:
+            scale = rate_scale(lesson.step, len(plan), settings)
+            lesson.learn(plan[lesson.step], scale)
+            is_last = lesson.step == len(plan)
+            evaluated = bool(exams) and (lesson.step % every == 0 or is_last)
+            if evaluated:
+                lesson.look()
+            if evaluated or lesson.step % settings.checkpoint_every == 0 or is_last:
+                lesson.save()
     history: tuple[dict[str, Any], ...] = ()
     if exams:
         learner.load({f"weights.{name}": weight for name, weight in lesson.best.items()})

@@ -45,7 +45,7 @@ def train(
     and reads its rows; the fresh model is drawn whole on each rank before it is sharded, so it has to fit there once.
     `folder` gets checkpoint-STEP/ and metrics.jsonl; other processes, and another number of them, may go on from there.
 
-    Raises ValueError where `trainer.train` does.
+    Raises ValueError and, on the first rank, OSError where `trainer.train` does.
     """
     check_fit(recipe, config, sources)
     dtype = dtype or fast_dtype(world.device)
@@ -56,28 +56,31 @@ def train(
     )  # fmt: skip
     identity = {"config": config.to_dict(), "recipe": {k: v for k, v in asdict(recipe).items() if k != "steps"}}
     identity = json.loads(json.dumps(identity))
-    first = resumed(folder, identity, learner)
-    log = Log(folder / "metrics.jsonl", first, world)
-    for step in range(first, recipe.steps):
-        rows, length = recipe.shape(step)
-        model.set_attn_implementation(faster_attention(dtype, world.device, length))
-        tokens, following = batch_at(
-            step, seed=recipe.seed, sources=sources, weights=recipe.weights_at(step), rows=rows, length=length
-        )
-        loss = learner.add_gradients([Rows(tokens, following)])
-        norm = learner.step(recipe.rate_scale(step))
-        done = step + 1
-        is_last = done == recipe.steps
-        if done % log_every == 0 or is_last:
-            log.add({"step": done, "loss": loss, "norm": norm})
-        if done % evaluate_every == 0 or is_last:
-            model.eval()
-            length, most = EVALUATED
-            losses = {name: learner.loss_of(held_out_rows(stream, length)[:most]) for name, stream in held_out.items()}
-            log.add({"step": done, "held_out": losses})
-            model.train()
-        if done % checkpoint_every == 0 or is_last:
-            save_checkpoint(folder, learner, {"step": done, "identity": identity})
+    with world.holding(folder):
+        first = resumed(folder, identity, learner)
+        log = Log(folder / "metrics.jsonl", first, world)
+        for step in range(first, recipe.steps):
+            rows, length = recipe.shape(step)
+            model.set_attn_implementation(faster_attention(dtype, world.device, length))
+            tokens, following = batch_at(
+                step, seed=recipe.seed, sources=sources, weights=recipe.weights_at(step), rows=rows, length=length
+            )
+            loss = learner.add_gradients([Rows(tokens, following)])
+            norm = learner.step(recipe.rate_scale(step))
+            done = step + 1
+            is_last = done == recipe.steps
+            if done % log_every == 0 or is_last:
+                log.add({"step": done, "loss": loss, "norm": norm})
+            if done % evaluate_every == 0 or is_last:
+                model.eval()
+                length, most = EVALUATED
+                losses = {
+                    name: learner.loss_of(held_out_rows(stream, length)[:most]) for name, stream in held_out.items()
+                }
+                log.add({"step": done, "held_out": losses})
+                model.train()
+            if done % checkpoint_every == 0 or is_last:
+                save_checkpoint(folder, learner, {"step": done, "identity": identity})
     return model.eval()
 
 

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore  # torch.distributed has it, unlisted
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from persimmon_lab.atomic import alone
 
 Shared = TypeVar("Shared")
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
@@ -34,6 +37,19 @@ class World:
     def wait(self) -> None:
         """Go on when all others have come here too."""
         dist.barrier(group=self.mesh.get_group())
+
+    @contextmanager
+    def holding(self, folder: Path) -> Iterator[None]:
+        """Let nobody else train in `folder` meanwhile: the first rank makes it and holds it, as `atomic.alone` does.
+
+        OSError on that rank where somebody has it; torchrun then ends the others.
+        """
+        if not self.is_first:
+            yield
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder):
+            yield
 
     @property
     def is_first(self) -> bool:

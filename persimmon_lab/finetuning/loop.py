@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,21 +70,6 @@ def finetune(
     Raises ValueError for a checkpoint of another run, OSError where another process trains in `folder`, MemoryError
     where what learns has no room, and FloatingPointError for a loss that is not finite.
     """
-    with ExitStack() as held:
-        return _finetune(model, tokenizer, training, held_out, settings, folder, progress, on_evaluation, held)
-
-
-def _finetune(
-    model: PersimmonForCausalLM,
-    tokenizer: PersimmonTokenizer,
-    training: Sequence[Example],
-    held_out: Sequence[Example],
-    settings: Settings,
-    folder: Path,
-    progress: bool | None,
-    on_evaluation: OnEvaluation | None,
-    held: ExitStack,
-) -> Outcome:
     check_overlap(training, held_out)
     length = settings.row_length(model.config.context_limit)
     taught, private = encode_all(training, tokenizer, length), encode_all(held_out, tokenizer, length)
@@ -97,72 +81,82 @@ def _finetune(
     exams = [batch for step in steps_of_epoch(private, settings, length, None) for batch in step] if private else []
     every = settings.evaluate_every or max(1, len(epochs[0]) // 2)
     folder.mkdir(parents=True, exist_ok=True)
-    held.enter_context(alone(folder))
-    checkpoint = folder / "checkpoint.pt"
-    state: dict[str, Any] = {"step": 0, "history": [], "best": learner.snapshot(), "best_step": 0, "waited": 0}
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=model.device)
-        if state["identity"] != identity:
-            raise ValueError(f"{checkpoint} is of other examples, settings or weights; use another folder or delete it")
-        learner.load(state["masters"])
-        for optimiser, saved in zip(learner.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-    elif exams:
-        state["first"] = state["best_loss"] = loss_of(model.eval(), exams)
-        state["history"].append({"step": 0, "held_out": {"held out": state["first"]}})
-    history = state["history"]
-    stopped = settings.patience is not None and state["waited"] >= settings.patience
-    bar = tqdm(
-        total=len(plan), initial=state["step"], desc="finetune", disable=None if progress is None else not progress
-    )
-    for step in range(state["step"], 0 if stopped else len(plan)):
-        learned = sum(batch.learned for batch in plan[step])
-        model.train()
-        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-            torch.manual_seed(settings.seed * 1_000_003 + step)
-            loss = sum(learner.add_gradients(batch, learned) for batch in plan[step]) / learned
-        norm = learner.step(settings.highest_rate * rate_scale(step, len(plan), settings))
-        model.eval()
-        done = state["step"] = step + 1
-        history.append({"step": done, "loss": loss, "norm": norm})
-        if not math.isfinite(loss):
-            if settings.float16_without_masters:
+    with alone(folder):
+        checkpoint = folder / "checkpoint.pt"
+        state: dict[str, Any] = {"step": 0, "history": [], "best": learner.snapshot(), "best_step": 0, "waited": 0}
+        if checkpoint.exists():
+            state = torch.load(checkpoint, weights_only=True, map_location=model.device)
+            if state["identity"] != identity:
+                raise ValueError(
+                    f"{checkpoint} is of other examples, settings or weights; use another folder or delete it"
+                )
+            learner.load(state["masters"])
+            for optimiser, saved in zip(learner.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+        elif exams:
+            state["first"] = state["best_loss"] = loss_of(model.eval(), exams)
+            state["history"].append({"step": 0, "held_out": {"held out": state["first"]}})
+        history = state["history"]
+        stopped = settings.patience is not None and state["waited"] >= settings.patience
+        bar = tqdm(
+            total=len(plan), initial=state["step"], desc="finetune", disable=None if progress is None else not progress
+        )
+        for step in range(state["step"], 0 if stopped else len(plan)):
+            learned = sum(batch.learned for batch in plan[step])
+            model.train()
+            with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+                torch.manual_seed(settings.seed * 1_000_003 + step)
+                loss = sum(learner.add_gradients(batch, learned) for batch in plan[step]) / learned
+            norm = learner.step(settings.highest_rate * rate_scale(step, len(plan), settings))
+            model.eval()
+            done = state["step"] = step + 1
+            history.append({"step": done, "loss": loss, "norm": norm})
+            if not math.isfinite(loss):
+                if settings.float16_without_masters:
+                    break
+                raise FloatingPointError(f"the loss of step {done} is {loss}; lower the rate, or compute in float32")
+            evaluated = bool(exams) and (done % every == 0 or done == len(plan))
+            if evaluated:
+                now = loss_of(model, exams)
+                history.append({"step": done, "held_out": {"held out": now}})
+                if now < state["best_loss"]:
+                    state |= {"best": learner.snapshot(), "best_step": done, "best_loss": now, "waited": 0}
+                else:
+                    state["waited"] += 1
+            if evaluated or done % settings.checkpoint_every == 0 or done == len(plan):
+                masters = {name: master.detach() for name, master in learner.masters.items()}
+                optimisers = [optimiser.state_dict() for optimiser in learner.optimisers]
+                content = state | {"identity": identity, "masters": masters, "optimisers": optimisers}
+                with replacing(checkpoint) as temporary:
+                    torch.save(content, temporary)
+                _write_metrics(folder, history)
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}")
+            if evaluated and on_evaluation is not None:
+                on_evaluation(done)
+            if settings.patience is not None and state["waited"] >= settings.patience:
                 break
-            raise FloatingPointError(f"the loss of step {done} is {loss}; lower the rate, or compute in float32")
-        evaluated = bool(exams) and (done % every == 0 or done == len(plan))
-        if evaluated:
-            now = loss_of(model, exams)
-            history.append({"step": done, "held_out": {"held out": now}})
-            if now < state["best_loss"]:
-                state |= {"best": learner.snapshot(), "best_step": done, "best_loss": now, "waited": 0}
-            else:
-                state["waited"] += 1
-        if evaluated or done % settings.checkpoint_every == 0 or done == len(plan):
-            masters = {name: master.detach() for name, master in learner.masters.items()}
-            optimisers = [optimiser.state_dict() for optimiser in learner.optimisers]
-            content = state | {"identity": identity, "masters": masters, "optimisers": optimisers}
-            with replacing(checkpoint) as temporary:
-                torch.save(content, temporary)
-            _write_metrics(folder, history)
-        bar.update()
-        bar.set_postfix(loss=f"{loss:.3f}")
-        if evaluated and on_evaluation is not None:
-            on_evaluation(done)
-        if settings.patience is not None and state["waited"] >= settings.patience:
-            break
-    bar.close()
-    if exams:
-        learner.load(state["best"])
-    tokens = sum(batch.input_ids.numel() for step in plan for batch in step) // len(plan)
-    _write_metrics(folder, history)
-    drawn = [entry for entry in history if math.isfinite(_loss_in(entry))]
-    write_atomically(folder / "loss.svg", loss_svg(drawn, tokens, "fine-tuning").encode())
-    first, best = state.get("first", math.nan), state.get("best_loss", math.nan)
-    best_step = state["best_step"] if exams else state["step"]
-    lengths = [document.cut for document in (*taught, *private) if document.cut]
-    return Outcome(
-        tuple(history), learner.snapshot(), state["step"], best_step, first, best, length, len(lengths), sum(lengths)
-    )
+        bar.close()
+        if exams:
+            learner.load(state["best"])
+        tokens = sum(batch.input_ids.numel() for step in plan for batch in step) // len(plan)
+        _write_metrics(folder, history)
+        drawn = [entry for entry in history if math.isfinite(_loss_in(entry))]
+        write_atomically(folder / "loss.svg", loss_svg(drawn, tokens, "fine-tuning").encode())
+        first, best = state.get("first", math.nan), state.get("best_loss", math.nan)
+        best_step = state["best_step"] if exams else state["step"]
+        lengths = [document.cut for document in (*taught, *private) if document.cut]
+        return Outcome(
+            tuple(history),
+            learner.snapshot(),
+            state["step"],
+            best_step,
+            first,
+            best,
+            length,
+            len(lengths),
+            sum(lengths),
+        )
 
 
 def _loss_in(entry: Mapping[str, Any]) -> float:

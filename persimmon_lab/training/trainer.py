@@ -129,67 +129,50 @@ def train(
     than the model's context or for domains without a source; OSError where another process trains in `folder`.
     """
     check_fit(recipe, config, sources)
+    device = torch.device(device)
+    dtype = dtype or fast_dtype(device)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
-        return _train(
-            config, recipe, sources, held_out, folder, torch.device(device), dtype, start, first_step,
-            checkpoint_every, evaluate_every, log_every, progress, on_evaluation,
-        )  # fmt: skip
+        checkpoint, metrics = folder / "checkpoint.pt", folder / "metrics.jsonl"
+        model, masters = build(config, recipe, dtype, device)
+        identity = {"config": config.to_dict(), "recipe": {k: v for k, v in asdict(recipe).items() if k != "steps"}}
+        first, begun = 0, 0 if start is None else first_step
+        if checkpoint.exists():
+            first = _resume(checkpoint, identity, masters, device)
+        elif start is not None:
+            masters.load_weights(start)
+            first = first_step
 
-
-def _train(
-    config: PersimmonConfig,
-    recipe: Recipe,
-    sources: Mapping[str, RowSource],
-    held_out: Mapping[str, Stream],
-    folder: Path,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    start: Mapping[str, Tensor] | None,
-    first_step: int,
-    checkpoint_every: int,
-    evaluate_every: int,
-    log_every: int,
-    progress: bool | None,
-    on_evaluation: OnEvaluation | None,
-) -> PersimmonForCausalLM:
-    dtype = dtype or fast_dtype(device)
-    checkpoint, metrics = folder / "checkpoint.pt", folder / "metrics.jsonl"
-    model, masters = build(config, recipe, dtype, device)
-    identity = {"config": config.to_dict(), "recipe": {k: v for k, v in asdict(recipe).items() if k != "steps"}}
-    first, begun = 0, 0 if start is None else first_step
-    if checkpoint.exists():
-        first = _resume(checkpoint, identity, masters, device)
-    elif start is not None:
-        masters.load_weights(start)
-        first = first_step
-
-    _forget_after(metrics, first)
-    bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps, desc="train", disable=_disable(progress))
-    since, seen = time.monotonic(), 0
-    for step in bar:
-        rows, length = recipe.shape(step)
-        model.set_attn_implementation(faster_attention(dtype, device, length))
-        tokens, following = batch_at(
-            step, seed=recipe.seed, sources=sources, weights=recipe.weights_at(step), rows=rows, length=length
+        _forget_after(metrics, first)
+        bar = tqdm(
+            range(first, recipe.steps), initial=first, total=recipe.steps, desc="train", disable=_disable(progress)
         )
-        loss = training_loss(model, tokens.to(device), following.to(device))
-        loss.backward()
-        norm = masters.step(recipe.rate_scale(step, begun))
-        seen += rows * length
-        done = step + 1
-        is_last = done == recipe.steps
-        if done % log_every == 0 or is_last:
-            speed = seen / (time.monotonic() - since)
-            _log(metrics, {"step": done, "loss": loss.item(), "norm": norm.item(), "tokens_per_second": round(speed)})
-            bar.set_postfix(loss=f"{loss.item():.3f}", tokens=f"{speed:,.0f}/s")
-            since, seen = time.monotonic(), 0
-        if done % evaluate_every == 0 or is_last:
-            _evaluate(model, held_out, done, metrics, on_evaluation)
-            since, seen = time.monotonic(), 0
-        if done % checkpoint_every == 0 or is_last:
-            save(checkpoint, {"step": done, "identity": identity, "masters": masters.state_dict()})
-    return model.to(torch.bfloat16).eval()
+        since, seen = time.monotonic(), 0
+        for step in bar:
+            rows, length = recipe.shape(step)
+            model.set_attn_implementation(faster_attention(dtype, device, length))
+            tokens, following = batch_at(
+                step, seed=recipe.seed, sources=sources, weights=recipe.weights_at(step), rows=rows, length=length
+            )
+            loss = training_loss(model, tokens.to(device), following.to(device))
+            loss.backward()
+            norm = masters.step(recipe.rate_scale(step, begun))
+            seen += rows * length
+            done = step + 1
+            is_last = done == recipe.steps
+            if done % log_every == 0 or is_last:
+                speed = seen / (time.monotonic() - since)
+                _log(
+                    metrics, {"step": done, "loss": loss.item(), "norm": norm.item(), "tokens_per_second": round(speed)}
+                )
+                bar.set_postfix(loss=f"{loss.item():.3f}", tokens=f"{speed:,.0f}/s")
+                since, seen = time.monotonic(), 0
+            if done % evaluate_every == 0 or is_last:
+                _evaluate(model, held_out, done, metrics, on_evaluation)
+                since, seen = time.monotonic(), 0
+            if done % checkpoint_every == 0 or is_last:
+                save(checkpoint, {"step": done, "identity": identity, "masters": masters.state_dict()})
+        return model.to(torch.bfloat16).eval()
 
 
 def _resume(checkpoint: Path, identity: Mapping[str, Any], masters: MasterWeights, device: torch.device) -> int:

@@ -308,6 +308,10 @@ def test_it_looks_as_it_should(jupyter):
         expect(button(jupyter, "Stop")).to_be_disabled()
         assert page.locator(".panes").bounding_box() == place
     expect(page.locator(".sentence")).to_contain_text("top-p 0.8 keeps")
+    details = page.locator(".persimmon-tokens .details")
+    assert details.evaluate("pane => pane.scrollWidth <= pane.clientWidth"), "all columns have room"
+    bar = details.locator("tr[data-token] td:nth-child(3)").first
+    assert bar.bounding_box()["width"] > 45, "and the bars are long enough to be compared"
     whole = page.locator(".widget-vbox", has=page.locator(".panes")).last
     try:
         for theme in ("Light", "Dark"):

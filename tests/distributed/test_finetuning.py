@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from persimmon_lab import atomic
 from persimmon_lab.distributed.finetuning import finetune
 from persimmon_lab.distributed.states import last_checkpoint
 from persimmon_lab.distributed.world import joined
@@ -100,3 +101,12 @@ def test_an_interrupted_lesson_goes_on_in_one_process(tmp_path):
         assert found == pytest.approx(right, rel=1e-5)
     for name, weight in whole.weights.items():
         assert (outcome.weights[name] - weight).norm() <= 1e-2 * weight.norm() + 1e-6, name
+
+
+def test_a_folder_that_another_run_teaches_in_is_refused(tmp_path):
+    with atomic.alone(tmp_path):
+        with pytest.raises(OSError, match="another process or thread is writing"):
+            taught(Settings(**SETTINGS), tmp_path)
+        with joined("cpu") as world, pytest.raises(OSError, match="another process or thread is writing"):
+            taught(Settings(**SETTINGS), tmp_path, world)
+    assert not any(tmp_path.iterdir())

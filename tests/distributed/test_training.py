@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from persimmon_lab import PersimmonForCausalLM
+from persimmon_lab import PersimmonForCausalLM, atomic
 from persimmon_lab.distributed.states import last_checkpoint, save_pretrained, weights_in
 from persimmon_lab.distributed.training import train
 from persimmon_lab.distributed.world import joined
@@ -98,3 +98,12 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
     on_ranks(refused, tmp_path)
     told = json.loads((last_checkpoint(tmp_path) / "run.json").read_text())
     assert told["step"] == 5
+
+
+def test_a_folder_that_another_run_trains_in_is_refused(tmp_path):
+    with atomic.alone(tmp_path):
+        with pytest.raises(OSError, match="another process or thread is writing"):
+            alone(tmp_path)
+        with pytest.raises(OSError, match="another process or thread is writing"):
+            together(0, tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from persimmon_lab.viz.html.tokens import BAR, MUTED, SHOWN, escaped, percent, p
 from persimmon_lab.viz.signs import counted, visible
 
 FLOOR = 5  # powers of ten that a logarithmic bar spans
+BARS = "4em"  # wide at least, however many numbers stand beside them
 CUT = "repeating-linear-gradient(135deg, rgba(128,128,128,.55) 0 2px, rgba(128,128,128,.15) 2px 5px)"
 GREY = "rgba(128, 128, 128, 0.8)"
 CELL = "padding: 1px 4px; border: none; white-space: nowrap; text-align"
@@ -146,7 +147,7 @@ def row_html(candidate: Candidate, chosen: bool, first_cut: bool, log: bool, tem
     model = f"width: {100 * length(candidate.probability, log):.1f}%"
     hatch = "" if candidate.kept else f"background: {CUT}; "
     bars = (
-        f'<div style="position: relative; height: 11px; {SHOWN}">'
+        f'<div style="position: relative; height: 11px; min-width: {BARS}; {SHOWN}">'
         f'<div style="position: absolute; left: 0; top: 0; height: 11px; border-radius: 2px; {mine}"></div>'
         f'<div style="position: absolute; left: 0; top: 0; height: 9px; min-width: 1px; border: 1px solid {GREY}; '
         f'border-radius: 2px; {hatch}{model}"></div></div>'
@@ -160,7 +161,7 @@ def row_html(candidate: Candidate, chosen: bool, first_cut: bool, log: bool, tem
         f'<td style="{faded}{CELL}: right">{candidate.rank:,}</td>'
         f'<td style="{faded}{CELL}: left">{piece_html(candidate.piece)}{" ◂" if chosen else ""}</td>'
         f'<td style="{CELL}: left; width: 34%">{bars}</td>'
-        + "".join(f'<td style="{faded}{CELL}: right">{number}</td>' for number in numbers)
+        + "".join(f'<td style="{faded}{CELL}: right; font-size: 90%">{number}</td>' for number in numbers)
         + "</tr>"
     )
 
