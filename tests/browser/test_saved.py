@@ -12,8 +12,11 @@ from tests.browser.conftest import DISPOSE_ALL
 CELLS = [
     "from persimmon_lab.widgets import AttentionExplorer, GainExplorer\nGainExplorer()",
     "AttentionExplorer()",
+    "from persimmon_lab.widgets import TokenInspector\nTokenInspector('to Hannah')",
+    "from persimmon_lab import load_mini\nfrom persimmon_lab.widgets import GenerationPlayground\n"
+    "GenerationPlayground(*load_mini(), 'Once upon', max_new_tokens=5).generate().wait()",
 ]
-PICTURES = 'img.jp-needs-light-background[width="900"]'
+PICTURES = 'img.jp-needs-light-background[width="900"], .persimmon-still'
 SAVED = "() => !window.jupyterapp.shell.currentWidget.context.model.dirty"
 
 
@@ -24,7 +27,8 @@ def test_a_saved_notebook_shows_its_pictures_without_its_kernel(jupyter, is_copy
     page, pictures = jupyter.page, jupyter.page.locator(PICTURES)
     expect(page.locator(".persimmon-widget img.widget-image")).to_be_visible()
     expect(page.locator(".persimmon-attention .details tr")).not_to_have_count(0)
-    expect(pictures).to_have_count(2)
+    expect(page.locator(".persimmon-tokens .text .token")).to_have_count(5)
+    expect(pictures).to_have_count(4)
     assert not any(picture.is_visible() for picture in pictures.all()), "beside the living widget"
     jupyter.command("docmanager:save")
     page.wait_for_function(SAVED)
@@ -38,9 +42,11 @@ def test_a_saved_notebook_shows_its_pictures_without_its_kernel(jupyter, is_copy
         jupyter.open(notebook)
     else:
         jupyter.command("docmanager:open", path=name, factory="Notebook")
-    for place in range(2):
+    for place in range(4):
         expect(pictures.nth(place)).to_be_visible()
     assert page.locator(".jp-OutputArea img").count() == 2, "each picture once"
+    expect(pictures.nth(2)).to_contain_text("ways to cut")
+    expect(pictures.nth(3)).to_contain_text("Once upon")
     assert page.locator(".persimmon-widget").count() == 0
 
 

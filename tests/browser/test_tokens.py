@@ -44,7 +44,7 @@ def use(page) -> None:
     expect(page.locator(".piece.together")).to_have_text([shown(piece) for piece in READING.pieces[first:end]])
     last = shown(READING.pieces[-1])
 
-    page.get_by_text("␣gave", exact=True).click()
+    page.locator(".pieces").get_by_text("␣gave", exact=True).click()
     expect(details).to_contain_text("characters 8\u201313")
     page.keyboard.press("ArrowLeft")
     expect(details).to_contain_text("id ")

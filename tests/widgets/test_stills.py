@@ -1,10 +1,10 @@
-"""What a widget leaves in a notebook: itself, and after it its picture as an output of its own."""
+"""What a widget leaves in a notebook: itself, and after it its picture or page as an output of its own."""
 
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
-from persimmon_lab.widgets import AttentionExplorer, GainExplorer, GenerationPlayground, LensExplorer
+from persimmon_lab.widgets import AttentionExplorer, GainExplorer, GenerationPlayground, LensExplorer, TokenInspector
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -19,14 +19,31 @@ def published(monkeypatch):
     InteractiveShell.clear_instance()
 
 
-@pytest.mark.parametrize("kind", [AttentionExplorer, LensExplorer, GainExplorer, GenerationPlayground])
+def left(widget, published) -> list[dict]:
+    """What a cell that shows the widget holds after the widget itself."""
+    widget._ipython_display_()
+    shown, *stills = [{"data": each["data"], "metadata": each["metadata"]} for each in published]
+    assert [*shown["data"]] == ["text/plain", VIEW], "a page without the widget would show what is more twice"
+    return stills
+
+
+@pytest.mark.parametrize("kind", [AttentionExplorer, LensExplorer, GainExplorer])
 def test_the_picture_comes_after_the_widget(kind, model, tokenizer, published):
-    kind(model=model, tokenizer=tokenizer)._ipython_display_()
-    widget, *still = [{"data": each["data"], "metadata": each["metadata"]} for each in published]
-    assert VIEW in widget["data"] and "text/plain" in widget["data"]
-    assert "image/png" not in widget["data"], "a page without the widget would show it twice"
-    if kind is GenerationPlayground:
-        assert still == [], "nothing is written yet"
-    else:
-        assert [[*each["data"]] for each in still] == [["image/png"]]
-        assert still[0]["metadata"]["image/png"]["width"] == 900 and still[0]["metadata"]["image/png"]["alt"]
+    [still] = left(kind(model=model, tokenizer=tokenizer), published)
+    assert [*still["data"]] == ["image/png"]
+    assert still["metadata"]["image/png"]["width"] == 900 and still["metadata"]["image/png"]["alt"]
+
+
+def test_the_page_comes_after_the_widget(model, tokenizer, published):
+    inspector = TokenInspector("to Hannah", tokenizer)
+    [still] = left(inspector, published)
+    assert still["data"] == {"text/html": f'<div class="persimmon-still">{inspector.static().data}</div>'}
+
+
+def test_a_playground_leaves_what_was_written(model, tokenizer, published):
+    playground = GenerationPlayground(model, tokenizer, "to", max_new_tokens=3)
+    assert left(playground, published) == [], "nothing is written yet"
+    published.clear()
+    playground.generate().wait()
+    [still] = left(playground, published)
+    assert still["data"] == {"text/html": f'<div class="persimmon-still">{playground.static().data}</div>'}

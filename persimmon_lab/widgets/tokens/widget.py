@@ -16,6 +16,7 @@ from persimmon_lab.tokenizer.unigram import Unigram
 from persimmon_lab.viz.html.pieces import Cut, Piece, Stretch, counts_html, details_html, page_html, piece_html
 from persimmon_lab.widgets.page import joined, page
 from persimmon_lab.widgets.pictures import Bundle
+from persimmon_lab.widgets.stills import LeavesStill
 
 ALTERNATIVES = 6  # cuts that are shown of a stretch
 WINDOW = 24  # characters before and after a piece that its stretch may have; longer, such as a row of `_`, is not read
@@ -138,7 +139,7 @@ def _page_of(reading: Reading, inspect: int | None) -> HTML:
     return page(page_html(reading.pieces, reading.counts(), inspect, stretch))
 
 
-class TokenInspector(anywidget.AnyWidget):
+class TokenInspector(LeavesStill, anywidget.AnyWidget):
     """Type a text and see it cut; choose a piece, with the mouse or the arrow keys, to see all that there is to it.
 
     `tokenizer` is persimmon-mini's unless one is given. With `parse_special` special tokens in the text are read as
