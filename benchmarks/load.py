@@ -33,7 +33,7 @@ CASES = [
     ("bin", "bfloat16", "bfloat16"),
 ]
 ROOT = Path(__file__).parents[1]
-CONTENDERS = ["persimmon_lab", "persimmon_lab verify=False", "transformers"]
+CONTENDERS = ["persimmon_lab", "persimmon_lab verify=False", "persimmon_lab mmap=True", "transformers"]
 ON_GPU = ["persimmon_lab to cuda", "transformers to cuda"]
 
 
@@ -46,7 +46,8 @@ def measure(contender: str, folder: str, dtype: str) -> dict[str, float]:
     else:
         from persimmon_lab import PersimmonForCausalLM
 
-        options["verify"] = "verify=False" not in contender
+        options |= {"verify": False} if "verify=False" in contender else {}
+        options |= {"mmap": True} if "mmap=True" in contender else {}
     if "cuda" in contender:
         options["device_map" if "transformers" in contender else "device"] = "cuda:0"
         torch.ones(1, device="cuda").sum().item()  # CUDA itself, in host memory too

@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,13 +41,14 @@ from persimmon_lab.checkpoints.settings import (
 )
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import module_of, shapes_in_file, skeleton
-from persimmon_lab.checkpoints.tensor_streams import InMemory, Source
+from persimmon_lab.checkpoints.tensor_streams import InMemory, Source, checksum_of
 from persimmon_lab.checkpoints.weight_files import FileTensor, WeightFile
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.elsewhere import keywords_left, no_keywords_left
 from persimmon_lab.generation_config import GenerationConfig
 
 Device = torch.device | str | int
+CPU = torch.device("cpu")
 
 
 class Pretrained(nn.Module):
@@ -109,7 +111,8 @@ class Pretrained(nn.Module):
         device: Device | Mapping[str, Device] | None = None,
         attn_implementation: str | None = None,
         quantize: str | None = None,
-        verify: bool = True,
+        mmap: bool = False,
+        verify: bool | None = None,
         generator: torch.Generator | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -124,6 +127,12 @@ class Pretrained(nn.Module):
         more (benchmarks/load.py), and a few bites of a tensor here when they go elsewhere. A mapping from modules to
         devices is what `persimmon_lab.fitting.offload` uses; alone it makes no model that runs.
 
+        With `mmap` weights that are stored in the dtype asked for stay mapped to their safetensors, for the CPU: the
+        model is there at once, memory is taken as weights are used and given back when others need it, and changing
+        them does not reach the file. The trap: overwriting that file in place changes the model, and shortening it ends
+        the process at the next use; saving over it with `save_pretrained` is safe. What has to be copied all the same
+        is told in a warning.
+
         `quantize`, "int8" or "int4", rounds every Linear and Embedding but a classifier's `score` as it is read, and
         the unrounded model is never in memory; `torch_dtype` is then bfloat16 when None, for which torch has products
         of such weights on a CPU (a warning says where they are emulated). A checkpoint that was saved rounded needs no
@@ -134,7 +143,8 @@ class Pretrained(nn.Module):
 
         A body loads into a head and a head's checkpoint into a body. A head that the checkpoint does not have is drawn
         from `generator`, with a warning; every other missing, unexpected or misshapen tensor is an error. `verify`
-        compares the checksums that `save_pretrained` stores. `revision`, `token`, `cache_dir` and `local_files_only`
+        compares the checksums that `save_pretrained` stores, by default of what is copied and not of what is mapped,
+        which it would have to read. `revision`, `token`, `cache_dir` and `local_files_only`
         are for hub ids.
 
         Raises CheckpointNotFoundError when there is no such checkpoint, CheckpointError (a ValueError) when it is
@@ -169,14 +179,15 @@ class Pretrained(nn.Module):
         devices = device if isinstance(device, Mapping) else {"": "cpu" if device is None else device}
         rounded = [] if rounding is None else [name for name in names_to_round(model) if name in stored]
         plain = {name: name_in_file for name, name_in_file in stored.items() if name not in rounded}
-        tensors = _read_tensors(plain, files, dtype, devices, verify)
+        tensors = _read_tensors(plain, files, dtype, devices, mmap, verify)
         for name in new_heads:
             head = model.get_submodule(name.removesuffix(".weight")).to_empty(device="cpu")
             model.initialize_weights(generator, only=head)
             weight = head.get_parameter("weight").detach()
             tensors[name] = weight.to(torch.device(devices[module_of(name, devices)]), dtype)
         if rounding is not None:
-            sources: dict[str, Source] = {n: FileTensor(files[stored[n]], stored[n], verify) for n in rounded}
+            checked = verify is not False
+            sources: dict[str, Source] = {n: FileTensor(files[stored[n]], stored[n], checked) for n in rounded}
             sources |= {n: InMemory(tensors.pop(n)) for n in new_heads if n in names_to_round(model)}
             round_modules(model, sources, stored_rounding or rounding, rounding.dtype, devices)
         model.load_state_dict(tensors, assign=True, strict=False)  # everything is there but the tied, tied below
@@ -292,14 +303,44 @@ def _read_tensors(
     files: Mapping[str, WeightFile],
     dtype: torch.dtype,
     devices: Mapping[str, Device],
-    verify: bool,
+    mmap: bool,
+    verify: bool | None,
 ) -> dict[str, Float[Tensor, "..."]]:
-    """A model's tensors by its own names, each read straight to the device of the module that it is in.
+    """A model's tensors by its own names, each read straight to the device of the module that it is in, or mapped.
 
     `stored` says what each is called in the files.
     """
-    tensors = {}
-    for name, name_in_file in stored.items():
+
+    def mapped(name: str) -> Float[Tensor, "..."] | None:
+        file = files[stored[name]]
+        is_as_it_is = file.dtype_of(stored[name]) == dtype and torch.device(devices[module_of(name, devices)]) == CPU
+        tensor = file.mapped(stored[name]) if mmap and is_as_it_is else None
+        if tensor is not None and verify:
+            file.compare(stored[name], checksum_of(tensor))
+        return tensor
+
+    def read(name: str) -> Float[Tensor, "..."]:
         device = torch.device(devices[module_of(name, devices)])
-        tensors[name] = files[name_in_file].read(name_in_file, dtype=dtype, device=device, verify=verify)
-    return tensors
+        return files[stored[name]].read(stored[name], dtype=dtype, device=device, verify=verify is not False)
+
+    tensors = {name: tensor for name in stored if (tensor := mapped(name)) is not None}
+    copied = [name for name in stored if name not in tensors]
+    if mmap and copied:
+        _warn_of_copies([files[stored[name]].dtypes[stored[name]] for name in copied], len(stored), dtype)
+    pool = ThreadPoolExecutor(torch.get_num_threads())  # a new page of memory costs more than what comes into it
+    try:
+        tensors |= zip(copied, pool.map(read, copied))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return {name: tensors[name] for name in stored}
+
+
+def _warn_of_copies(dtypes: Sequence[torch.dtype | str], of: int, dtype: torch.dtype) -> None:
+    """Say which of a model's weights mmap=True could not map, with what would."""
+    other = sorted({str(stored).removeprefix("torch.") for stored in dtypes if stored != dtype})
+    wanted = str(dtype).removeprefix("torch.")
+    why = (
+        f'they are stored as {" and ".join(other)} and were asked for as {wanted}; torch_dtype="auto" takes them as '
+        "they are" if other else "only safetensors are mapped, and only for the CPU"
+    )  # fmt: skip
+    warnings.warn(f"mmap=True, but {len(dtypes)} of {of} weights are copied: {why}", stacklevel=4)

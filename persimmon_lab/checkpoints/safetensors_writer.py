@@ -1,7 +1,6 @@
 """A safetensors file written in one pass, from tensors that need not be in memory."""
 
 import json
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,7 +8,7 @@ from typing import Any, BinaryIO
 from jaxtyping import Shaped
 from torch import Tensor
 
-from persimmon_lab.checkpoints.tensor_streams import BITE, Source, as_source, bytes_of, rows_of
+from persimmon_lab.checkpoints.tensor_streams import BITE, Source, as_source, bytes_of, checksum_of, rows_of
 from persimmon_lab.checkpoints.weight_files import CHECKSUMS, SAFETENSORS_DTYPES
 
 WIDEST_CHECKSUM = 2**32 - 1
@@ -63,7 +62,7 @@ def _write_pieces(file: BinaryIO, name: str, source: Source, progress: Progress)
     checksum = written = 0
     for piece in source.pieces(rows_of(source.shape, BITE)):
         data = bytes_of(piece)
-        checksum = zlib.crc32(data, checksum)
+        checksum = checksum_of(piece, checksum)
         written += file.write(data)
         progress(len(data))
     if written != source.nbytes:

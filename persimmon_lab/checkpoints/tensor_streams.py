@@ -1,7 +1,6 @@
 """Tensors as streams: a shape, a dtype, and the rows a few at a time, wherever they are kept."""
 
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -9,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
+from zlib_ng import zlib_ng  # the same sum as zlib's, four to seven times as fast
 
 BITE = 2**19  # elements read or written at a time
 # Elements converted at a time: at most this many, torch uses no threads, which would wait for each other at every bite
@@ -88,7 +88,7 @@ def copy(source: Shaped[Tensor, "..."], target: Shaped[Tensor, "..."]) -> None:
 
 def checksum_of(tensor: Shaped[Tensor, "..."], before: int = 0) -> int:
     """CRC-32 of a tensor's bytes, continued from `before`; finds damage, not malice."""
-    return zlib.crc32(bytes_of(tensor), before)
+    return zlib_ng.crc32(bytes_of(tensor), before)
 
 
 def bytes_of(tensor: Shaped[Tensor, "..."]) -> memoryview:

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ class WeightFile:
     """One file of tensors, read bite by bite straight into memory of their own.
 
     Nothing that `read` returns stays mapped to the file: whoever overwrites or truncates it later can neither change
-    the model nor crash it.
+    the model nor crash it. What `mapped` returns does. Threads may read one file together.
     """
 
     def __init__(self, path: Path, shapes: dict[str, tuple[int, ...]], dtypes: dict[str, torch.dtype | str]) -> None:
@@ -63,6 +64,15 @@ class WeightFile:
                 copy(piece, into)
         return target
 
+    def mapped(self, name: str) -> Float[Tensor, "..."] | None:
+        """One tensor as it is stored, on the CPU, which takes memory only as it is used and gives it back when others
+        need it; writing into it does not reach the file. None where the format cannot be mapped.
+
+        The trap: who overwrites the file in place changes the tensor, and who shortens it ends the process at the next
+        use. A file that is put in its place, as `save_pretrained` does, leaves it alone.
+        """
+        return None
+
     def pieces(
         self, name: str, rows: int, verify: bool = True, landing: Shaped[Tensor, "..."] | None = None
     ) -> Iterator[Shaped[Tensor, "..."]]:
@@ -83,7 +93,12 @@ class WeightFile:
             if verify and name in self.checksums:
                 checksum = checksum_of(piece, checksum)
             yield piece
-        if verify and checksum != self.checksums.get(name, checksum):
+        if verify:
+            self.compare(name, checksum)
+
+    def compare(self, name: str, checksum: int) -> None:
+        """CheckpointError where a tensor's bytes have another checksum than the one that was stored with them."""
+        if checksum != self.checksums.get(name, checksum):
             raise CheckpointError(
                 f"{self.path}: the bytes of {name} are not the ones that were saved (their CRC-32 differs); copy or "
                 "download the file again, or pass verify=False to look at what is left"
@@ -115,6 +130,11 @@ class SafetensorsFile(WeightFile):
         self.checksums = checksums
         self._offsets = {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items()}
 
+    def mapped(self, name: str) -> Float[Tensor, "..."]:
+        with safe_open(self.path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
     def _fill(self, landing: Shaped[Tensor, "..."], name: str, start: int) -> None:
         with self.path.open("rb", buffering=0) as file:
             file.seek(self._offsets[name] + start * landing[0].nbytes)
@@ -132,16 +152,18 @@ class PickleFile(WeightFile):
     def __init__(self, path: Path) -> None:
         self._tensors = _map_pickle(path)
         self._touched = 0
+        self._turn = threading.Lock()
         shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         super().__init__(path, shapes, {name: tensor.dtype for name, tensor in self._tensors.items()})
 
     def _fill(self, landing: Shaped[Tensor, "..."], name: str, start: int) -> None:
-        if self._touched > max(self.path.stat().st_size // 32, MAPPED_BYTES):
-            self._tensors.clear()  # and with the tensors the map, before there is another
-            self._tensors = _map_pickle(self.path)
-            self._touched = 0
-        copy(self._tensors[name][start : start + len(landing)], landing)
-        self._touched += landing.nbytes
+        with self._turn:
+            if self._touched > max(self.path.stat().st_size // 32, MAPPED_BYTES):
+                self._tensors.clear()  # and with the tensors the map, before there is another
+                self._tensors = _map_pickle(self.path)
+                self._touched = 0
+            copy(self._tensors[name][start : start + len(landing)], landing)
+            self._touched += landing.nbytes
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from persimmon_lab.cli.answers import show
 from persimmon_lab.cli.options import (
     Device,
     Dtype,
+    Mapped,
     MaxNewTokens,
     MinP,
     ModelName,
@@ -48,11 +49,12 @@ def chat(
     dtype: Dtype = "auto",
     device: Device = "auto",
     quantize: QuantizeName = None,
+    mmap: Mapped = False,
 ) -> None:
     """Talk with the model, one line at a time. Ctrl-C ends an answer, /reset the conversation, /quit the program."""
     settings = decoding_settings(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     settings |= {"num_beams": 1, "num_return_sequences": 1}  # whatever the model's own settings: an answer is streamed
-    network, tokenizer = load(model, dtype, device, quantize)
+    network, tokenizer = load(model, dtype, device, quantize, mmap)
     limit = network.config.context_limit
     if max_new_tokens is not None and max_new_tokens >= limit:
         raise ValueError(

@@ -13,6 +13,7 @@ from persimmon_lab.cli.options import (
     Dtype,
     EngineName,
     LengthPenalty,
+    Mapped,
     MaxNewTokens,
     MinP,
     ModelName,
@@ -57,6 +58,7 @@ def generate(
     dtype: Dtype = "auto",
     device: Device = "auto",
     quantize: QuantizeName = None,
+    mmap: Mapped = False,
     engine: EngineName = None,
     prefill_chunk_size: PrefillChunkSize = None,
 ) -> None:
@@ -79,7 +81,9 @@ def generate(
         if prompt == "-" and (world is None or world.is_first):
             text = standard_input().read().removesuffix("\n")
         if world is None:
-            network, tokenizer = load(model, dtype, device, quantize)
+            network, tokenizer = load(model, dtype, device, quantize, mmap)
+        elif mmap:
+            raise ValueError("--mmap is for one process: each of several reads its own part; leave it out")
         elif quantize is not None:
             raise ValueError("--quantize is for one process: rounded weights are not shared out; leave one of the two")
         else:

@@ -86,6 +86,16 @@ QuantizeName = Annotated[
 ]
 
 
+Mapped = Annotated[
+    bool,
+    typer.Option(
+        "--mmap",
+        help="Leave the weights in their file until they are used: the first token comes sooner, and what is not used "
+        "takes no memory. The file must not be written to meanwhile.",
+    ),
+]
+
+
 class Engine(StrEnum):
     """What `generate` calls its engines."""
 
@@ -106,13 +116,15 @@ EngineName = Annotated[
 
 
 def load(
-    name: str, dtype: str, device: str, quantize: str | None = None
+    name: str, dtype: str, device: str, quantize: str | None = None, mmap: bool = False
 ) -> tuple[PersimmonForCausalLM, PersimmonTokenizer]:
     """The model, ready to write, and its tokenizer."""
     path = MINI if name == "mini" else name
     with Console(stderr=True).status(f"Loading {name}"):
         place = choose_device(device)
-        model = PersimmonForCausalLM.from_pretrained(path, torch_dtype=dtype, device=place, quantize=quantize)
+        model = PersimmonForCausalLM.from_pretrained(
+            path, torch_dtype=dtype, device=place, quantize=quantize, mmap=mmap
+        )
         return model, PersimmonTokenizer.from_pretrained(path)
 
 

@@ -224,6 +224,58 @@ def test_a_loaded_model_does_not_depend_on_its_file(saved):
     assert torch.equal(output(model), before)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what a private map shows of a file that changes is the system's")
+def test_a_mapped_model_depends_on_its_file(saved):
+    """What is mapped is the file itself, as the docstring says; another file in its place changes nothing."""
+    folder = saved(max_shard_size=60_000)
+    copied = PersimmonForCausalLM.from_pretrained(folder, dtype="auto")
+    mapped = PersimmonForCausalLM.from_pretrained(folder, dtype="auto", mmap=True)
+    before = output(copied)
+    same_tensors(mapped, copied)
+    assert torch.equal(output(mapped), before)
+    assert mapped.generate(IDS[:1], max_new_tokens=5).equal(copied.generate(IDS[:1], max_new_tokens=5))
+    build(seed=1).save_pretrained(folder, max_shard_size=60_000)
+    assert torch.equal(output(mapped), before), "saved over"
+    again = PersimmonForCausalLM.from_pretrained(folder, dtype="auto", mmap=True)
+    shard = max(folder.glob("*.safetensors"), key=lambda file: file.stat().st_size)
+    with shard.open("r+b") as file:
+        file.seek(shard.stat().st_size - 1000)
+        file.write(bytes(1000))
+    whole = PersimmonForCausalLM.from_pretrained(folder, dtype="auto", verify=False)
+    same_tensors(again, whole)
+    assert not all(torch.equal(one, other) for one, other in zip(again.parameters(), build(seed=1).parameters()))
+
+
+def test_writing_into_a_mapped_model_does_not_reach_the_file(saved):
+    folder = saved()
+    mapped = PersimmonForCausalLM.from_pretrained(folder, dtype="auto", mmap=True)
+    with torch.no_grad():
+        for weight in mapped.parameters():
+            weight.zero_()
+    same_tensors(PersimmonForCausalLM.from_pretrained(folder, dtype="auto", mmap=True, verify=True), build())
+
+
+@pytest.mark.parametrize(
+    ("options", "form", "why"),
+    [
+        ({}, "safetensors", "18 of 36 weights are copied: they are stored as bfloat16 and were asked for as float32"),
+        ({"dtype": "auto"}, "bin", "36 of 36 weights are copied: only safetensors are mapped"),
+    ],
+)
+def test_what_cannot_be_mapped_is_said(saved, options, form, why):
+    folder = saved()
+    tensors = load_file(folder / "model.safetensors")
+    if form == "bin":
+        (folder / "model.safetensors").unlink()
+        torch.save(tensors, folder / "pytorch_model.bin")
+    else:
+        tensors |= {name: tensors[name].bfloat16() for name in [*tensors][::2]}
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    right = PersimmonForCausalLM.from_pretrained(folder, **options)
+    with pytest.warns(UserWarning, match=f"mmap=True, but {why}"):
+        same_tensors(PersimmonForCausalLM.from_pretrained(folder, mmap=True, **options), right)
+
+
 def test_generation_settings_travel(saved, tmp_path):
     folder = saved()
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == 6

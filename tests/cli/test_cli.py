@@ -682,3 +682,18 @@ def test_generate_with_rounded_weights(run):
     right = tokenizer.decode(model.generate(ids, max_new_tokens=6)[0, ids.shape[1] :], skip_special_tokens=True)
     result = run("generate", "human: Hello!", "--max-new-tokens", "6", "--quantize", "int4")
     assert (result.exit_code, result.stdout.strip()) == (0, right.strip())
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_weights_are_left_in_their_file_on_request(run, monkeypatch, command):
+    asked = []
+
+    def from_pretrained(path, mmap=False, load=PersimmonForCausalLM.from_pretrained, **options):
+        asked.append(mmap)
+        return load(path, mmap=mmap, **options)
+
+    monkeypatch.setattr(PersimmonForCausalLM, "from_pretrained", from_pretrained)
+    arguments = ["human: Hello!"] if command == "generate" else []
+    options = ["--seed", "1", "--temperature", "1", "--max-new-tokens", "6"]
+    copied, mapped = (run(command, *arguments, *options, *how, input="Hello!\n").stdout for how in ([], ["--mmap"]))
+    assert asked == [False, True] and mapped == copied != ""

@@ -40,6 +40,12 @@ def test_a_device_that_ranks_cannot_share_is_refused(launched):
     assert result.exit_code == 1 and "local rank" in result.stderr
 
 
+@pytest.mark.parametrize("option", [["--mmap"], ["--quantize", "int8"]])
+def test_what_one_process_does_with_weights_is_refused_to_several(launched, option):
+    result = launched("generate", "Hello", "--device", "cpu", *option)
+    assert result.exit_code == 1 and f"{option[0]} is for one process" in result.stderr
+
+
 def test_alone_under_torchrun_it_writes_what_it_writes_without(launched, monkeypatch):
     asked = ["generate", "-", "--model", MINI, "--device", "cpu", "--max-new-tokens", "6"]
     together = launched(*asked, input="The king said that\n")
