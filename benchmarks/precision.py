@@ -90,7 +90,7 @@ def run(model: PersimmonForCausalLM, ids: torch.Tensor, repeats: int) -> list[di
     for name in models:
         rows[name] |= summary.loc[name].to_dict() | {
             "relative error after the last layer": float(growth[name].iloc[-1]),
-            "largest share of the format": max(t.distance.share for t in comparison.taps if t.candidate == name),
+            "largest share of the format": max(t.distance.share for t in comparison.modules if t.candidate == name),
         }
     return list(rows.values())
 

@@ -1,8 +1,8 @@
 """Files and folders that are there whole or not at all: made under a temporary name, flushed to the disk, renamed.
 
 Two who write to the same place would share the temporary name, and one of them would finish what the other began. So
-whoever writes holds a mark on it (`flock`), which the system forgets with the process, however that ends. Where a
-system has no such marks, as Windows and some network file systems, nothing is promised of two writers.
+whoever writes holds a lock on it (`flock`), which the system forgets with the process, however that ends. Where a
+system has no such locks, as Windows and some network file systems, nothing is promised of two writers.
 """
 
 import errno
@@ -35,15 +35,15 @@ def place_for(given: object, name: str = "save_directory") -> Path:
 
 @contextmanager
 def alone(place: Path, wait: bool = False) -> Iterator[None]:
-    """Nobody else who asks for `place`, a folder or a file that is there, gets it meanwhile: no process, no thread.
+    """Hold `place`, a folder or a file that is there, against all other processes and threads that ask for it so.
 
     OSError where somebody has it; with `wait` it begins when they are done.
     """
-    mark = _marked(place, wait)
+    lock = _locked(place, wait)
     try:
         yield
     finally:
-        _unmark(mark)
+        _unlock(lock)
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
     OSError, with the name and the room that is left, where the disk is full.
     """
     temporary = path.with_name(path.name + ".partial")
-    mark = _marked_under(temporary, lambda: os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o666)), wait=True)
+    lock = _lock_under(temporary, lambda: os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o666)), wait=True)
     try:
         yield temporary
         _flush(temporary)
@@ -69,7 +69,7 @@ def replacing(path: Path) -> Iterator[Path]:
         told = f"could not write {path} ({error}; {free}); what was there before is unchanged"
         raise OSError(code, told) from error
     finally:
-        _unmark(mark)
+        _unlock(lock)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -92,7 +92,7 @@ def filling(folder: Path, temporary: Path | None = None) -> Iterator[Path]:
         raise OSError(errno.ENOTEMPTY if folder.is_dir() else errno.ENOTDIR, f"{folder} is {kind}; give another name")
     if temporary.is_symlink():
         temporary.unlink()
-    mark = _marked_under(temporary, lambda: temporary.mkdir(parents=True, exist_ok=True), wait=False, told=folder)
+    lock = _lock_under(temporary, lambda: temporary.mkdir(parents=True, exist_ok=True), wait=False, told=folder)
     try:
         for path in temporary.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -110,13 +110,13 @@ def filling(folder: Path, temporary: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     finally:
-        _unmark(mark)
+        _unlock(lock)
 
 
-def _marked(place: Path, wait: bool, told: Path | None = None) -> int | None:
-    """A descriptor of `place` that holds a mark on it. OSError where somebody else has one, if it is not to `wait`;
+def _locked(place: Path, wait: bool, told: Path | None = None) -> int | None:
+    """A descriptor of `place` that holds a lock on it. OSError where somebody else has one, if it is not to `wait`;
     `told` is what the place is called there."""
-    if sys.platform == "win32":  # which has no marks, and does not rename what is open
+    if sys.platform == "win32":  # which has no locks, and does not rename what is open
         return None
     descriptor = os.open(place, os.O_RDONLY)
     try:
@@ -128,30 +128,30 @@ def _marked(place: Path, wait: bool, told: Path | None = None) -> int | None:
             error.errno, f"another process or thread is writing to {name}; wait for it, or give another place"
         ) from None
     except OSError:
-        pass  # a file system without marks
+        pass  # a file system without locks
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _marked_under(name: Path, make: Callable[[], None], wait: bool, told: Path | None = None) -> int | None:
-    """`_marked`, of what has this name: whoever waited may have got what was renamed meanwhile."""
+def _lock_under(name: Path, make: Callable[[], None], wait: bool, told: Path | None = None) -> int | None:
+    """`_locked`, of what has this name: whoever waited may have got what was renamed meanwhile."""
     while True:
         make()
         with suppress(FileNotFoundError):
-            mark = _marked(name, wait, told)
-            if mark is None:
+            lock = _locked(name, wait, told)
+            if lock is None:
                 return None
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(mark), os.stat(name)):
-                    return mark
-            os.close(mark)
+                if os.path.samestat(os.fstat(lock), os.stat(name)):
+                    return lock
+            os.close(lock)
 
 
-def _unmark(mark: int | None) -> None:
-    if mark is not None:
-        os.close(mark)
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
 
 
 def _flush(path: Path) -> None:

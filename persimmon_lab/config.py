@@ -13,6 +13,7 @@ import torch
 
 from persimmon_lab.atomic import place_for, write_atomically
 from persimmon_lab.dialects import agree, in_our_dialect
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.elsewhere import OF_CONFIG, UPLOADS, Elsewhere, no_keywords_left, refuse
 from persimmon_lab.field_checks import (
     Rule,
@@ -65,7 +66,7 @@ RULES: dict[str, Rule] = {
     "torch_dtype": Rule(
         'the name of a dtype such as "bfloat16", a torch.dtype, or None',
         lambda dtype: isinstance(dtype, str | torch.dtype),
-        lambda dtype: str(dtype).removeprefix("torch."),
+        dtype_name,
         null=True,
     ),
     "num_labels": SIZE,

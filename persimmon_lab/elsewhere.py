@@ -140,7 +140,7 @@ OF_DECODING = {
 
 
 class Elsewhere:
-    """A mixin: a name that is looked up in vain, or set, and stands in `elsewhere` is refused with what to use.
+    """A mixin: reading or setting a name that stands in `elsewhere` and does not exist is refused, with what to use.
 
     The refusal is an AttributeError, so `hasattr` says no and `getattr` takes its default. Names that exist never come
     here, but for the parts of an `nn.Module`; instances keep nothing of it, so they copy and pickle as before.

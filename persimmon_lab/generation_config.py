@@ -103,7 +103,7 @@ class GenerationConfig(Elsewhere):
 
     Beams: `num_beams` above 1 searches for the most probable text (see `persimmon_lab.generation.beams`), with
     `length_penalty` and `early_stopping`: True ends with the first `num_beams` complete texts, "never" when none can
-    become better, False when none does that is no longer than now. `num_return_sequences` of them are returned.
+    become better, False when none would if it ended now. `num_return_sequences` of them are returned.
 
     Guessing ahead (see `persimmon_lab.generation.guessing`): `prompt_lookup_num_tokens` at a time, that the text is
     taken to say again after a run of at most `max_matching_ngram_size` tokens that it said before; or

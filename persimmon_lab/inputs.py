@@ -1,4 +1,4 @@
-"""What may be asked of the values of an input, and when: tensors without values have none to ask."""
+"""Checks of the values of inputs, left out where a tensor has none: on meta, and while a graph is traced."""
 
 from typing import Any
 

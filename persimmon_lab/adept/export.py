@@ -28,6 +28,7 @@ from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.tensor_streams import Source, read
 from persimmon_lab.checkpoints.weight_files import FileTensor
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.rotary import inverse_frequencies
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.tokenizer.files import VOCAB_FILE
@@ -61,7 +62,7 @@ def export_checkpoint(
     folder = Path(checkpoint).expanduser()
     config, stored = open_checkpoint(folder)
     tensors = {name: Finite(name, tensor, dtype or tensor.dtype) for name, tensor in stored.items()}
-    config = replace(config, torch_dtype=str(tensors[EMBEDDING].dtype).removeprefix("torch."))
+    config = replace(config, torch_dtype=dtype_name(tensors[EMBEDDING].dtype))
     write_checkpoint(Path(out).expanduser(), config, tensors, _tokenizer_in(folder), read_generation_config(folder),
                      max_shard_size, progress)  # fmt: skip
 

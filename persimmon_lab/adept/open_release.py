@@ -22,6 +22,7 @@ from persimmon_lab.checkpoints.rounded import Rounded, Rounding, names_to_round,
 from persimmon_lab.checkpoints.skeletons import shapes_in_file, skeleton
 from persimmon_lab.checkpoints.tensor_streams import Source, read
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 TRAINED_IN = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the switches of Megatron's command line
@@ -86,8 +87,7 @@ def open_release(source: str | os.PathLike[str], dtype: torch.dtype | None = Non
         for switch, trained_in in TRAINED_IN.items()
         if args and args[0].get(switch) and trained_in != stored
     ]
-    dtype_name = str(chosen).removeprefix("torch.")
-    config = replace(config, torch_dtype=dtype_name, bos_token_id=bos, eos_token_id=eos)
+    config = replace(config, torch_dtype=dtype_name(chosen), bos_token_id=bos, eos_token_id=eos)
     return OpenRelease(files, config, tensors, tokenizer, notes)
 
 

@@ -32,7 +32,6 @@ from persimmon_lab.checkpoints.rounded_models import (
 from persimmon_lab.checkpoints.saving import finish_save, staged, write_weights
 from persimmon_lab.checkpoints.settings import (
     REPEATS_CONFIG,
-    TOKEN_IDS,
     choose_dtype,
     default_generation_config,
     override,
@@ -43,7 +42,8 @@ from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import module_of, shapes_in_file, skeleton
 from persimmon_lab.checkpoints.tensor_streams import InMemory, Source, checksum_of
 from persimmon_lab.checkpoints.weight_files import FileTensor, WeightFile
-from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.config import TOKEN_IDS, PersimmonConfig
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.elsewhere import keywords_left, no_keywords_left
 from persimmon_lab.generation_config import GenerationConfig
 
@@ -122,16 +122,17 @@ class Pretrained(nn.Module):
     ) -> Self:
         """Load a checkpoint folder or a hub id, ready for inference (`eval()`).
 
-        `torch_dtype` (`dtype` is the same) is float32 when None, the stored one when "auto". Tensors are read one by
-        one, converted and put on `device` (the CPU by default): the peak of memory is the weights and at most a tenth
-        more (benchmarks/load.py), and a few bites of a tensor here when they go elsewhere. A mapping from modules to
-        devices is what `persimmon_lab.fitting.offload` uses; alone it makes no model that runs.
+        `torch_dtype` (`dtype` is the same) is float32 when None, the stored one when "auto". Tensors are read by as
+        many threads as torch computes with, converted and put on `device` (the CPU by default): the peak of memory is
+        the weights and at most an eighth more (benchmarks/load.py), and a few bites of a tensor here when they go
+        elsewhere. A mapping from modules to devices is what `persimmon_lab.fitting.offload` uses; alone it makes no
+        model that runs.
 
-        With `mmap` weights that are stored in the dtype asked for stay mapped to their safetensors, for the CPU: the
-        model is there at once, memory is taken as weights are used and given back when others need it, and changing
-        them does not reach the file. The trap: overwriting that file in place changes the model, and shortening it ends
-        the process at the next use; saving over it with `save_pretrained` is safe. What has to be copied all the same
-        is told in a warning.
+        With `mmap` weights that are stored in the dtype asked for stay mapped to their files, for the CPU: the model is
+        there at once, memory is taken as weights are used and given back when others need it, and changing them does
+        not reach the file. The trap: overwriting that file in place changes the model, and shortening it ends the
+        process at the next use; saving over it with `save_pretrained` is safe. What has to be copied all the same is
+        told in a warning.
 
         `quantize`, "int8" or "int4", rounds every Linear and Embedding but a classifier's `score` as it is read, and
         the unrounded model is never in memory; `torch_dtype` is then bfloat16 when None, for which torch has products
@@ -172,7 +173,7 @@ class Pretrained(nn.Module):
         dtype = choose_dtype(torch_dtype, dtype, config, files)
         rounding = settle_rounding(quantize, stored_rounding, dtype)
         config = unmarked(config) if rounding is None else rounding.marked(config)
-        config.torch_dtype = str(dtype).removeprefix("torch.")
+        config.torch_dtype = dtype_name(dtype)
 
         model = skeleton(cls, config)
         stored, new_heads = _match(folder, model, files, stored_rounding)
@@ -311,11 +312,14 @@ def _read_tensors(
     `stored` says what each is called in the files.
     """
 
-    def mapped(name: str) -> Float[Tensor, "..."] | None:
+    def can_be_mapped(name: str) -> bool:
+        device = torch.device(devices[module_of(name, devices)])
+        return device == CPU and files[stored[name]].dtype_of(stored[name]) == dtype
+
+    def mapped(name: str) -> Float[Tensor, "..."]:
         file = files[stored[name]]
-        is_as_it_is = file.dtype_of(stored[name]) == dtype and torch.device(devices[module_of(name, devices)]) == CPU
-        tensor = file.mapped(stored[name]) if mmap and is_as_it_is else None
-        if tensor is not None and verify:
+        tensor = file.mapped(stored[name])
+        if verify:
             file.compare(stored[name], checksum_of(tensor))
         return tensor
 
@@ -323,10 +327,10 @@ def _read_tensors(
         device = torch.device(devices[module_of(name, devices)])
         return files[stored[name]].read(stored[name], dtype=dtype, device=device, verify=verify is not False)
 
-    tensors = {name: tensor for name in stored if (tensor := mapped(name)) is not None}
+    tensors = {name: mapped(name) for name in stored if mmap and can_be_mapped(name)}
     copied = [name for name in stored if name not in tensors]
     if mmap and copied:
-        _warn_of_copies([files[stored[name]].dtypes[stored[name]] for name in copied], len(stored), dtype)
+        _warn_of_copies([files[stored[name]].dtype_of(stored[name]) for name in copied], len(stored), dtype)
     pool = ThreadPoolExecutor(torch.get_num_threads())  # a new page of memory costs more than what comes into it
     try:
         tensors |= zip(copied, pool.map(read, copied))
@@ -335,12 +339,12 @@ def _read_tensors(
     return {name: tensors[name] for name in stored}
 
 
-def _warn_of_copies(dtypes: Sequence[torch.dtype | str], of: int, dtype: torch.dtype) -> None:
+def _warn_of_copies(dtypes: Sequence[torch.dtype], of: int, dtype: torch.dtype) -> None:
     """Say which of a model's weights mmap=True could not map, with what would."""
-    other = sorted({str(stored).removeprefix("torch.") for stored in dtypes if stored != dtype})
-    wanted = str(dtype).removeprefix("torch.")
+    other = sorted({dtype_name(stored) for stored in dtypes if stored != dtype})
+    wanted = dtype_name(dtype)
     why = (
         f'they are stored as {" and ".join(other)} and were asked for as {wanted}; torch_dtype="auto" takes them as '
-        "they are" if other else "only safetensors are mapped, and only for the CPU"
+        "they are" if other else "what is for another device than the CPU is"
     )  # fmt: skip
     warnings.warn(f"mmap=True, but {len(dtypes)} of {of} weights are copied: {why}", stacklevel=4)

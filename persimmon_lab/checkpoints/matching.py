@@ -13,11 +13,11 @@ from torch.nn import Parameter
 from persimmon_lab.checkpoints.errors import CheckpointError
 from persimmon_lab.checkpoints.tensor_streams import checksum_of
 from persimmon_lab.checkpoints.weight_files import WeightFile
+from persimmon_lab.dtypes import FLOATS
 
 BODY = "model."
 HEADS = ("lm_head.weight", "score.weight")
 EMBEDDING = "embed_tokens.weight"
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @runtime_checkable

@@ -13,15 +13,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from persimmon_lab.checkpoints.errors import CheckpointError
-from persimmon_lab.checkpoints.matching import FLOATS
 from persimmon_lab.checkpoints.tensor_streams import Source
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.dtypes import DTYPES, dtype_name
 from persimmon_lab.quantisation.packing import ROWS
 from persimmon_lab.quantisation.weights import FORMATS, RoundedWeight
 
 FIELD, METHOD = "quantization_config", "persimmon_lab"
 PLAIN = ("score",)  # heads that are small, and trained on the spot
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Rounding:
 
     def marked(self, config: PersimmonConfig) -> PersimmonConfig:
         """A configuration that says so."""
-        about = {"quant_method": METHOD, "format": self.format, "scale_dtype": str(self.dtype).removeprefix("torch.")}
+        about = {"quant_method": METHOD, "format": self.format, "scale_dtype": dtype_name(self.dtype)}
         return replace(config, extra=config.extra | {FIELD: about})
 
 

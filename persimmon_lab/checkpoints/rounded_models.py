@@ -8,10 +8,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from persimmon_lab.checkpoints.matching import FLOATS
 from persimmon_lab.checkpoints.rounded import RoundedSource, Rounding, names_to_round, rounded_rows
 from persimmon_lab.checkpoints.skeletons import module_of
 from persimmon_lab.checkpoints.tensor_streams import BITE, Source, rows_of
+from persimmon_lab.dtypes import FLOATS
 from persimmon_lab.quantisation.modules import rounded_weights, with_rounded_weight
 from persimmon_lab.quantisation.packing import ROWS
 from persimmon_lab.quantisation.weights import RoundedWeight
@@ -27,7 +27,7 @@ def read_weight(
     rounding.check_width(name, shape)
     outputs, inputs = shape
     weight = rounding.kind(outputs, inputs, rounding.dtype, device)
-    pieces = source.pieces(max(1, rows_of(shape, BITE // 8) // ROWS) * ROWS)  # which rounding takes eightfold
+    pieces = source.pieces(max(1, rows_of(shape, BITE // 8) // ROWS) * ROWS)  # rounding takes eight times a piece
     start = 0
     for rows in whole_blocks(pieces if source.dtype == torch.uint8 else rounded_rows(name, pieces, rounding)):
         weight.fill(start, rows.to(device))

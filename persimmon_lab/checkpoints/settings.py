@@ -7,15 +7,13 @@ from typing import Any
 import torch
 
 from persimmon_lab.checkpoints.errors import CheckpointError, CheckpointNotFoundError
-from persimmon_lab.checkpoints.matching import FLOATS
 from persimmon_lab.checkpoints.rounded import rounding_of
 from persimmon_lab.checkpoints.weight_files import WeightFile
-from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.config import TOKEN_IDS, PersimmonConfig
+from persimmon_lab.dtypes import DTYPES, FLOATS, dtype_name
 from persimmon_lab.generation_config import GenerationConfig
 
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 REPEATS_CONFIG = "_from_model_config"  # transformers' mark in a generation_config.json
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS}
 
 
 def choose_dtype(
@@ -25,7 +23,7 @@ def choose_dtype(
     files: dict[str, WeightFile],
 ) -> torch.dtype:
     """float32 for None; for "auto" the dtype that config.json names, else that of the first floating tensor."""
-    names = {str(value).removeprefix("torch.") for value in (torch_dtype, dtype) if value is not None}
+    names = {dtype_name(value) for value in (torch_dtype, dtype) if value is not None}
     if len(names) > 1:
         raise ValueError(f"torch_dtype={torch_dtype} and dtype={dtype} are two names of one argument; give one of them")
     name = names.pop() if names else "float32"

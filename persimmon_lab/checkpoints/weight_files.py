@@ -64,14 +64,14 @@ class WeightFile:
                 copy(piece, into)
         return target
 
-    def mapped(self, name: str) -> Float[Tensor, "..."] | None:
+    def mapped(self, name: str) -> Float[Tensor, "..."]:
         """One tensor as it is stored, on the CPU, which takes memory only as it is used and gives it back when others
-        need it; writing into it does not reach the file. None where the format cannot be mapped.
+        need it; writing into it does not reach the file.
 
         The trap: who overwrites the file in place changes the tensor, and who shortens it ends the process at the next
         use. A file that is put in its place, as `save_pretrained` does, leaves it alone.
         """
-        return None
+        raise NotImplementedError
 
     def pieces(
         self, name: str, rows: int, verify: bool = True, landing: Shaped[Tensor, "..."] | None = None
@@ -155,6 +155,9 @@ class PickleFile(WeightFile):
         self._turn = threading.Lock()
         shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         super().__init__(path, shapes, {name: tensor.dtype for name, tensor in self._tensors.items()})
+
+    def mapped(self, name: str) -> Float[Tensor, "..."]:
+        return self._tensors[name]
 
     def _fill(self, landing: Shaped[Tensor, "..."], name: str, start: int) -> None:
         with self._turn:

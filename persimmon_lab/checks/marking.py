@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from persimmon_lab.checks import patience
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.numerics.tolerances import ANSWERS
 
 LONGEST = 120  # characters of a value that a message quotes
@@ -204,7 +205,7 @@ def distance(value: Tensor, right: Tensor) -> str:
         rounded = torch.equal(value.double(), value.to(dtype).double())
         exact = torch.equal(right.double(), right.to(dtype).double())
         if rounded and not exact and worst <= ROUNDINGS * torch.finfo(dtype).eps * largest:
-            name = str(dtype).removeprefix("torch.")
+            name = dtype_name(dtype)
             return f"{told}, as {name} rounds; compute in the dtype of what you are given"
     return told
 

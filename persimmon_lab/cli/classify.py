@@ -10,8 +10,14 @@ from rich.table import Table
 
 from persimmon_lab.atomic import filling
 from persimmon_lab.cli.options import Device, ModelName, empty_place, load, new_place
-from persimmon_lab.finetuning.classifier import Fitting, Marks, count_cut, fit, mark, new_classifier
-from persimmon_lab.finetuning.labelled import commonest_share, label_names, part, read_labelled, without_held_out
+from persimmon_lab.finetuning.classifier import ClassifierSettings, Marks, count_cut, fit, mark, new_classifier
+from persimmon_lab.finetuning.labelled import (
+    commonest_share,
+    label_names,
+    read_labelled,
+    split_labelled,
+    without_held_out,
+)
 
 REPORT = "marks.json"
 MOST_COLUMNS = 12  # labels of a confusion matrix that a terminal has room for
@@ -38,26 +44,26 @@ def classify(
     device: Device = "cpu",
 ) -> None:
     """Train a classifier on your own texts and mark it on texts that it was not taught."""
-    how = Fitting(frozen=frozen, epochs=epochs, rate=rate, batch=batch, seed=seed)
+    settings = ClassifierSettings(frozen=frozen, epochs=epochs, rate=rate, batch=batch, seed=seed)
     empty_place(out)
     texts = read_labelled(data)
     if Path(held_out).is_file():
-        private = read_labelled(Path(held_out))
-        training = without_held_out(texts, private)
+        held_out_texts = read_labelled(Path(held_out))
+        training = without_held_out(texts, held_out_texts)
         if dropped := len(texts) - len(training):
             typer.echo(f"{dropped} texts of {data} stand in {held_out} too and are not taught", err=True)
     else:
-        training, private = part(texts, _share(held_out), seed)
+        training, held_out_texts = split_labelled(texts, _share(held_out), seed)
     labels = label_names(training)
-    if unknown := sorted({text.label for text in private} - {*labels}):
+    if unknown := sorted({text.label for text in held_out_texts} - {*labels}):
         raise ValueError(f"{held_out} has labels that {data} does not teach: {', '.join(map(repr, unknown))}")
     with filling(out) as staging:  # from now on, or another run could take the place of what is taught here
         language_model, tokenizer = load(model, dtype, device)
         classifier = new_classifier(language_model, labels, seed)
-        if cut := count_cut(classifier, tokenizer, [*training, *private]):
+        if cut := count_cut(classifier, tokenizer, [*training, *held_out_texts]):
             typer.echo(f"{cut} texts are longer than the model's context; their beginning is read", err=True)
-        marks = mark(fit(classifier, tokenizer, training, how), tokenizer, private)
-        floor = commonest_share(training, private)
+        marks = mark(fit(classifier, tokenizer, training, settings), tokenizer, held_out_texts)
+        floor = commonest_share(training, held_out_texts)
         classifier.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         report = json.dumps(_report(marks, floor, len(training)), indent=2) + "\n"

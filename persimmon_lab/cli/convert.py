@@ -17,9 +17,9 @@ from persimmon_lab.adept.export import export_checkpoint, export_release, open_c
 from persimmon_lab.adept.known_tars import recognise
 from persimmon_lab.adept.open_release import OpenRelease, open_release, rounded
 from persimmon_lab.adept.verify import verify as compare
-from persimmon_lab.checkpoints.settings import DTYPES
 from persimmon_lab.cli.options import QuantizeName, new_place, stored_folder
 from persimmon_lab.distributed.serving import export_for_vllm
+from persimmon_lab.dtypes import DTYPES
 from persimmon_lab.footprint import in_bytes
 
 COLUMNS = (

@@ -20,6 +20,7 @@ from persimmon_lab.checkpoints.settings import read_config
 from persimmon_lab.cli.inspect import plain_console
 from persimmon_lab.cli.options import stored_folder
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.fitting.formats import COMPUTING, PLAIN, SHARE, FormatPlan, outlook
 from persimmon_lab.fitting.memory import memory_plan
 from persimmon_lab.footprint import Device, free_memory, in_bytes
@@ -126,7 +127,7 @@ def arithmetic() -> Iterator[Finding]:
         for dtype, tolerance in PRODUCTS.items():
             error, rate = try_product(torch.device(name), dtype)
             state = FINE if error <= tolerance else BROKEN
-            label = str(dtype).removeprefix("torch.")
+            label = dtype_name(dtype)
             yield Finding(f"{label} on {name}", state, f"{rate / 1e9:.3g} GFLOP/s, relative error {error:.0e}")
 
 

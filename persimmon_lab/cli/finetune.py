@@ -10,7 +10,7 @@ from persimmon_lab.cli.options import Device, ModelName, empty_place, load, new_
 from persimmon_lab.distributed.finetuning import finetune as teach_together
 from persimmon_lab.distributed.states import last_checkpoint, save_pretrained
 from persimmon_lab.distributed.world import World
-from persimmon_lab.finetuning.examples import check_overlap, count_duplicates, read_examples, split
+from persimmon_lab.finetuning.examples import Example, check_overlap, count_duplicates, read_examples, split
 from persimmon_lab.finetuning.loop import finetune as teach
 from persimmon_lab.finetuning.lora import adapt, check_installed, merge_into, save_adapter
 from persimmon_lab.finetuning.settings import Settings
@@ -93,19 +93,10 @@ def finetune(
             float16_without_masters=float16_without_masters,
         )  # fmt: skip
         examples = read_examples(data)
-        if Path(held_out).exists():
-            private = read_examples(Path(held_out))
-        else:
-            try:
-                share = float(held_out)
-            except ValueError:
-                raise ValueError(
-                    f"--held-out {held_out}: there is no such file, and it is no share such as 0.1"
-                ) from None
-            examples, private = split(examples, share, seed)
+        examples, held_back = _hold_out(examples, held_out, seed)
         tell(
-            f"{len(examples)} examples, {count_duplicates(examples)} of them copies; {len(private)} held out, "
-            f"{check_overlap(examples, private)} of them also taught",
+            f"{len(examples)} examples, {count_duplicates(examples)} of them copies; {len(held_back)} held out, "
+            f"{check_overlap(examples, held_back)} of them also taught",
             world,
         )
         if world is not None:
@@ -114,12 +105,12 @@ def finetune(
             network, tokenizer = load(model, "auto" if not lora else dtype, device)
         adapted = adapt(network, rank=width, alpha=alpha, dropout=dropout, seed=seed) if lora else None
         if world is None:
-            outcome = teach(network, tokenizer, examples, private, settings, out / "run")
+            outcome = teach(network, tokenizer, examples, held_back, settings, out / "run")
         else:
-            outcome = teach_together(network, tokenizer, examples, private, settings, out / "run", world)
+            outcome = teach_together(network, tokenizer, examples, held_back, settings, out / "run", world)
         if outcome.cut:
             tell(
-                f"{outcome.cut} of {len(examples) + len(private)} examples are longer than a row of {outcome.length} "
+                f"{outcome.cut} of {len(examples) + len(held_back)} examples are longer than a row of {outcome.length} "
                 f"tokens and were cut, conversations at a turn: {outcome.left_out} tokens are left out",
                 world,
             )
@@ -152,3 +143,14 @@ def tell(message: str, world: World | None) -> None:
     """A line on the standard error, once, however many processes run."""
     if world is None or world.is_first:
         typer.echo(message, err=True)
+
+
+def _hold_out(examples: list[Example], held_out: str, seed: int) -> tuple[list[Example], list[Example]]:
+    """(training, held out) examples, as --held-out says: a file of them, or a share of those given."""
+    if Path(held_out).exists():
+        return examples, read_examples(Path(held_out))
+    try:
+        share = float(held_out)
+    except ValueError:
+        raise ValueError(f"--held-out {held_out}: there is no such file, and it is no share such as 0.1") from None
+    return split(examples, share, seed)

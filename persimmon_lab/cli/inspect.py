@@ -20,6 +20,7 @@ from persimmon_lab.checkpoints.settings import read_config
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.cli.options import stored_folder
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.fitting.memory import memory_plan, parameter_counts
 from persimmon_lab.footprint import in_bytes
 
@@ -80,7 +81,7 @@ def stored_tensors(folder: Path, rounding: Rounding | None = None) -> list[Store
         return []
     tensors = []
     for name, file in files.items():
-        shape, dtype = file.shapes[name], str(file.dtypes[name]).removeprefix("torch.")
+        shape, dtype = file.shapes[name], dtype_name(file.dtypes[name])
         size = math.prod(shape) * file.dtype_of(name).itemsize
         if rounding is not None and file.dtypes[name] == torch.uint8:
             shape, dtype = rounding.plain_shape(shape), rounding.format
@@ -91,7 +92,7 @@ def stored_tensors(folder: Path, rounding: Rounding | None = None) -> list[Store
 def summarise(config: PersimmonConfig, tensors: list[StoredTensor], context: int, batch: int) -> dict[str, Any]:
     """All that `inspect` knows, as plain values; memory in bytes."""
     expected = sum(parameter_counts(config).values())
-    plans = {str(dtype).removeprefix("torch."): memory_plan(config, dtype, batch, context) for dtype in DTYPES}
+    plans = {dtype_name(dtype): memory_plan(config, dtype, batch, context) for dtype in DTYPES}
     return {
         "config": config.to_dict(),
         "tensors": [vars(tensor) for tensor in tensors],

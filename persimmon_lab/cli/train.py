@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from persimmon_lab.checkpoints.settings import DTYPES
 from persimmon_lab.cli.company import company
 from persimmon_lab.cli.options import new_place, usable_device
 from persimmon_lab.distributed import own
 from persimmon_lab.distributed.world import is_launched
+from persimmon_lab.dtypes import DTYPES
 from persimmon_lab.training.mini import RECIPE, WORKDIR, train_mini
 from persimmon_lab.training.own import train_on
 

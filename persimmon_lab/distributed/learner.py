@@ -30,13 +30,13 @@ class Rows(NamedTuple):
     each (row position)."""
 
     input_ids: Int[Tensor, "row position"]
-    following: Int[Tensor, "row position"]
+    targets: Int[Tensor, "row position"]
     position_ids: Int[Tensor, "row position"] | None = None
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """How many ids are taught."""
-        return int((self.following != IGNORED).sum())
+        return int((self.targets != IGNORED).sum())
 
     def of(self, world: World) -> "Rows":
         """Every `size`-th row, on the rank's device. A rank for which there is none reads the first one and is taught
@@ -46,10 +46,10 @@ class Rows(NamedTuple):
             parts = [None if tensor is None else tensor[mine] for tensor in self]
         else:
             parts = [None if tensor is None else tensor[:1] for tensor in self]
-            parts[1] = torch.full_like(self.following[:1], IGNORED)
-        ids, following, positions = (None if tensor is None else tensor.to(world.device) for tensor in parts)
-        assert ids is not None and following is not None
-        return Rows(ids, following, positions)
+            parts[1] = torch.full_like(self.targets[:1], IGNORED)
+        ids, targets, positions = (None if tensor is None else tensor.to(world.device) for tensor in parts)
+        assert ids is not None and targets is not None
+        return Rows(ids, targets, positions)
 
 
 class Objective(nn.Module):
@@ -62,7 +62,7 @@ class Objective(nn.Module):
     def forward(self, rows: Rows) -> Float[Tensor, ""]:
         """Mean -log p, in nats, of what these rows teach; never makes all logits."""
         hidden = self.model.model(rows.input_ids, position_ids=rows.position_ids, use_cache=False).last_hidden_state
-        return linear_cross_entropy(hidden, self.model.get_parameter("lm_head.weight"), rows.following)
+        return linear_cross_entropy(hidden, self.model.get_parameter("lm_head.weight"), rows.targets)
 
 
 class ShardedMuon(Muon):
@@ -136,17 +136,17 @@ class ShardedLearner:
 
     def add_gradients(self, batches: Sequence[Rows]) -> float:
         """Read the batches of a step, each rank its rows; the mean loss of all that they teach, in nats a token."""
-        learned = sum(batch.learned for batch in batches)
-        if not learned:
+        target_count = sum(batch.target_count for batch in batches)
+        if not target_count:
             raise ValueError("the step teaches nothing: all its labels are -100")
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for batch in batches:
             rows = batch.of(self.world)
             loss = self.objective(rows)
             # FSDP takes the mean of the ranks' gradients; what is wanted is their sum.
-            (loss * (rows.learned / learned * self.world.size)).backward()
-            total += loss.detach().double() * rows.learned
-        return float(self._summed(total)) / learned
+            (loss * (rows.target_count / target_count * self.world.size)).backward()
+            total += loss.detach().double() * rows.target_count
+        return float(self._summed(total)) / target_count
 
     def step(self, scale: float) -> float:
         """One update at `scale` times the rates, the gradient clipped; returns its norm before that."""
@@ -165,9 +165,9 @@ class ShardedLearner:
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for batch in batches:
             rows = batch.of(self.world)
-            total += self.objective(rows).double() * rows.learned
+            total += self.objective(rows).double() * rows.target_count
         self.objective.reshard()  # or the next pass would run with what was gathered for this one
-        return float(self._summed(total)) / sum(batch.learned for batch in batches)
+        return float(self._summed(total)) / sum(batch.target_count for batch in batches)
 
     def _summed(self, total: Float[Tensor, ""]) -> Float[Tensor, ""]:
         dist.all_reduce(total, group=self.world.mesh.get_group())

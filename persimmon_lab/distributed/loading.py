@@ -22,6 +22,7 @@ from persimmon_lab.checkpoints.tensor_streams import BITE, bytes_of, copy, rows_
 from persimmon_lab.checkpoints.weight_files import SafetensorsFile, WeightFile
 from persimmon_lab.distributed.plan import TENSOR, check_divides, shard
 from persimmon_lab.distributed.world import World
+from persimmon_lab.dtypes import dtype_name
 
 
 def load_sharded(
@@ -50,7 +51,7 @@ def load_sharded(
     check_divides(config, world.size)
     files = open_weights(folder)
     dtype = choose_dtype(torch_dtype, None, config, files)
-    config.torch_dtype = str(dtype).removeprefix("torch.")
+    config.torch_dtype = dtype_name(dtype)
     model = skeleton(PersimmonForCausalLM, config)
     stored = _match(folder, model, files)
     if verify:

@@ -9,7 +9,7 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.distributed.states import save_pretrained
 from persimmon_lab.distributed.training import train
 from persimmon_lab.distributed.world import World
-from persimmon_lab.training.own import finish, part, set_up, tokenizer_file
+from persimmon_lab.training.own import finish, set_up, split_paragraphs, tokenizer_file
 
 
 def train_on(
@@ -27,12 +27,12 @@ def train_on(
 ) -> str:
     """`training.own.train_on`, whose arguments and errors it shares; all ranks call it alike. The first one makes the
     tokenizer, the others wait for it; it also writes `out` and returns the sample, for which the others have ""."""
-    held_out, taught = part(texts, seed)
+    training, held_out = split_paragraphs(texts, seed)
     if world.is_first:
-        tokenizer_file(taught, out, vocabulary)
+        tokenizer_file(training, out, vocabulary)
     world.wait()
-    path = tokenizer_file(taught, out, vocabulary)  # which is there by now
-    own = set_up(held_out, taught, path, layers=layers, hidden=hidden, context=context, steps=steps, seed=seed)
+    path = tokenizer_file(training, out, vocabulary)  # which is there by now
+    own = set_up(training, held_out, path, layers=layers, hidden=hidden, context=context, steps=steps, seed=seed)
     model = train(
         own.config, own.recipe, own.sources, own.held_out, out / "run", world, dtype=dtype,
         evaluate_every=own.evaluate_every,

@@ -173,8 +173,10 @@ def _probe(calls: list[tuple[int, object]]) -> Callable[..., tuple[Tensor, None]
         calls.append((module.layer_idx, attention_instances))
         texts = zip(*(tensor.split(list(LENGTHS), dim=2) for tensor in (query, key, value)))
         mixed = [
-            torch.nn.functional.scaled_dot_product_attention(asking, asked, told, is_causal=True, scale=scaling)
-            for asking, asked, told in texts
+            torch.nn.functional.scaled_dot_product_attention(
+                text_query, text_key, text_value, is_causal=True, scale=scaling
+            )
+            for text_query, text_key, text_value in texts
         ]
         return rearrange(torch.cat(mixed, dim=2), "batch head position channel -> batch position head channel"), None
 

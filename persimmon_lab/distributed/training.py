@@ -62,10 +62,10 @@ def train(
         for step in range(first, recipe.steps):
             rows, length = recipe.shape(step)
             model.set_attn_implementation(faster_attention(dtype, world.device, length))
-            tokens, following = batch_at(
+            tokens, targets = batch_at(
                 step, seed=recipe.seed, sources=sources, weights=recipe.weights_at(step), rows=rows, length=length
             )
-            loss = learner.add_gradients([Rows(tokens, following)])
+            loss = learner.add_gradients([Rows(tokens, targets)])
             norm = learner.step(recipe.rate_scale(step))
             done = step + 1
             is_last = done == recipe.steps

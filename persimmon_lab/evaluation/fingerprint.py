@@ -10,6 +10,7 @@ from torch import nn
 
 from persimmon_lab import __version__
 from persimmon_lab.checkpoints.tensor_streams import bytes_of
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.quantisation import RoundedWeight, rounded_weights
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
@@ -20,7 +21,7 @@ def made_with(model: nn.Module, tokenizer: PersimmonTokenizer) -> dict[str, Any]
     """Fit for JSON, and the same for whoever evaluates the same model in the same place: no time, no path."""
     rounded = {id(weight): weight for weight in rounded_weights(model).values()}.values()
     weights: list[nn.Parameter | RoundedWeight] = [*model.parameters(), *rounded]
-    formats = {str(weight.dtype).removeprefix("torch.") for weight in weights} | {weight.format for weight in rounded}
+    formats = {dtype_name(weight.dtype) for weight in weights} | {weight.format for weight in rounded}
     return {
         DISTRIBUTION: __version__,
         "torch": torch.__version__,

@@ -1,7 +1,8 @@
 """A classifier of texts on a model's body, frozen or trained along, and how good it is on texts it was not taught.
 
-    training, held_out = part(read_labelled(Path("mail.jsonl")), share=0.2)
-    model = fit(new_classifier(language_model, label_names(training)), tokenizer, training, Fitting(frozen=True))
+    training, held_out = split_labelled(read_labelled(Path("mail.jsonl")), share=0.2)
+    classifier = new_classifier(language_model, label_names(training))
+    model = fit(classifier, tokenizer, training, ClassifierSettings(frozen=True))
     print(mark(model, tokenizer, held_out))         # 57 of 60 right, 95% (86% to 98%)
 
 A text is read from its left, and its last token, which alone has read all of it, is projected onto the labels.
@@ -20,18 +21,20 @@ from tqdm import tqdm
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.classification import PersimmonForSequenceClassification
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.field_checks import check_seed
 from persimmon_lab.finetuning.labelled import Labelled
 from persimmon_lab.numerics.intervals import wilson
 from persimmon_lab.quantisation import check_plain
 from persimmon_lab.tokenizer import PersimmonTokenizer
+from persimmon_lab.training.bars import bar_is_off
 
 MOST_STEPS = 200  # of L-BFGS, whose convex problem is solved long before
 READ = 32  # texts read at once
 
 
 @dataclass(frozen=True)
-class Fitting:
+class ClassifierSettings:
     """How to train. ValueError for what makes no sense.
 
     `frozen` trains `score` alone, a convex problem with one solution: `penalty` times the mean square of its weights
@@ -97,7 +100,7 @@ def new_classifier(
         {
             "id2label": dict(enumerate(labels)),
             "problem_type": "single_label_classification",
-            "torch_dtype": str(language_model.dtype).removeprefix("torch."),
+            "torch_dtype": dtype_name(language_model.dtype),
         }
     )
     with torch.device("meta"):
@@ -139,7 +142,7 @@ def features(
 ) -> Float[Tensor, "text hidden"]:
     """What the body makes of each text's last token, in float32: all that a head of a frozen body ever sees."""
     found: list[Tensor] = [torch.empty(0)] * len(texts)
-    for indices in tqdm([*_of_like_length(texts)], desc="read", disable=None if progress is None else not progress):
+    for indices in tqdm([*_of_like_length(texts)], desc="read", disable=bar_is_off(progress)):
         rows = read_rows(tokenizer, [texts[index].text for index in indices], _context(model), model.device)
         hidden = model.model(**rows, use_cache=False).last_hidden_state
         last = rows["attention_mask"].sum(dim=1) - 1
@@ -152,7 +155,7 @@ def fit(
     model: PersimmonForSequenceClassification,
     tokenizer: PersimmonTokenizer,
     training: Sequence[Labelled],
-    how: Fitting,
+    settings: ClassifierSettings,
     progress: bool | None = None,
 ) -> PersimmonForSequenceClassification:
     """Train the classifier in place, on texts whose labels are those of its configuration; returns it.
@@ -167,14 +170,14 @@ def fit(
             f"the model has no label {', '.join(map(repr, unknown))}; it has {', '.join(map(repr, numbers))}"
         )
     labels = torch.tensor([numbers[text.label] for text in training], device=model.device)
-    if how.frozen:
-        _fit_head(model, features(model.eval(), tokenizer, training, progress), labels, how.penalty)
+    if settings.frozen:
+        _fit_head(model, features(model.eval(), tokenizer, training, progress), labels, settings.penalty)
     elif model.dtype in (torch.float16, torch.bfloat16):
         raise ValueError(
             f"the model is {model.dtype}, in which small updates are lost; load it in float32, or freeze it"
         )
     else:
-        _fit_all(model, tokenizer, training, labels, how, progress)
+        _fit_all(model, tokenizer, training, labels, settings, progress)
     return model.eval()
 
 
@@ -204,7 +207,7 @@ def _fit_all(
     tokenizer: PersimmonTokenizer,
     training: Sequence[Labelled],
     labels: Int[Tensor, "text"],
-    how: Fitting,
+    settings: ClassifierSettings,
     progress: bool | None,
 ) -> None:
     """AdamW on every parameter; the matrices alone decay."""
@@ -214,20 +217,21 @@ def _fit_all(
     for weight in model.parameters():
         grouped[weight.ndim == 2].append(weight)
     optimiser = torch.optim.AdamW(
-        [{"params": grouped[True], "weight_decay": 0.01}, {"params": grouped[False], "weight_decay": 0.0}], lr=how.rate
+        [{"params": grouped[True], "weight_decay": 0.01}, {"params": grouped[False], "weight_decay": 0.0}],
+        lr=settings.rate,
     )
-    batches = math.ceil(len(training) / how.batch)
-    steps = how.epochs * batches
-    order = torch.Generator().manual_seed(how.seed)
-    bar = tqdm(total=steps, desc="train", disable=None if progress is None else not progress)
+    batches = math.ceil(len(training) / settings.batch)
+    steps = settings.epochs * batches
+    order = torch.Generator().manual_seed(settings.seed)
+    bar = tqdm(total=steps, desc="train", disable=bar_is_off(progress))
     devices = [model.device] if model.device.type == "cuda" else []
     with bar, torch.random.fork_rng(devices=devices):  # dropout draws from what everybody shares
-        torch.manual_seed(how.seed)
-        for epoch in range(how.epochs):
-            for number, indices in enumerate(torch.randperm(len(training), generator=order).split(how.batch)):
+        torch.manual_seed(settings.seed)
+        for epoch in range(settings.epochs):
+            for number, indices in enumerate(torch.randperm(len(training), generator=order).split(settings.batch)):
                 step = epoch * batches + number
                 for group in optimiser.param_groups:
-                    group["lr"] = how.rate * min(1.0, (step + 1) / (0.1 * steps), (steps - step) / (0.9 * steps))
+                    group["lr"] = settings.rate * min(1.0, (step + 1) / (0.1 * steps), (steps - step) / (0.9 * steps))
                 chosen = [training[index].text for index in indices.tolist()]
                 rows = read_rows(tokenizer, chosen, _context(model), model.device)
                 loss = model(**rows, labels=labels[indices.to(labels.device)], use_cache=False).loss

@@ -22,7 +22,7 @@ class Encoded:
     cut: int = 0
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """How many labels count."""
         return sum(label != IGNORED for label in self.labels)
 
@@ -49,7 +49,7 @@ def encode(example: Example, tokenizer: PersimmonTokenizer, max_length: int) -> 
     else:
         whole = _encode_chat(example.messages, tokenizer, end)
     encoded = whole if len(whole.input_ids) <= max_length else _cut(whole, max_length, end)
-    if not encoded.learned:
+    if not encoded.target_count:
         why = "its first question fills the row" if encoded.cut else "its labels are all masked"
         raise ValueError(
             f"{example.name}: nothing to learn within {max_length} tokens of {len(whole.input_ids)} ({why}); make it "

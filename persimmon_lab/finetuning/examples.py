@@ -78,17 +78,17 @@ def split(examples: Sequence[Example], share: float, seed: int = 0) -> tuple[lis
     if len(contents) < 2:
         raise ValueError(f"{len(contents)} different examples cannot be parted in two; give more")
     count = min(max(1, round(share * len(contents))), len(contents) - 1)
-    private = set(random.Random(seed).sample(contents, count))
+    held_out = set(random.Random(seed).sample(contents, count))
     return (
-        [example for example in examples if example.content not in private],
-        [example for example in examples if example.content in private],
+        [example for example in examples if example.content not in held_out],
+        [example for example in examples if example.content in held_out],
     )
 
 
 def count_overlap(training: Iterable[Example], held_out: Iterable[Example]) -> int:
     """How many held-out examples stand in the training part too, but for case and spacing."""
-    taught = {example.content for example in training}
-    return sum(example.content in taught for example in held_out)
+    contents = {example.content for example in training}
+    return sum(example.content in contents for example in held_out)
 
 
 def check_overlap(training: Sequence[Example], held_out: Sequence[Example], most: float = MOST_OVERLAP) -> int:

@@ -71,7 +71,7 @@ def label_names(texts: Iterable[Labelled]) -> tuple[str, ...]:
     return names
 
 
-def part(texts: Sequence[Labelled], share: float, seed: int = 0) -> tuple[list[Labelled], list[Labelled]]:
+def split_labelled(texts: Sequence[Labelled], share: float, seed: int = 0) -> tuple[list[Labelled], list[Labelled]]:
     """(training, held out): about `share` of each label is held out, at least one; copies of a text stay together.
 
     Raises ValueError for a share that is not between 0 and 1, and for a label of which nothing would be left to learn.
@@ -79,22 +79,22 @@ def part(texts: Sequence[Labelled], share: float, seed: int = 0) -> tuple[list[L
     if not 0 < share < 1:
         raise ValueError(f"a share of {share:g} cannot be held out; give a number between 0 and 1, such as 0.2")
     generator = random.Random(seed)
-    private: set[str] = set()
+    held_out: set[str] = set()
     for label in label_names(texts):
         contents = list(dict.fromkeys(text.content for text in texts if text.label == label))
         if len(contents) < 2:
             raise ValueError(
                 f"the label {label!r} has one text, which cannot be learned and held out as well; give more"
             )
-        private |= set(generator.sample(contents, min(max(1, round(share * len(contents))), len(contents) - 1)))
-    training = [text for text in texts if text.content not in private]
-    return training, [text for text in texts if text.content in private]
+        held_out |= set(generator.sample(contents, min(max(1, round(share * len(contents))), len(contents) - 1)))
+    training = [text for text in texts if text.content not in held_out]
+    return training, [text for text in texts if text.content in held_out]
 
 
 def without_held_out(training: Iterable[Labelled], held_out: Iterable[Labelled]) -> list[Labelled]:
     """The training texts that are not held out as well: a score on what was learned by heart is none."""
-    private = {text.content for text in held_out}
-    return [text for text in training if text.content not in private]
+    contents = {text.content for text in held_out}
+    return [text for text in training if text.content not in contents]
 
 
 def commonest_share(training: Iterable[Labelled], held_out: Sequence[Labelled]) -> float:

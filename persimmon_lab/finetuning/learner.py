@@ -46,9 +46,9 @@ class Learner:
         )
         self.gradients: Weights = {}
 
-    def add_gradients(self, batch: Packed, learned: int) -> float:
-        """Read a batch; `learned` counts the labels of the whole step. Returns the sum of its losses."""
-        share = batch.learned / learned
+    def add_gradients(self, batch: Packed, step_target_count: int) -> float:
+        """Read a batch; `step_target_count` counts the labels of the whole step. Returns the sum of its losses."""
+        share = batch.target_count / step_target_count
         loss = batch_loss(self.model, batch)
         (loss * share).backward()
         for name, weight in self.weights.items():
@@ -56,7 +56,7 @@ class Learner:
                 gradient = weight.grad.to(self.masters[name].dtype)
                 self.gradients[name] = self.gradients[name] + gradient if name in self.gradients else gradient
                 weight.grad = None
-        return loss.item() * batch.learned
+        return loss.item() * batch.target_count
 
     @torch.no_grad()
     def step(self, rate: float) -> float:
@@ -90,11 +90,11 @@ def batch_loss(model: PersimmonForCausalLM, batch: Packed) -> Float[Tensor, ""]:
     """Mean -log p, in nats, of what is learned of a batch; never makes all logits."""
     batch = batch.to(model.device)
     hidden = model.model(batch.input_ids, position_ids=batch.position_ids, use_cache=False).last_hidden_state
-    return linear_cross_entropy(hidden, model.get_parameter("lm_head.weight"), batch.following)
+    return linear_cross_entropy(hidden, model.get_parameter("lm_head.weight"), batch.targets)
 
 
 @torch.no_grad()
 def loss_of(model: PersimmonForCausalLM, batches: Sequence[Packed]) -> float:
     """Nats per learned token of all batches together."""
-    sums = [(batch_loss(model, batch).item() * batch.learned, batch.learned) for batch in batches]
+    sums = [(batch_loss(model, batch).item() * batch.target_count, batch.target_count) for batch in batches]
     return sum(total for total, _ in sums) / sum(count for _, count in sums)

@@ -180,17 +180,19 @@ def merging_errors(
         expected = beside(input_ids=ids, use_cache=False).logits
         merged = merge(beside)  # in its place
         compared = predictions(expected, merged(ids, use_cache=False).logits, ids)
-        moved = unmoved = missing = length = 0.0
+        updated = unmoved = 0
+        squared_error = squared_length = 0.0
         for path, (weight, update) in before.items():
             after = merged.get_parameter(f"{path}.weight")
             has_update = update != 0
-            moved += float(has_update.sum())
-            unmoved += float((has_update & (after == weight)).sum())
-            missing += float((after.double() - weight.double() - update.double()).square().sum())
-            length += float(update.double().square().sum())
-        if not length:
+            updated += int(has_update.sum())
+            unmoved += int((has_update & (after == weight)).sum())
+            squared_error += float((after.double() - weight.double() - update.double()).square().sum())
+            squared_length += float(update.double().square().sum())
+        if not squared_length:
             raise ValueError("all updates are 0: the pairs have not been trained, so there is nothing to merge")
-        measured.append(Merging(dtype, unmoved / moved, math.sqrt(missing / length), float(compared.kl.mean())))
+        error = math.sqrt(squared_error / squared_length)
+        measured.append(Merging(dtype, unmoved / updated, error, float(compared.kl.mean())))
     return measured
 
 

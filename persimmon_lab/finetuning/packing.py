@@ -28,12 +28,12 @@ class Packed(NamedTuple):
     labels: Int[Tensor, "row position"]
 
     @property
-    def following(self) -> Int[Tensor, "row position"]:
+    def targets(self) -> Int[Tensor, "row position"]:
         """The labels where they are predicted, one place earlier, as `linear_cross_entropy` takes them."""
         return torch.nn.functional.pad(self.labels[:, 1:], (0, 1), value=IGNORED)
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         """How many labels count."""
         return int((self.labels != IGNORED).sum())
 

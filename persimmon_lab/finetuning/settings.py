@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from persimmon_lab.checkpoints.settings import DTYPES
+from persimmon_lab.dtypes import DTYPES
 from persimmon_lab.field_checks import check_seed
 
 SCHEDULES = ("cosine", "linear", "constant")

@@ -17,6 +17,7 @@ from persimmon_lab.checkpoints.settings import override, read_config, read_gener
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import shapes_in_file, skeleton
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.fitting.formats import FormatPlan
 from persimmon_lab.fitting.memory import weight_bytes
 from persimmon_lab.footprint import activation_bytes, cache_bytes, free_on, in_bytes
@@ -131,7 +132,7 @@ def first_layers(
     whole = read_config(folder)
     if not 1 <= layers <= whole.num_hidden_layers:
         raise ValueError(f"layers is {layers}; {folder} has {whole.num_hidden_layers}, and one is the least")
-    config = override(whole, {"num_hidden_layers": layers, "torch_dtype": str(dtype).removeprefix("torch.")})
+    config = override(whole, {"num_hidden_layers": layers, "torch_dtype": dtype_name(dtype)})
     model = skeleton(PersimmonForCausalLM, config)
     files = open_weights(folder)
     tied = model._tied_weights_keys if config.tie_word_embeddings else ()

@@ -20,6 +20,7 @@ from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import module_of, skeleton
 from persimmon_lab.checkpoints.weight_files import SafetensorsFile, WeightFile
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.fitting.memory import OFFLOAD, memory_plan
 from persimmon_lab.footprint import Device, free_memory
 from persimmon_lab.pretrained import PersimmonPreTrainedModel
@@ -154,6 +155,6 @@ def offload_index(
         index[name] = {
             "safetensors_file": str(file.path.absolute()),
             "weight_name": name_in_file,
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": dtype_name(dtype),
         }
     return index

@@ -8,10 +8,9 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from persimmon_lab.cache import DynamicCache, StaticCache
+from persimmon_lab.config import TOKEN_IDS
 from persimmon_lab.field_checks import is_whole, shown
 from persimmon_lab.generation_config import GenerationConfig
-
-SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def require_numbers(model: Any) -> None:
@@ -47,7 +46,7 @@ def require_ids_of_vocabulary(model: Any, config: GenerationConfig) -> None:
     limit = getattr(model.config, "vocab_size", None)
     if limit is None:
         return
-    for name in SPECIAL_IDS:
+    for name in TOKEN_IDS:
         value = getattr(config, name)
         ids = value if isinstance(value, list | tuple) else [] if value is None else [value]
         if any(item >= limit for item in ids):

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from persimmon_lab.config import TOKEN_IDS
 from persimmon_lab.elsewhere import keywords_left
 from persimmon_lab.generation.arguments import (
-    SPECIAL_IDS,
     embeds_of,
     mask_of,
     require_ids_of_vocabulary,
@@ -47,7 +47,7 @@ def settle(model: Any, generation_config: Any, settings: dict[str, Any]) -> Gene
         raise TypeError(f"generate() does not follow {told}")
     base.warn_of_ignored(stacklevel=5)
     settings = keywords_left("generate()", settings, REFUSED, IGNORED, stacklevel=6)
-    missing = {name: getattr(model.config, name, None) for name in SPECIAL_IDS if getattr(base, name) is None}
+    missing = {name: getattr(model.config, name, None) for name in TOKEN_IDS if getattr(base, name) is None}
     config = base.replace(**{**missing, **settings})
     require_ids_of_vocabulary(model, config)
     answers = config.num_beams if config.num_beams > 1 else math.inf if config.do_sample else 1

@@ -15,8 +15,8 @@ REPLACEMENT_CHARACTER = "\ufffd"
 
 
 class Ending:
-    """Tells which rows end with their last token, by an end-of-text id, a stop string or one of `criteria`: of whoever
-    asks, the one answer. `config` is the settled one (`prompts.settle`), since a model's generation_config may end its
+    """Tells which rows end with their last token, by an end-of-text id, a stop string or one of `criteria`, for all who
+    decode. `config` is the settled one (`prompts.settle`), since a model's generation_config may end its
     texts at other ids than its config.
 
     `filler` is the id that fills them while others go on: the pad id, else the first eos, else 0. Raises ValueError for

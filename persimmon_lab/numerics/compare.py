@@ -20,8 +20,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from persimmon_lab.anatomy import LOGITS, operation_of
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.fitting.choosing import check_room_for_copies
-from persimmon_lab.numerics.comparison import Comparison, NonFinite, Tap
+from persimmon_lab.numerics.comparison import Comparison, ModuleDistance, NonFinite
 from persimmon_lab.numerics.lockstep import lockstep, shared_paths
 from persimmon_lab.numerics.measures import Predictions, distance, predictions
 from persimmon_lab.quantisation import check_plain
@@ -72,7 +73,7 @@ def compare(
     hooked = None if patterns is None else [path for path in shared_paths(models) if path in wanted or path == LOGITS]
     heads_first = [any(path.endswith("rotated_query") for path, _ in model.named_modules()) for model in models]
     config: Any = reference.config
-    taps: list[Tap] = []
+    modules: list[ModuleDistance] = []
     first_non_finite: dict[str, NonFinite | None] = dict.fromkeys(candidates)
     compared: dict[str, Predictions] = {}
     for path, outputs in lockstep(models, lambda model: _read(model, ids), hooked):
@@ -84,7 +85,7 @@ def compare(
                 raise ValueError(f"{path} has shape {shapes}; compare models of one configuration")
             there = distance(exact, other, is_masked=operation == "scores")
             if path in wanted:
-                taps.append(Tap(name, path, operation, there))
+                modules.append(ModuleDistance(name, path, operation, there))
             if first_non_finite[name] is None and (at := there.first_bad) is not None:
                 lost = _lost_weight(candidates[name], path)
                 first_non_finite[name] = NonFinite(
@@ -101,9 +102,9 @@ def compare(
                 compared[name] = predictions(exact, other, ids)
         del exact, others, other  # or they would live on while the next module runs
     for pattern in patterns or ():
-        if not any(matches(tap.path, [pattern]) for tap in taps):
+        if not any(matches(module.path, [pattern]) for module in modules):
             raise ValueError(f"what matches {pattern!r} made no tensor of floats in all of the models; name its parts")
-    return Comparison(str(_dtype(reference)).removeprefix("torch."), taps, first_non_finite, compared)
+    return Comparison(dtype_name(_dtype(reference)), modules, first_non_finite, compared)
 
 
 def _by_name(candidates: Mapping[str, nn.Module]) -> Mapping[str, nn.Module]:

@@ -12,7 +12,7 @@ SHOWN = 3  # candidates that a comparison names when it shows itself
 
 
 @dataclass(frozen=True)
-class Tap:
+class ModuleDistance:
     """One module of one candidate against the reference."""
 
     candidate: str
@@ -73,15 +73,15 @@ def _number(value: float) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; `taps` in the order in which the modules ran."""
+    """What `compare` found; `modules` in the order in which the modules ran."""
 
     reference: str
-    taps: list[Tap]
+    modules: list[ModuleDistance]
     first_non_finite: dict[str, NonFinite | None]
     predictions: dict[str, Predictions]
 
     def __repr__(self) -> str:
-        paths = {tap.path for tap in self.taps}
+        paths = {module.path for module in self.modules}
         lines = [
             f"Comparison with {self.reference}, {len(paths)} modules; .summary(), .frame() and .growth() tell more"
         ]
@@ -98,7 +98,7 @@ class Comparison:
 
     def frame(self) -> pandas.DataFrame:
         """One row per module and candidate."""
-        return pandas.DataFrame([tap.row() for tap in self.taps])
+        return pandas.DataFrame([module.row() for module in self.modules])
 
     def summary(self) -> pandas.DataFrame:
         """One row per candidate: what its predictions lost, and its first number that is not finite.
@@ -130,7 +130,11 @@ class Comparison:
         """
         if candidate not in self.first_non_finite:
             raise ValueError(f"no candidate is called {candidate!r}; there are {', '.join(self.first_non_finite)}")
-        rows = [tap.row() for tap in self.taps if tap.candidate == candidate and layer_of(tap.path) is not None]
+        rows = [
+            module.row()
+            for module in self.modules
+            if module.candidate == candidate and layer_of(module.path) is not None
+        ]
         if not rows:
             raise ValueError('no module of a layer was compared; leave out only=, or add "layers.*" to it')
         if column not in rows[0]:

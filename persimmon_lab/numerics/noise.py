@@ -128,5 +128,5 @@ def noise(
         honest = neighbour(reference, format_of(dtype), generator)
         runs.append(compare(honest, {"candidate": computing_in(honest, dtype)}, ids, only=patterns))
         del honest  # before the next one is made
-    first, *others = ({tap.path: tap.distance.relative_error for tap in run.taps} for run in runs)
+    first, *others = ({module.path: module.distance.relative_error for module in run.modules} for run in runs)
     return Noise([NoiseLevel(path, error, tuple(other[path] for other in others)) for path, error in first.items()])

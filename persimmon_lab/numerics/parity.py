@@ -22,7 +22,7 @@ class Parity:
     @property
     def first_difference(self) -> str | None:
         """The path of the first module beyond the tolerance: the bug is there, or in what runs just before."""
-        beyond = (tap.path for tap in self.comparison.taps if tap.distance.relative_error > self.tolerance)
+        beyond = (module.path for module in self.comparison.modules if module.distance.relative_error > self.tolerance)
         return next(beyond, None)
 
     @property
@@ -47,7 +47,7 @@ class Parity:
 
     def _verdict(self) -> str:
         verdict = "agree" if self.holds else f"DIFFER, first at {self.first_difference}"
-        return f"{verdict} (tolerance {self.tolerance:g} of the norm, {len(self.comparison.taps)} modules)"
+        return f"{verdict} (tolerance {self.tolerance:g} of the norm, {len(self.comparison.modules)} modules)"
 
     def __str__(self) -> str:
         lines = [self._verdict()]

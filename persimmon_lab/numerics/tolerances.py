@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import torch
 
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.numerics.formats import format_of
 
 Tolerances = Mapping[torch.dtype, float]
@@ -56,6 +57,6 @@ def coarser(one: torch.dtype, other: torch.dtype, tolerances: Tolerances) -> flo
     """The tolerance of the dtype that rounds more. Raises ValueError for one that the table does not have."""
     dtype = max(one, other, key=lambda dtype: format_of(dtype).epsilon)
     if dtype not in tolerances:
-        known = ", ".join(str(known).removeprefix("torch.") for known in tolerances)
+        known = ", ".join(dtype_name(known) for known in tolerances)
         raise ValueError(f"no tolerance is known for {dtype}, only for {known}; give one as tolerance=")
     return tolerances[dtype]

@@ -1,4 +1,8 @@
-"""A text cut into pieces as sentencepiece cuts it, with special tokens matched only on request."""
+"""A text cut into pieces as sentencepiece cuts it, with special tokens matched only on request.
+
+A character without a piece falls back to the pieces of its bytes, `<0xE2>`, in sentencepiece itself, of a vocabulary
+that was trained so (`training.corpus.train_tokenizer`); `unigram` does the same for all ways to cut a text.
+"""
 
 import re
 from collections.abc import Mapping

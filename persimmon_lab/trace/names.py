@@ -1,6 +1,8 @@
 """What an activation is called: the path of the module that makes it, or `PATH:input` for what the module is given.
 
-What the paths mean, and the axes of what is found there, says `anatomy`.
+A *tap* is a module that is there to be listened to: an `nn.Identity` that the model passes an activation through, such
+as `layers.3.self_attn.pattern`. Every other module can be listened to in the same way. Which there are, what the paths
+mean and the axes of what is found there says `anatomy.PARTS`.
 """
 
 import difflib

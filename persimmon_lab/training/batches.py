@@ -99,5 +99,5 @@ def batch_at(
     drawn = generator.choice(names, size=rows, p=shares / shares.sum())
     batch = np.stack([sources[str(name)](generator, length + 1) for name in drawn]).astype(np.int64)
     tokens = plain(batch)
-    following = np.where(batch & UNTAUGHT, IGNORED, tokens)
-    return torch.from_numpy(tokens[:, :-1].copy()), torch.from_numpy(following[:, 1:].copy())
+    targets = np.where(batch & UNTAUGHT, IGNORED, tokens)
+    return torch.from_numpy(tokens[:, :-1].copy()), torch.from_numpy(targets[:, 1:].copy())

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from persimmon_lab.atomic import write_atomically
 from persimmon_lab.tokenizer.sentencepiece_model import round_scores
+from persimmon_lab.training.bars import bar_is_off
 from persimmon_lab.training.batches import UNTAUGHT
 from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.listening import listening
@@ -88,8 +89,8 @@ def work_hash(work: str) -> str:
 
 def split(documents: list[Document], held_out: Collection[str]) -> tuple[list[Document], list[Document]]:
     """(training, held out): the held-out works are those whose `work_hash` is listed."""
-    private = {work for work in {d.work for d in documents} if work_hash(work) in held_out}
-    return [d for d in documents if d.work not in private], [d for d in documents if d.work in private]
+    works = {work for work in {d.work for d in documents} if work_hash(work) in held_out}
+    return [d for d in documents if d.work not in works], [d for d in documents if d.work in works]
 
 
 def first_editions(documents: list[Document]) -> list[Document]:
@@ -109,8 +110,8 @@ def read_documents(downloads: Path) -> tuple[dict[str, list[Document]], dict[str
     held_out: dict[str, list[Document]] = {}
     for domain, readers in READERS.items():
         documents = [d for name, reader in readers for d in reader(fetch(SOURCES[name], downloads))]
-        training[domain], private = split(without_duplicates(documents), HELD_OUT[domain])
-        held_out[domain] = first_editions(private)
+        training[domain], held_back = split(without_duplicates(documents), HELD_OUT[domain])
+        held_out[domain] = first_editions(held_back)
     generator = random.Random(SEED)
     pieces = {
         "exchanges": [window for chat in training["chat"] for window in windows(chat, generator)],
@@ -280,7 +281,7 @@ def prepare(
         for part, domains in (("train", training), ("held_out", held_out))
         for domain, documents in domains.items()
     ]
-    for part, domain, documents in tqdm(jobs, desc="encode", disable=None if progress is None else not progress):
+    for part, domain, documents in tqdm(jobs, desc="encode", disable=bar_is_off(progress)):
         stream = encode(documents, processor, SEED if part == "train" else None, marked=domain in CUT_FROM_CHATS)
         write_atomically(folder / part / f"{domain}.bin", stream.tobytes())
         if part == "held_out":

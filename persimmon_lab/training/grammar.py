@@ -21,10 +21,16 @@ from persimmon_lab.training.templates import CLOSINGS, OPENINGS, SLOT, Exchange,
 
 KINDS = ("statements", "questions", "requests", "courtesies")  # the files, with the shares of what is drawn:
 SHARES = (0.52, 0.24, 0.1, 0.14)
-FOLLOWED, FOLLOWED_AGAIN = 0.3, 0.3  # how often a chat goes on, and then once more
-GREETED, FILLED, TRAILED, ADVISED = 0.08, 0.06, 0.05, 0.06  # what is put round what is said
-DOUBLED, MIXED, PRECEDED = 0.12, 0.05, 0.1  # two things of one mood, of two moods, a question after something told
-RETOLD = 0.1  # of all chats begin as one of our small talk
+FOLLOW_UP_SHARE = 0.3  # of the chats go on
+SECOND_FOLLOW_UP_SHARE = 0.3  # of those once more
+GREETING_SHARE = 0.08  # of what is said has a greeting before it,
+FILLER_SHARE = 0.06  # a filler such as "Well,",
+TRAILING_SHARE = 0.05  # a word or two behind it,
+ADVICE_SHARE = 0.06  # or a question for advice
+SECOND_STATEMENT_SHARE = 0.12  # of the statements say two things of one mood
+OPPOSITE_MOOD_SHARE = 0.05  # or of two moods
+STATEMENT_BEFORE_SHARE = 0.1  # of the questions come after something told
+SMALL_TALK_SHARE = 0.1  # of all chats begin as one of our small talk
 ADDRESSED = {OPENINGS, CLOSINGS, "persimmon", "misunderstandings"}  # whose exchanges are about the listener
 REST = {"sad": 0.35, "glad": 0.35, "open": 0.5, "meet": 0.35}  # of the answers fit anything of their mood
 FIRST = {"sad": 0.8, "glad": 0.8, "open": 0.65, "meet": 0.5}  # how often the mood's words come first
@@ -159,20 +165,20 @@ def _draw(slot: str, values: dict[str, str], generator: np.random.Generator) -> 
 
 def an_everyday_chat(generator: np.random.Generator) -> str:
     """One to three exchanges in Adept's chat format that keep to one matter; ends with an answer."""
-    if generator.random() < RETOLD:
+    if generator.random() < SMALL_TALK_SHARE:
         return retold(generator)
     file = str(generator.choice(KINDS, p=SHARES))
     kind = of_mood(_pick_by(MOODS, generator), generator) if file == STATEMENTS else _pick(kinds()[file], generator)
     values: dict[str, str] = {}
     ask = filled(_pick(kind.ask, generator), values, generator)
     answer = ""
-    if file == STATEMENTS and generator.random() < DOUBLED:
+    if file == STATEMENTS and generator.random() < SECOND_STATEMENT_SHARE:
         ask, kind, values = doubled(ask, kind, generator)
-    elif kind.mood in OPPOSITES and generator.random() < MIXED:
+    elif kind.mood in OPPOSITES and generator.random() < OPPOSITE_MOOD_SHARE:
         ask, answer = mixed(ask, OPPOSITES[kind.mood], generator)
-    elif file == QUESTIONS and generator.random() < PRECEDED:
+    elif file == QUESTIONS and generator.random() < STATEMENT_BEFORE_SHARE:
         ask = f"{filled(_pick(_pick(kinds()[STATEMENTS], generator).ask, generator), {}, generator)} {ask}"
-    elif file == STATEMENTS and kind.mood != "glad" and generator.random() < ADVISED:
+    elif file == STATEMENTS and kind.mood != "glad" and generator.random() < ADVICE_SHARE:
         advice = around().advice
         ask, answer = f"{ask} {_pick(advice.ask, generator)}", _pick(advice.answer, generator)
     answer = answer or answered(kind, values, generator)
@@ -180,7 +186,7 @@ def an_everyday_chat(generator: np.random.Generator) -> str:
         ask, answer = surrounded(ask, answer, file == STATEMENTS, generator)
     lines = [as_typed(ask, generator), answer]
     turns = [*kind.then, *(moods()[kind.mood].then if kind.mood else ())]
-    for often in (FOLLOWED, FOLLOWED_AGAIN):
+    for often in (FOLLOW_UP_SHARE, SECOND_FOLLOW_UP_SHARE):
         if not turns or generator.random() >= often:
             break
         turn = turns.pop(int(generator.integers(len(turns))))
@@ -240,12 +246,12 @@ def of_mood(mood: str, generator: np.random.Generator) -> Kind:
 def surrounded(ask: str, answer: str, told: bool, generator: np.random.Generator) -> tuple[str, str]:
     """What is said with now and then a greeting before it, which is returned, or words that mean little; after it these
     come only where something is told."""
-    if generator.random() < GREETED:
+    if generator.random() < GREETING_SHARE:
         greeting = _pick(around().greetings, generator)
         return f"{_pick(greeting.ask, generator)} {ask}", f"{_pick(greeting.answer, generator)} {answer}"
-    if generator.random() < FILLED:
+    if generator.random() < FILLER_SHARE:
         return f"{_pick(around().before, generator)}{continued(ask)}", answer
-    if told and ask.endswith(".") and generator.random() < TRAILED:
+    if told and ask.endswith(".") and generator.random() < TRAILING_SHARE:
         return f"{ask[:-1]}{_pick(around().after, generator)}", answer
     return ask, answer
 

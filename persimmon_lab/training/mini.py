@@ -32,9 +32,9 @@ from persimmon_lab.training.trainer import read_metrics, restore, train
 RECIPE = Recipe(steps=22_000)  # 90 million tokens
 WORKDIR = Path.home() / ".cache" / "persimmon-lab" / "training"
 # Domains that are written as they are read.
-MADE = {"everyday": an_everyday_chat, "talk": a_conversation, "stories": a_story, "skills": a_lesson}
+GENERATED = {"everyday": an_everyday_chat, "talk": a_conversation, "stories": a_story, "skills": a_lesson}
 WRITINGS = ("verse", "scripture", "code")  # domains whose documents are longer than a row
-KEPT = (250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000)  # steps whose weights are kept
+SNAPSHOT_STEPS = (250, 500, 750, 1000, 1250, 1500, 1750, 2000, 2500, 3000, 4000, 6000)  # steps whose weights are kept
 HISTORY = "history.json"
 SHIPPED_STAGES = {"early": 500, "middle": 1500}  # of which these are published
 
@@ -53,7 +53,7 @@ def row_sources(corpus: Path, recipe: Recipe) -> dict[str, RowSource]:
         name: excerpts(stream, end, newline) if name in WRITINGS else stretches(stream)
         for name, stream in streams.items()
     }
-    sources |= {name: whole_documents(draw, encode, end) for name, draw in MADE.items()}
+    sources |= {name: whole_documents(draw, encode, end) for name, draw in GENERATED.items()}
     sources[DRILLS] = drills(texts, recipe.first_piece, processor.get_piece_size())
     return sources
 
@@ -98,7 +98,7 @@ def train_mini(
     tokenizer = PersimmonTokenizer(corpus / "tokenizer.model")
 
     def on_evaluation(model: PersimmonForCausalLM, step: int) -> dict[str, Any] | None:
-        if step in KEPT:
+        if step in SNAPSHOT_STEPS:
             model.save_pretrained(stage_folder(workdir, step))
         return {"skills": score_all(model, tokenizer, count=40)} if step % 1000 == 0 else None
 
@@ -148,7 +148,7 @@ def export(model: PersimmonForCausalLM, corpus: Path, out: Path) -> None:
 def growth(workdir: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """How well the model copied random pieces at each moment of its training that was kept."""
     moments = []
-    for step in KEPT:
+    for step in SNAPSHOT_STEPS:
         if (folder := stage_folder(workdir, step)).exists():
             model = PersimmonForCausalLM.from_pretrained(folder)
             rows = repeated_rows(model.config.vocab_size, recipe.first_piece, period=16, rows=16, seed=0)

@@ -47,9 +47,9 @@ def train_on(
     Raises ValueError for a file that is not UTF-8, for text too short to cut a row of `context` from, and for sizes
     that make no model.
     """
-    held_out, taught = part(texts, seed)
-    path = tokenizer_file(taught, out, vocabulary)
-    own = set_up(held_out, taught, path, layers=layers, hidden=hidden, context=context, steps=steps, seed=seed)
+    training, held_out = split_paragraphs(texts, seed)
+    path = tokenizer_file(training, out, vocabulary)
+    own = set_up(training, held_out, path, layers=layers, hidden=hidden, context=context, steps=steps, seed=seed)
     model = train(
         own.config,
         own.recipe,
@@ -75,17 +75,17 @@ class SetUp(NamedTuple):
     evaluate_every: int
 
 
-def tokenizer_file(taught: Sequence[Document], out: Path, vocabulary: int) -> Path:
+def tokenizer_file(training: Sequence[Document], out: Path, vocabulary: int) -> Path:
     """The tokenizer's file in `out`, made of the texts where there is none."""
     path = out / "tokenizer.model"
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, train_tokenizer((document.text for document in taught), vocabulary, exact=False))
+        write_atomically(path, train_tokenizer((document.text for document in training), vocabulary, exact=False))
     return path
 
 
 def set_up(
-    held_out: list[Document], taught: list[Document], path: Path, *,
+    training: list[Document], held_out: list[Document], path: Path, *,
     layers: int, hidden: int, context: int, steps: int, seed: int,
 ) -> SetUp:  # fmt: skip
     """The sizes, the recipe and the rows; `path` is the tokenizer's. Errors as `train_on`."""
@@ -102,7 +102,8 @@ def set_up(
         eos_token_id=end,
         pad_token_id=end,
     )
-    stream, private = encode(taught, processor, seed), encode(held_out, processor, None)
+    stream = encode(training, processor, seed)
+    held_out_stream = encode(held_out, processor, None)
     if len(stream) <= context:
         raise ValueError(
             f"the texts give {len(stream)} tokens, too few for rows of {context} and the token after; give more text "
@@ -117,7 +118,7 @@ def set_up(
     )
     rows = stretches(stream)
     sources = {"text": rows, DRILLS: drills([rows], recipe.first_piece, pieces)}
-    return SetUp(config, recipe, sources, {"held out": private}, max(1, steps // 10))
+    return SetUp(config, recipe, sources, {"held out": held_out_stream}, max(1, steps // 10))
 
 
 def finish(model: PersimmonForCausalLM, path: Path, out: Path, own: SetUp) -> str:
@@ -130,8 +131,8 @@ def finish(model: PersimmonForCausalLM, path: Path, out: Path, own: SetUp) -> st
     return sample(model, tokenizer, own.held_out["held out"], own.recipe.seed)
 
 
-def part(texts: Sequence[Path], seed: int) -> tuple[list[Document], list[Document]]:
-    """(held out, training) paragraphs of the files, joined to documents of about 2,000 characters.
+def split_paragraphs(texts: Sequence[Path], seed: int) -> tuple[list[Document], list[Document]]:
+    """(training, held out) paragraphs of the files, joined to documents of about 2,000 characters.
 
     A paragraph that was met before, in any of the files and whatever its white space, is left out: else the held-out
     part could say what the model is taught, and its loss would measure memory. A warning counts them.
@@ -169,12 +170,12 @@ def part(texts: Sequence[Path], seed: int) -> tuple[list[Document], list[Documen
         )
     order = random.Random(seed).sample(documents, len(documents))
     count = max(1, round(HELD_OUT * len(order)))
-    return order[:count], order[count:]
+    return order[count:], order[:count]
 
 
-def sample(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, private: Stream, seed: int) -> str:
+def sample(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, held_out: Stream, seed: int) -> str:
     """What the model says after the first words of the held-out text."""
-    prompt = torch.tensor([private[:6].tolist()], device=model.device)
+    prompt = torch.tensor([held_out[:6].tolist()], device=model.device)
     room = model.config.max_position_embeddings - prompt.shape[1]
     output = model.generate(
         prompt, max_new_tokens=min(80, room), do_sample=True, temperature=0.8, top_p=0.95, seed=seed

@@ -25,7 +25,7 @@ class Recipe:
     copying: float = 0.25  # of what it attends to, an attention layer writes at the start
     seed: int = 20
     first_piece: int = 261  # after the special pieces and the 256 bytes
-    # Shares of the rows. Chats come whole, in short windows that end with an answer, and once more for how they open.
+    # Shares of the rows. Chats come three times: whole, as short windows that end with an answer, and as openings.
     weights: Mapping[str, float] = field(
         default_factory=lambda: {
             "chat": 0.07,
@@ -47,10 +47,10 @@ class Recipe:
     late: float = 0.8  # of the steps
     late_drills: float = 0.02
 
-    def rate_scale(self, step: int, begun: int = 0) -> float:
+    def rate_scale(self, step: int, warmup_start: int = 0) -> float:
         """The rate at `step` (from 0) over the full rate: warm-up from the step that the run begins with, constant,
         linear decay to zero at `steps`."""
-        risen = (step - begun + 1) / self.warmup_steps
+        risen = (step - warmup_start + 1) / self.warmup_steps
         return min(1.0, risen, (self.steps - step) / (self.decay_share * self.steps))
 
     def weights_at(self, step: int) -> dict[str, float]:

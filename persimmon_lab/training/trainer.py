@@ -18,6 +18,7 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.field_checks import parsed
 from persimmon_lab.losses import linear_cross_entropy, next_token_loss
+from persimmon_lab.training.bars import bar_is_off
 from persimmon_lab.training.batches import RowSource, batch_at, plain
 from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.initialisation import start_copying
@@ -30,11 +31,11 @@ EVALUATED = 256, 4  # the length of the rows of held-out text, and how many batc
 
 
 def training_loss(
-    model: PersimmonForCausalLM, tokens: Int[Tensor, "batch position"], following: Int[Tensor, "batch position"]
+    model: PersimmonForCausalLM, tokens: Int[Tensor, "batch position"], targets: Int[Tensor, "batch position"]
 ) -> Float[Tensor, ""]:
     """Mean -log p of the token that follows each, where it is taught (not -100); never makes all logits."""
     hidden = model.model(tokens, use_cache=False).last_hidden_state
-    return linear_cross_entropy(hidden, model.get_parameter("lm_head.weight"), following)
+    return linear_cross_entropy(hidden, model.get_parameter("lm_head.weight"), targets)
 
 
 @torch.no_grad()
@@ -136,7 +137,8 @@ def train(
         checkpoint, metrics = folder / "checkpoint.pt", folder / "metrics.jsonl"
         model, masters = build(config, recipe, dtype, device)
         identity = {"config": config.to_dict(), "recipe": {k: v for k, v in asdict(recipe).items() if k != "steps"}}
-        first, begun = 0, 0 if start is None else first_step
+        first = 0
+        warmup_start = 0 if start is None else first_step
         if checkpoint.exists():
             first = _resume(checkpoint, identity, masters, device)
         elif start is not None:
@@ -145,18 +147,18 @@ def train(
 
         _forget_after(metrics, first)
         bar = tqdm(
-            range(first, recipe.steps), initial=first, total=recipe.steps, desc="train", disable=_disable(progress)
+            range(first, recipe.steps), initial=first, total=recipe.steps, desc="train", disable=bar_is_off(progress)
         )
         since, seen = time.monotonic(), 0
         for step in bar:
             rows, length = recipe.shape(step)
             model.set_attn_implementation(faster_attention(dtype, device, length))
-            tokens, following = batch_at(
+            tokens, targets = batch_at(
                 step, seed=recipe.seed, sources=sources, weights=recipe.weights_at(step), rows=rows, length=length
             )
-            loss = training_loss(model, tokens.to(device), following.to(device))
+            loss = training_loss(model, tokens.to(device), targets.to(device))
             loss.backward()
-            norm = masters.step(recipe.rate_scale(step, begun))
+            norm = masters.step(recipe.rate_scale(step, warmup_start))
             seen += rows * length
             done = step + 1
             is_last = done == recipe.steps
@@ -229,8 +231,3 @@ def _forget_after(path: Path, step: int) -> None:
 def _log(path: Path, entry: Mapping[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(entry) + "\n")
-
-
-def _disable(progress: bool | None) -> bool | None:
-    """tqdm's `disable`: None hides the bar where the output is not a terminal."""
-    return None if progress is None else not progress

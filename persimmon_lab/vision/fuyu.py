@@ -23,6 +23,7 @@ from persimmon_lab.checkpoints.saving import finish_save, staged, write_weights
 from persimmon_lab.checkpoints.settings import choose_dtype, read_generation_config
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import NoDraws, shapes_in_file
+from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.vision.fuyu_config import FuyuConfig
 from persimmon_lab.vision.layout import Layout, Part
@@ -59,7 +60,7 @@ def load_fuyu(
     weights = open_weights(folder)
     dtype = choose_dtype(torch_dtype, None, config.text, weights)
     files = {_our_name(name): (name, file) for name, file in weights.items()}
-    config.text.torch_dtype = str(dtype).removeprefix("torch.")
+    config.text.torch_dtype = dtype_name(dtype)
     layout = Layout(
         patch_size=config.patch_size,
         channels=config.channels,
@@ -102,7 +103,7 @@ def save_fuyu(model: PersimmonWithPictures, folder: str | os.PathLike[str], max_
     tied = (TIED,) if language.config.tie_word_embeddings else ()
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     config = FuyuConfig(language.config, model.layout.patch_size, model.layout.channels, model.layout.place_id)
-    dtype = str(model.vision_embed_tokens.weight.dtype).removeprefix("torch.")
+    dtype = dtype_name(model.vision_embed_tokens.weight.dtype)
     with staged(place_for(folder)) as staging:
         write_weights(staging, tensors, max_shard_size)
         text = json.dumps(config.to_dict(dtype), indent=2, sort_keys=True)

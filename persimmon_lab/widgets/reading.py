@@ -19,7 +19,7 @@ TEXT = f"{PHRASE}, {PHRASE}"
 LONGEST = 2048  # tokens; the page keeps a box for each
 SHIPPED = "persimmon-mini"
 
-# How many read a model now, and which of its modules train otherwise.
+# For each model that is being read: by how many, and which of its modules go back to training mode afterwards.
 _READERS: weakref.WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = weakref.WeakKeyDictionary()
 _MODES = threading.Lock()
 

@@ -7,13 +7,13 @@ import torch
 
 from persimmon_lab import PersimmonForCausalLM, PersimmonForSequenceClassification, load_mini
 from persimmon_lab.finetuning import classifier
-from persimmon_lab.finetuning.classifier import Fitting, classify, fit, mark, new_classifier
+from persimmon_lab.finetuning.classifier import ClassifierSettings, classify, fit, mark, new_classifier
 from persimmon_lab.finetuning.labelled import (
     Labelled,
     commonest_share,
     label_names,
-    part,
     read_labelled,
+    split_labelled,
     without_held_out,
 )
 from persimmon_lab.numerics.intervals import wilson
@@ -72,21 +72,21 @@ def test_a_file_without_lines_or_of_other_bytes(tmp_path):
 
 def test_each_label_is_parted_and_copies_stay_together():
     copies = [Labelled(text.text.upper(), text.label) for text in TEXTS]
-    training, held_out = part([*TEXTS, *copies], 0.25, seed=3)
+    training, held_out = split_labelled([*TEXTS, *copies], 0.25, seed=3)
     assert {label: sum(text.label == label for text in held_out) for label in ("animal", "number")} == {
         "animal": 4, "number": 4
     }  # fmt: skip
     assert len(training) + len(held_out) == 32
     assert not {text.content for text in training} & {text.content for text in held_out}
-    assert part([*TEXTS, *copies], 0.25, seed=3) == (training, held_out)
-    assert part([*TEXTS, *copies], 0.25, seed=4) != (training, held_out)
+    assert split_labelled([*TEXTS, *copies], 0.25, seed=3) == (training, held_out)
+    assert split_labelled([*TEXTS, *copies], 0.25, seed=4) != (training, held_out)
 
 
 def test_what_cannot_be_parted_is_refused():
     with pytest.raises(ValueError, match="a share of 1 cannot be held out"):
-        part(TEXTS, 1.0)
+        split_labelled(TEXTS, 1.0)
     with pytest.raises(ValueError, match="the label 'rare' has one text"):
-        part([*TEXTS, Labelled("Hm.", "rare")], 0.2)
+        split_labelled([*TEXTS, Labelled("Hm.", "rare")], 0.2)
     with pytest.raises(ValueError, match="every text is 'animal'"):
         label_names(TEXTS[:4])
 
@@ -119,7 +119,7 @@ def test_frozen_training_moves_the_head_alone_to_the_minimum_that_sklearn_finds(
     model, tokenizer = shipped
     head = new_classifier(model, label_names(TEXTS))
     body = {name: weight.clone() for name, weight in model.model.state_dict().items()}
-    fit(head, tokenizer, TEXTS, Fitting(frozen=True, penalty=0.5))
+    fit(head, tokenizer, TEXTS, ClassifierSettings(frozen=True, penalty=0.5))
     assert all(torch.equal(weight, body[name]) for name, weight in head.model.state_dict().items())
     linear = pytest.importorskip("sklearn.linear_model")
     read = classifier.features(head, tokenizer, TEXTS)
@@ -137,7 +137,12 @@ def test_the_whole_model_learns_and_the_same_seed_gives_the_same_bits():
     for seed in (1, 1, 2):
         model, tokenizer = load_mini()
         body = model.model.layers[0].mlp.dense_h_to_4h.weight.clone()
-        head = fit(new_classifier(model, label_names(TEXTS)), tokenizer, TEXTS, Fitting(epochs=3, batch=8, seed=seed))
+        head = fit(
+            new_classifier(model, label_names(TEXTS)),
+            tokenizer,
+            TEXTS,
+            ClassifierSettings(epochs=3, batch=8, seed=seed),
+        )
         assert not torch.equal(head.model.layers[0].mlp.dense_h_to_4h.weight, body)
         fitted.append(head.score.weight.detach())
     assert torch.equal(fitted[0], fitted[1]) and not torch.equal(fitted[0], fitted[2])
@@ -148,14 +153,14 @@ def test_sixteen_bits_learn_in_the_head_alone(shipped):
     model, tokenizer = shipped
     head = new_classifier(model.bfloat16(), label_names(TEXTS))
     with pytest.raises(ValueError, match="the model is torch.bfloat16, in which small updates are lost"):
-        fit(head, tokenizer, TEXTS, Fitting())
-    assert mark(fit(head, tokenizer, TEXTS, Fitting(frozen=True)), tokenizer, TEXTS).accuracy > 0.9
+        fit(head, tokenizer, TEXTS, ClassifierSettings())
+    assert mark(fit(head, tokenizer, TEXTS, ClassifierSettings(frozen=True)), tokenizer, TEXTS).accuracy > 0.9
 
 
 def test_a_label_that_is_not_there(shipped):
     head = new_classifier(shipped[0], ("animal", "plant"))
     for call in (
-        lambda texts: fit(head, shipped[1], texts, Fitting(frozen=True)),
+        lambda texts: fit(head, shipped[1], texts, ClassifierSettings(frozen=True)),
         lambda texts: mark(head, shipped[1], texts),
     ):
         with pytest.raises(ValueError, match="'number'.* the model has|the model has no label 'number'"):
@@ -165,7 +170,7 @@ def test_a_label_that_is_not_there(shipped):
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch": True}, {"rate": 0.0}, {"penalty": -1.0}, {"seed": 2**64}])
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is "):
-        Fitting(**wrong)
+        ClassifierSettings(**wrong)
 
 
 # Marks
@@ -184,7 +189,7 @@ def test_marks_are_counted_by_hand(shipped, monkeypatch):
 
 def test_a_label_does_not_depend_on_what_is_read_beside(shipped):
     model, tokenizer = shipped
-    head = fit(new_classifier(model, label_names(TEXTS)), tokenizer, TEXTS, Fitting(frozen=True))
+    head = fit(new_classifier(model, label_names(TEXTS)), tokenizer, TEXTS, ClassifierSettings(frozen=True))
     texts = ["Two.", *(text.text for text in TEXTS), "It was a long way to the house of the seven brothers. " * 5]
     assert classify(head, tokenizer, texts) == [classify(head, tokenizer, [text])[0] for text in texts]
 
@@ -200,7 +205,7 @@ def test_a_text_beyond_the_context_is_counted_and_read_from_its_beginning(shippe
 def test_what_was_saved_classifies_here_and_in_transformers(shipped, tmp_path):
     transformers = pytest.importorskip("transformers")
     model, tokenizer = shipped
-    head = fit(new_classifier(model, label_names(TEXTS)), tokenizer, TEXTS, Fitting(frozen=True))
+    head = fit(new_classifier(model, label_names(TEXTS)), tokenizer, TEXTS, ClassifierSettings(frozen=True))
     head.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     again = PersimmonForSequenceClassification.from_pretrained(tmp_path)

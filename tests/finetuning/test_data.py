@@ -179,9 +179,9 @@ def test_packed_documents_keep_their_labels_and_begin_anew(tokenizer):
         assert tuple(labels[place : place + size]) == document.labels
         assert positions[place : place + size] == list(range(size))
         place += size
-    assert packed.learned == sum(document.learned for document in documents)
-    assert torch.equal(packed.following[:, :-1], packed.labels[:, 1:])
-    assert packed.following[0, -1] == IGNORED
+    assert packed.target_count == sum(document.target_count for document in documents)
+    assert torch.equal(packed.targets[:, :-1], packed.labels[:, 1:])
+    assert packed.targets[0, -1] == IGNORED
 
 
 # Settings

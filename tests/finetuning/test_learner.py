@@ -62,8 +62,8 @@ def test_accumulated_gradients_are_those_of_one_batch():
         learner = Learner(model, Settings())
         size = len(encoded) // parts
         batches = [pack(encoded[start : start + size], 64) for start in range(0, len(encoded), size)]
-        learned = sum(batch.learned for batch in batches)
-        assert parts == 1 or len({batch.learned for batch in batches}) > 1
+        learned = sum(batch.target_count for batch in batches)
+        assert parts == 1 or len({batch.target_count for batch in batches}) > 1
         for batch in batches:
             learner.add_gradients(batch, learned)
         gradients.append(torch.cat([g.flatten() for g in learner.gradients.values()]))
@@ -74,7 +74,7 @@ def test_the_gradient_is_clipped_and_its_norm_told_unclipped():
     model, tokenizer = load_mini()
     learner = Learner(model, Settings(clip=0.01))
     batch = pack(encode_all(EXAMPLES, tokenizer, 64), 64)
-    learner.add_gradients(batch, batch.learned)
+    learner.add_gradients(batch, batch.target_count)
     norm = torch.cat([gradient.flatten() for gradient in learner.gradients.values()]).double().norm()
     taken = []
     learner.optimisers[0].register_step_pre_hook(

@@ -35,7 +35,7 @@ def test_what_is_shown_as_taught_are_the_labels_of_training(tokenizer, max_lengt
     assert seen(page) == expected
     assert (encoded.cut > 0) == (max_length is not None)
     told = re.search(r'aria-label="([^"]*)"', page)[1]
-    assert told.startswith(f"{encoded.learned} of {len(expected)} tokens are taught, the others only read")
+    assert told.startswith(f"{encoded.target_count} of {len(expected)} tokens are taught, the others only read")
     assert ("did not fit" in told) == (max_length is not None)
     if encoded.cut:
         assert told.endswith(f"; {encoded.cut} more tokens did not fit and are left out")

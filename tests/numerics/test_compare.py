@@ -218,7 +218,7 @@ def test_a_comparison_keeps_no_activations():
 def test_only_some_modules_and_always_the_predictions(reference):
     candidate = {"half": in_dtype(tiny(), torch.bfloat16)}
     some = compare(reference, candidate, ids(), only=["*.mlp"])
-    assert [tap.path for tap in some.taps] == ["model.layers.0.mlp", "model.layers.1.mlp"]
+    assert [module.path for module in some.modules] == ["model.layers.0.mlp", "model.layers.1.mlp"]
     assert torch.equal(some.predictions["half"].kl, compare(reference, candidate, ids()).predictions["half"].kl)
 
 
@@ -275,7 +275,7 @@ def test_a_pattern_for_nothing_is_refused(reference, only, said):
 def test_one_pattern_may_come_without_a_list(reference):
     candidate = {"half": in_dtype(tiny(), torch.bfloat16)}
     alone, listed = (compare(reference, candidate, ids(), only=only) for only in ("mlp", ["mlp"]))
-    assert alone.taps == listed.taps and len(alone.taps) == 2
+    assert alone.modules == listed.modules and len(alone.modules) == 2
 
 
 def test_candidates_have_names(reference, unchecked_annotations):

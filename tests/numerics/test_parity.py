@@ -30,7 +30,7 @@ def test_tiny_models_agree_with_transformers(overrides, implementation):
         found = parity(theirs, ours, text)
         assert found.tolerance == NORMS[torch.float32]
         assert found.holds, str(found)
-        assert len(found.comparison.taps) == (23 if "qk_layernorm" in overrides else 27)
+        assert len(found.comparison.modules) == (23 if "qk_layernorm" in overrides else 27)
         assert str(found).startswith("agree (tolerance 1e-05 of the norm")
 
 
@@ -41,7 +41,7 @@ def test_the_shipped_model_agrees_with_transformers(report_table):
     found = parity(theirs, ours, text)
     assert found.holds, str(found)
     worst = found.frame()["relative error"].max()
-    report_table("persimmon-mini beside transformers 5", [{"modules": len(found.comparison.taps), "worst": worst}])
+    report_table("persimmon-mini beside transformers 5", [{"modules": len(found.comparison.modules), "worst": worst}])
     assert worst < 2e-6
     ours.model.layers[3].self_attn.k_layernorm.eps = 1e-3
     assert parity(theirs, ours, text).first_difference == "model.layers.3.self_attn.k_layernorm"

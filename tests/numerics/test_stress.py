@@ -10,7 +10,7 @@ from tests.models import ids, tiny
 
 def largest(model) -> dict[str, float]:
     """Each module's largest magnitude."""
-    return {tap.path: tap.distance.largest for tap in compare(model, {"itself": model}, ids()).taps}
+    return {module.path: module.distance.largest for module in compare(model, {"itself": model}, ids()).modules}
 
 
 @torch.no_grad()

@@ -173,7 +173,7 @@ def test_measure_gathers_all_that_the_card_needs(tmp_path: Path, monkeypatch: py
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     texts = [" ".join(np.random.default_rng(i).permutation(words)) for i in range(50)]
     (tmp_path / "tokenizer.model").write_bytes(train_tokenizer(texts, 360))
-    summary = {f"train/{name}": {"bytes": 9} for name in Recipe().weights if name not in ("drills", *mini.MADE)}
+    summary = {f"train/{name}": {"bytes": 9} for name in Recipe().weights if name not in ("drills", *mini.GENERATED)}
     monkeypatch.setattr(card, "SKILL_ITEMS", 2)
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     generator = np.random.default_rng(0)

@@ -30,7 +30,7 @@ from persimmon_lab.training.grammar import (
 )
 from persimmon_lab.training.skills.facts import RELATIONS
 from persimmon_lab.training.skills.names_remembered import THINGS
-from persimmon_lab.training.skills.not_knowing import UNTAUGHT
+from persimmon_lab.training.skills.not_knowing import UNANSWERABLE
 from persimmon_lab.training.templates import SLOT, Turn
 
 ALL = list(chain.from_iterable(kinds().values()))
@@ -222,7 +222,7 @@ def test_nothing_held_out_is_given_away():
     runs = {run for line in OPENINGS for run in six_words(line)}
     assert [line for line in asked if runs & six_words(line)] == []
     patterns = [*chain.from_iterable(relation.held_out for relation in RELATIONS.values())]
-    patterns += chain.from_iterable(entry["asks"] for entry in UNTAUGHT[True])
+    patterns += chain.from_iterable(entry["asks"] for entry in UNANSWERABLE[True])
     held_out = re.compile(
         "|".join(SLOT.sub(".+", re.escape(p).replace(r"\{", "{").replace(r"\}", "}")) for p in patterns), re.I
     )
@@ -267,7 +267,7 @@ def test_kinds_are_drawn_by_the_shares_of_their_files(monkeypatch):
         for file in KINDS
     }
     monkeypatch.setattr(grammar, "kinds", lambda: files)
-    monkeypatch.setattr(grammar, "RETOLD", 0.0)
+    monkeypatch.setattr(grammar, "SMALL_TALK_SHARE", 0.0)
     generator = np.random.default_rng(0)
     chats = [an_everyday_chat(generator) for _ in range(2000)]
     seen = Counter(next(file for file in KINDS if file in chat.partition("\n")[0].lower()) for chat in chats)

@@ -1,8 +1,8 @@
-"""Parting one's own texts: nothing that is held out is taught as well."""
+"""Parting one's own texts: nothing that is held out is training as well."""
 
 import pytest
 
-from persimmon_lab.training.own import part
+from persimmon_lab.training.own import split_paragraphs
 
 PARAGRAPHS = [f"Paragraph {number}. " + f"word{number} " * 250 for number in range(12)]
 
@@ -28,15 +28,15 @@ def said_twice(folder, way):
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_held_out_is_not_taught(tmp_path, way, seed):
     with pytest.warns(UserWarning, match="12 of 24 paragraphs were said before"):
-        held_out, taught = part(said_twice(tmp_path, way), seed)
+        training, held_out = split_paragraphs(said_twice(tmp_path, way), seed)
     assert held_out
-    assert taught
-    assert not paragraphs(held_out) & paragraphs(taught)
-    assert len(paragraphs(held_out) | paragraphs(taught)) == 12
+    assert training
+    assert not paragraphs(held_out) & paragraphs(training)
+    assert len(paragraphs(held_out) | paragraphs(training)) == 12
 
 
 def test_one_text_said_twice_leaves_nothing_to_hold_out(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(PARAGRAPHS[0])
     with pytest.raises(ValueError, match="without the 1 paragraphs said before"):
-        part([path, path], seed=0)
+        split_paragraphs([path, path], seed=0)

@@ -12,7 +12,7 @@ from persimmon_lab import viz
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.fitting.memory import MemoryPlan
 from persimmon_lab.generation.scoring import TokenScores
-from persimmon_lab.numerics.comparison import RESIDUAL, Comparison, Tap
+from persimmon_lab.numerics.comparison import RESIDUAL, Comparison, ModuleDistance
 from persimmon_lab.numerics.diagnosis import Failure
 from persimmon_lab.numerics.formats import format_of
 from persimmon_lab.numerics.measures import Distance, Predictions
@@ -39,14 +39,14 @@ def distance(error):
 @pytest.fixture
 def comparison():
     errors = {"float16": [1e-4, 2e-4, 3e-4], "bfloat16": [1e-3, 2e-3, math.inf]}
-    taps = [
-        Tap(name, f"model.layers.{layer}", RESIDUAL, distance(error))
+    modules = [
+        ModuleDistance(name, f"model.layers.{layer}", RESIDUAL, distance(error))
         for name, line in errors.items()
         for layer, error in enumerate(line)
     ]
     choice = torch.zeros(1, 3, dtype=torch.int64)
     made = Predictions(drawn_at_random(1, 3), choice, choice, 9.0, 9.0)
-    return Comparison("float32", taps, dict.fromkeys(errors), dict.fromkeys(errors, made))
+    return Comparison("float32", modules, dict.fromkeys(errors), dict.fromkeys(errors, made))
 
 
 def test_a_trace_is_its_patterns():
@@ -119,8 +119,8 @@ def test_a_comparison_has_predictions(comparison):
 
 
 def test_a_parity_is_its_errors_by_module(comparison):
-    taps = [tap for tap in comparison.taps if tap.candidate == "float16"]
-    parity = Parity(dataclasses.replace(comparison, taps=taps), 1e-2)
+    modules = [module for module in comparison.modules if module.candidate == "float16"]
+    parity = Parity(dataclasses.replace(comparison, modules=modules), 1e-2)
     line = lines(viz.parity_ladder({"other": parity}).axes[0])["other"]
     assert line.get_xdata().tolist() == [1e-4, 2e-4, 3e-4] and line.get_ydata().tolist() == [0, 1, 2]
 

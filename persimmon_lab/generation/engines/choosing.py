@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from persimmon_lab.footprint import free_on
-from persimmon_lab.generation.engines.fast import FastRunner, made_to_last
+from persimmon_lab.generation.engines.fast import FastRunner, outside_inference_mode
 from persimmon_lab.generation.engines.packed import (
     Int8Linear,
     Int8WeightLinear,
@@ -141,7 +141,7 @@ def runner_for(model: Any, engine: str | None = None, rows: int = 1) -> Any:
             copied.append(linear.bias)
         return laid_out(linear, kind, relu)
 
-    with made_to_last():
+    with outside_inference_mode():
         state, objects = state_of(model)
         state[CONFIG] = copy.deepcopy(state[CONFIG])
         runner = FastRunner(model, lay_out, compiled=engine == "compiled")

@@ -39,7 +39,7 @@ SMALLEST_BUCKET = 128
 
 
 @contextlib.contextmanager
-def made_to_last() -> Iterator[None]:
+def outside_inference_mode() -> Iterator[None]:
     """For tensors that outlive a call: what inference mode makes could not be written to outside of it."""
     with torch.inference_mode(False), torch.no_grad():
         yield
@@ -159,7 +159,7 @@ class FastRunner:
         steps = self._steps.setdefault(cache, {})
         bucket = min(bucket_of(end), room.shape[4])
         if bucket not in steps or steps[bucket].reserved is not room:
-            with made_to_last():
+            with outside_inference_mode():
                 steps[bucket] = StaticStep(self, room, bucket)
         return steps[bucket]
 
@@ -229,7 +229,7 @@ class FastRunner:
             return cos.unsqueeze(1), signed_sin.unsqueeze(1)
         tables = self._tables  # another thread may put a shorter one there
         if tables is None or tables[0].shape[1] < end:
-            with made_to_last():
+            with outside_inference_mode():
                 positions = torch.arange(bucket_of(end), device=device)[None]
                 tables = _signed(*rotary_tables(positions, config, config.max_position_embeddings, dtype))
             self._tables = tables
@@ -331,10 +331,10 @@ class StaticStep:
         past = cache.get_seq_length()
         self.embeds.copy_(embeds)
         self.place.fill_(past)
-        for mine, given in zip(
+        for buffer, value in zip(
             (self.cos, self.signed_sin), self.runner.rotation(past, past + 1, position_ids), strict=True
         ):
-            mine.copy_(given)
+            buffer.copy_(value)
         self.visible[..., past + 1 :] = False
         self.visible[..., : past + 1] = True if mask is None else mask[:, None, None, :] != 0
         if self.graph is None:

@@ -17,8 +17,8 @@ def threads_for_steps(config: PersimmonConfig, device: torch.device, positions: 
 
     One for a small model on a CPU that reads few positions: its products are short, and a team that has to meet after
     each of them waits for whoever else uses a core (OpenMP's workers wait busily). In any thread but the main one,
-    however much it reads: OpenMP makes a team for each thread that asks, beside the main thread's there are then more
-    workers than cores, and they sleep between products.
+    however much it reads: OpenMP makes a team for each thread that asks, so that beside the main thread's there would
+    be more workers than cores, which sleep between products.
 
     Measured with persimmon-mini on two quiet cores: 178 tokens a second in another thread with two threads, 553 with
     one; in the main thread 554 and 537.

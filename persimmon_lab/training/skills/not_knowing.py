@@ -42,7 +42,7 @@ def _spliced(names: list[str]) -> set[str]:
 # (taught, held out) of each
 INVENTED = {kind: parted(NAME, _invented(kind), HELD_OUT_NAMES) for kind in KINDS}
 PEOPLE = parted(NAME, map(" ".join, product(DATA["people"]["first"], DATA["people"]["surnames"])), HELD_OUT_NAMES)
-UNTAUGHT = tuple(
+UNANSWERABLE = tuple(
     [entry for entry in DATA["relation"] if is_held_out(NAME, entry["unknown"], HELD_OUT_RELATIONS) == held_out]
     for held_out in (False, True)
 )
@@ -58,7 +58,7 @@ class NotKnowing(Skill):
         real = "real country" if held_out else "real region"
         group = str(generator.choice(["invented", "person", "relation", real], p=chances))
         if group == "relation":
-            entry = pick(generator, UNTAUGHT[held_out])
+            entry = pick(generator, UNANSWERABLE[held_out])
             asks, unknown, subject = entry["asks"], entry["unknown"], pick(generator, KNOWN[entry["kind"]])
         elif group == "person":
             asks, unknown = DATA["people"]["asks"], DATA["people"]["unknown"]

@@ -15,7 +15,6 @@ from persimmon_lab.generation.stopping import Ending
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.html.tokens import Token
 from persimmon_lab.widgets.playground.nucleus import KeptLogits
-from persimmon_lab.widgets.playground.settings import Settings
 from persimmon_lab.widgets.playground.text import encode_prompt, stream_tokens
 from persimmon_lab.widgets.playground.tree import Branch
 from persimmon_lab.widgets.playground.tree_code import capped
@@ -32,19 +31,12 @@ class Run:
     is_over: bool = False
 
     @property
-    def settings(self) -> Settings:
-        return self.branch.settings
-
-    @property
     def tokens(self) -> list[Token]:
         return self.branch.tokens
 
     @property
     def stopped(self) -> bool:
         return self.cancel.is_set()
-
-    def summary(self) -> str:
-        return self.branch.summary()
 
     def write(
         self,

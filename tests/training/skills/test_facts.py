@@ -18,7 +18,7 @@ from persimmon_lab.training.skills.not_knowing import (
     KNOWN,
     PEOPLE,
     REGIONS,
-    UNTAUGHT,
+    UNANSWERABLE,
 )
 from persimmon_lab.training.skills.skill import has_words, is_held_out
 
@@ -146,7 +146,7 @@ def test_nothing_is_taught_of_what_is_not_known():
     assert not any(has_words(one, other) or has_words(other, one) for one in REGIONS for other in COUNTRIES)
     assert not {name.lower() for name in REGIONS} & {*names}
     asked = {pattern(phrasing) for relation in RELATIONS.values() for phrasing in relation.taught + relation.held_out}
-    for entry in UNTAUGHT[False] + UNTAUGHT[True]:
+    for entry in UNANSWERABLE[False] + UNANSWERABLE[True]:
         assert entry["kind"] in KNOWN and len(entry["asks"]) == 3
         questions = [ask.lower().rstrip(".?").replace("subject", "x").replace("{a_x}", "{x}") for ask in entry["asks"]]
         assert not any(one.fullmatch(question) for one in asked for question in questions)
@@ -159,8 +159,8 @@ def test_names_and_relations_are_held_out_by_their_hash():
         assert all(is_held_out("not knowing", name, 0.2) for name in held_out)
         assert not any(is_held_out("not knowing", name, 0.2) for name in taught)
         assert 0.15 < len(held_out) / (len(held_out) + len(taught)) < 0.25
-    assert {entry["kind"] for entry in UNTAUGHT[True]} >= {"land", "animal"} and len(UNTAUGHT[True]) >= 4
-    patterns = [[pattern(ask) for entry in side for ask in entry["asks"]] for side in UNTAUGHT]
+    assert {entry["kind"] for entry in UNANSWERABLE[True]} >= {"land", "animal"} and len(UNANSWERABLE[True]) >= 4
+    patterns = [[pattern(ask) for entry in side for ask in entry["asks"]] for side in UNANSWERABLE]
     names = [{name.lower() for taught_and_held in everything for name in taught_and_held[side]} for side in (0, 1)]
     for held_out in (False, True):
         groups = Counter()

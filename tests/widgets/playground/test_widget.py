@@ -138,7 +138,7 @@ def test_stop_ends_the_thread_and_leaves_the_model_usable(make, model, tokenizer
     thread = one.session._thread
     one.wait()
     assert len(one.run.tokens) == 5
-    assert one.run.summary().endswith("stopped")
+    assert one.run.branch.summary().endswith("stopped")
     assert not thread.is_alive()
     assert one.stop_button.disabled
     after = model(input_ids=tokenizer("abc", return_tensors="pt").input_ids).logits
