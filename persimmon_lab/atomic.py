@@ -8,6 +8,7 @@ system has no such locks, as Windows and some network file systems, nothing is p
 import errno
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,13 +52,18 @@ def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to. When the block ends it becomes `path`; when it fails nothing is left of it, and
     an older `path` stays as it was. Of two who write to it, one waits for the other.
 
+    A link stays one: what it leads to is replaced. A file that was there keeps its permissions.
+
     OSError, with the name and the room that is left, where the disk is full.
     """
+    path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(path.name + ".partial")
     lock = _lock_under(temporary, lambda: os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o666)), wait=True)
     try:
         yield temporary
         _flush(temporary)
+        if path.exists():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

@@ -51,6 +51,8 @@ class DynamicCache:
             # A value comes as a view of the fused projection; keeping it would keep query and key too, twice the cache.
             self.key_cache.append(key.contiguous())
             self.value_cache.append(value.contiguous())
+        elif layer_index > len(self):
+            raise IndexError(layer_left_out(layer_index, len(self)))
         else:
             self.key_cache[layer_index] = torch.cat((self.key_cache[layer_index], key), dim=-2)
             self.value_cache[layer_index] = torch.cat((self.value_cache[layer_index], value), dim=-2)
@@ -70,7 +72,7 @@ class DynamicCache:
         _reorder(self.value_cache, rows)
 
     def crop(self, length: int) -> None:
-        """Forget every position from `length` on (nothing happens when it holds fewer)."""
+        """Forget every position from `length` on (nothing happens when it holds fewer), or the last -length of them."""
         self.key_cache = [key[..., :length, :] for key in self.key_cache]
         self.value_cache = [value[..., :length, :] for value in self.value_cache]
 
@@ -116,6 +118,8 @@ class StaticCache:
             self.key_cache.append(key.new_zeros(room))
             self.value_cache.append(value.new_zeros(room))
             self.lengths.append(0)
+        if layer_index >= len(self):
+            raise IndexError(layer_left_out(layer_index, len(self)))
         start = self.lengths[layer_index]
         end = start + key.shape[-2]
         if end > self.max_length:
@@ -138,12 +142,20 @@ class StaticCache:
         _reorder(self.value_cache, rows)
 
     def crop(self, length: int) -> None:
-        """Forget every position from `length` on; the room stays."""
-        self.lengths = [min(length, held) for held in self.lengths]
+        """Forget every position from `length` on, or the last -length of them; the room stays."""
+        self.lengths = [len(range(held)[:length]) for held in self.lengths]
 
     def to_legacy_cache(self) -> LegacyCache:
         """A tuple of one (key, value) pair of views per layer."""
         return tuple(self[layer_index] for layer_index in range(len(self)))
+
+
+def layer_left_out(layer_index: int, held: int) -> str:
+    """What to say where layers come in another order than they count themselves."""
+    return (
+        f"layer {layer_index} comes where the cache expects layer {held}: number the layers anew after some were taken "
+        "out or moved (layer.self_attn.layer_index), or pass use_cache=False"
+    )
 
 
 def _reorder(tensors: list[Tensor], rows: Int[Tensor, "new_batch"]) -> None:

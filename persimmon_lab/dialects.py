@@ -7,6 +7,8 @@ The second says `dtype` for `torch_dtype` and keeps all of `rope_theta`, `partia
 import warnings
 from typing import Any
 
+NESTED = ("rope_theta", "partial_rotary_factor")  # what transformers 5 reads in rope_scaling too
+
 
 def in_our_dialect(values: dict[str, Any]) -> dict[str, Any]:
     """The contents of a `config.json` by our names, without a note of the version that wrote it.
@@ -18,13 +20,18 @@ def in_our_dialect(values: dict[str, Any]) -> dict[str, Any]:
     for theirs, ours in (("dtype", "torch_dtype"), ("_attn_implementation", "attn_implementation")):
         if (value := values.pop(theirs, None)) is not None:
             agree(values, ours, value, theirs)
-    rope = values.pop("rope_parameters", None)
+    source = "rope_parameters"
+    rope, scaling = values.pop(source, None), values.get("rope_scaling")
+    if rope is None and isinstance(scaling, dict) and any(key in scaling for key in NESTED):
+        source = "rope_scaling"  # what it says holds for transformers 5, whatever is beside it
+        rope = values.pop(source)
+        values |= {key: rope[key] for key in NESTED if rope.get(key) is not None}
     if rope is None:
         return values
     if not isinstance(rope, dict):
         raise ValueError(f"rope_parameters is {rope!r}; expected a dictionary such as {{'rope_theta': 25000.0}}")
     if "rope_theta" in rope:
-        agree(values, "rope_theta", rope["rope_theta"], "rope_parameters")
+        agree(values, "rope_theta", rope["rope_theta"], source)
     if (fraction := rope.get("partial_rotary_factor")) is not None:
         beside = values.get("partial_rotary_factor")
         if beside is not None and beside != fraction:
@@ -34,9 +41,9 @@ def in_our_dialect(values: dict[str, Any]) -> dict[str, Any]:
                 stacklevel=3,
             )
         values["partial_rotary_factor"] = fraction
-    if rope.get("rope_type", "default") != "default":
-        scaling = {"type": rope["rope_type"], "factor": rope.get("factor")}
-        agree(values, "rope_scaling", scaling, "rope_parameters")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        agree(values, "rope_scaling", {"type": kind, "factor": rope.get("factor")}, source)
     return values
 
 

@@ -91,10 +91,13 @@ def token_ids() -> Rule:
     )
 
 
-def parsed(text: str | bytes) -> Any:
-    """The value that a JSON text says. Raises ValueError for any that cannot be read, also by its depth."""
+def parsed(text: str | bytes, **options: Any) -> Any:
+    """The value that a JSON text says; `options` are those of json.loads.
+
+    Raises ValueError for any that cannot be read, also by its depth.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, **options)
     except RecursionError:
         raise ValueError("it is nested too deep to be read") from None
 

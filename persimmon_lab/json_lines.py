@@ -1,6 +1,7 @@
 """Files of JSON lines, one object each, as people write them by hand and other programs by the thousand."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def json_lines(path: Path, form: str) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         place = f"{path}, line {number}"
         try:
-            entry = parsed(line)
+            entry = parsed(line, object_pairs_hook=_without_repetition)
         except ValueError as error:
             reason = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
             raise ValueError(f"{place}: no JSON ({reason}): {line!r:.60}; give one object a line: {form}") from None
@@ -40,3 +41,12 @@ def json_lines(path: Path, form: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 "the character itself"
             ) from None
         yield place, entry
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. ValueError where it says a key twice, of which other readers take the last."""
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        [(key, count)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {key!r} stands there {count} times")
+    return entry

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from persimmon_lab.checkpoints.loading import Pretrained
 from persimmon_lab.config import ATTENTION_IMPLEMENTATIONS, PersimmonConfig
 from persimmon_lab.elsewhere import OF_MODELS, Elsewhere
+from persimmon_lab.field_checks import is_whole
 from persimmon_lab.quantisation import QuantisedLinear, RoundedWeight, check_plain, rounded_weights
 
 
@@ -160,6 +161,9 @@ class PersimmonPreTrainedModel(Elsewhere, Pretrained):
         """
         check_plain(self, "resizing the vocabulary")
         new_num_tokens = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        if not is_whole(new_num_tokens):
+            raise ValueError(f"new_num_tokens is {new_num_tokens!r}; give a whole number of tokens")
+        new_num_tokens = int(new_num_tokens)
         if pad_to_multiple_of is not None:
             if isinstance(pad_to_multiple_of, bool) or pad_to_multiple_of < 1:
                 raise ValueError(f"pad_to_multiple_of is {pad_to_multiple_of!r}; give a whole number of at least 1")
@@ -241,6 +245,7 @@ class PersimmonPreTrainedModel(Elsewhere, Pretrained):
         if implementation not in ATTENTION_IMPLEMENTATIONS:
             raise ValueError(f"attention implementation {implementation!r}; choose 'sdpa' or 'eager'")
         self.config.attn_implementation = implementation
+        self.body.config.attn_implementation = implementation  # which shares it, unless a classifier shares the body
         return self
 
 

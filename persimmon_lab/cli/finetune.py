@@ -67,7 +67,7 @@ def finetune(
             empty_place(out, "--resume to go on with a run that was stopped there")
         checkpoint = "checkpoint.pt" if world is None else "checkpoint-STEP/"
         begun = (out / "run" / checkpoint).is_file() if world is None else last_checkpoint(out / "run") is not None
-        if resume and not begun:
+        if resume and not begun and not (out / "run").is_dir():  # one may have ended before its first checkpoint
             raise FileNotFoundError(
                 f"{out} has no run to go on with (run/{checkpoint}); start one in a new folder, without --resume"
             )

@@ -98,7 +98,7 @@ def _texts(file: str, lines: bool) -> list[tuple[str, str]]:
     UTF-8 text, OSError for what cannot be read."""
     content = standard_input().buffer.read() if file == STANDARD_INPUT else Path(file).expanduser().read_bytes()
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from None
     if not lines:

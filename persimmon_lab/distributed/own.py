@@ -9,7 +9,7 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.distributed.states import save_pretrained
 from persimmon_lab.distributed.training import train
 from persimmon_lab.distributed.world import World
-from persimmon_lab.training.own import finish, set_up, split_paragraphs, tokenizer_file
+from persimmon_lab.training.own import check_same_run, finish, set_up, split_paragraphs, tokenizer_file
 
 
 def train_on(
@@ -29,13 +29,14 @@ def train_on(
     tokenizer, the others wait for it; it also writes `out` and returns the sample, for which the others have ""."""
     training, held_out = split_paragraphs(texts, seed)
     if world.is_first:
+        check_same_run(out, training, held_out, vocabulary)
         tokenizer_file(training, out, vocabulary)
     world.wait()
     path = tokenizer_file(training, out, vocabulary)  # which is there by now
     own = set_up(training, held_out, path, layers=layers, hidden=hidden, context=context, steps=steps, seed=seed)
     model = train(
         own.config, own.recipe, own.sources, own.held_out, out / "run", world, dtype=dtype,
-        evaluate_every=own.evaluate_every,
+        evaluate_every=own.evaluate_every, checkpoint_every=own.evaluate_every,
     )  # fmt: skip
     save_pretrained(model, out, world, torch.bfloat16)
     if not world.is_first:

@@ -20,7 +20,7 @@ from persimmon_lab.training.batches import RowSource, batch_at, plain
 from persimmon_lab.training.drills import Stream
 from persimmon_lab.training.optimiser import fast_dtype
 from persimmon_lab.training.recipe import Recipe, check_fit
-from persimmon_lab.training.trainer import EVALUATED, build, faster_attention, read_metrics
+from persimmon_lab.training.trainer import build, evaluated_rows, faster_attention, read_metrics
 
 ROWS = 16  # of a batch of held-out text, as in `trainer.held_out_loss`
 
@@ -73,7 +73,7 @@ def train(
                 log.add({"step": done, "loss": loss, "norm": norm})
             if done % evaluate_every == 0 or is_last:
                 model.eval()
-                length, most = EVALUATED
+                length, most = evaluated_rows(config)
                 losses = {
                     name: learner.loss_of(held_out_rows(stream, length)[:most]) for name, stream in held_out.items()
                 }

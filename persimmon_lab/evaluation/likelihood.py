@@ -57,7 +57,8 @@ def likelihoods(
     order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))  # rows of like length share a batch
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = tokenizer.pad({"input_ids": [rows[index][0] for index in chosen]}, return_tensors="pt")
+        texts = {"input_ids": [rows[index][0] for index in chosen]}
+        batch = tokenizer.pad(texts, padding_side="left", return_tensors="pt")
         scores = score_tokens(model, batch.input_ids, batch.attention_mask).tokens.cpu()
         for index, row in zip(chosen, scores):
             ids, shared = rows[index]

@@ -172,7 +172,8 @@ class PersimmonLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """Rows of ids as one batch, padded on the left."""
-        return dict(self.tokenizer.pad({"input_ids": [list(row) for row in rows]}, return_tensors="pt").to(self.device))
+        batch = self.tokenizer.pad({"input_ids": [list(row) for row in rows]}, padding_side="left", return_tensors="pt")
+        return dict(batch.to(self.device))
 
     def _batches(self, rows: Sequence[Row], told: str, disable_tqdm: bool) -> Iterator[Sequence[Row]]:
         """`batch_size` at a time, the last ones first: those are the longest, and what fails for want of memory fails

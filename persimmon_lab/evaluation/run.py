@@ -18,6 +18,7 @@ from persimmon_lab.evaluation.journal import Journal
 from persimmon_lab.evaluation.likelihood import choice_likelihoods
 from persimmon_lab.evaluation.overlap import overlaps
 from persimmon_lab.evaluation.report import Report, TaskReport
+from persimmon_lab.modes import evaluating
 from persimmon_lab.tokenizer import PersimmonTokenizer
 
 LIMIT, BATCH, ALONE = 100, 16, 16
@@ -138,9 +139,10 @@ def ask(
 ) -> list[Answered]:
     """The answers to a stretch of items, of those numbered below `alone` also by themselves, and the 5-gram's."""
     floor = five_gram.taught_five_gram()
-    together = _verdicts(model, tokenizer, task, items, batch_size)
     again = [item for item in items if item.number < alone]
-    apart = dict(zip((item.number for item in again), _verdicts(model, tokenizer, task, again, 1), strict=True))
+    with evaluating(model):
+        together = _verdicts(model, tokenizer, task, items, batch_size)
+        apart = dict(zip((item.number for item in again), _verdicts(model, tokenizer, task, again, 1), strict=True))
     return [
         Answered(item, verdicts, _floor(floor, task, item), apart.get(item.number))
         for item, verdicts in zip(items, together, strict=True)

@@ -20,6 +20,7 @@ from persimmon_lab.finetuning.steps import Plan, make_plan, rate_scale, run_iden
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.bars import bar_is_off
 from persimmon_lab.training.curves import loss_svg
+from persimmon_lab.training.trainer import load_state
 
 CHECKPOINT = "checkpoint.pt"
 OnEvaluation = Callable[[int], None]  # given the step
@@ -122,7 +123,7 @@ def _begin(checkpoint: Path, learner: Learner, plan: Plan, identity: str) -> dic
     """
     state: dict[str, Any] = {"step": 0, "history": [], "best": learner.snapshot(), "best_step": 0, "waited": 0}
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=learner.model.device)
+        state = load_state(checkpoint, learner.model.device)
         if state["identity"] != identity:
             raise ValueError(f"{checkpoint} is of other examples, settings or weights; use another folder or delete it")
         learner.load(state["masters"])

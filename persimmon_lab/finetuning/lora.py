@@ -96,7 +96,12 @@ def merge(adapted: nn.Module) -> PersimmonForCausalLM:
     Trap: in bfloat16 and float16 that rounds, and small updates are lost (`merging_errors`): merge in float32, then
     convert.
     """
+    merged = [path for path, _, _ in pairs(adapted)]
     model: PersimmonForCausalLM = peft_model(adapted).merge_and_unload()
+    with torch.no_grad():
+        for path in merged:  # peft writes through .data, which no engine that keeps laid-out weights can see
+            weight = model.get_parameter(f"{path}.weight")
+            weight.copy_(weight)
     return model.requires_grad_(True)
 
 

@@ -6,6 +6,7 @@ the next best. Names, scores and the order of things are transformers' (5.x), an
 filling differs: ended rows are filled with `pad_token_id`, also where that is 0, which transformers takes for none.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -139,6 +140,12 @@ def beam_steps(
             )
             unfinished = rearrange(running.isfinite(), "batch beam -> (batch beam)")
         is_last = bool(stop)
+        if is_last and (forbidden := int(best_scores.isneginf().sum())):
+            warnings.warn(
+                f"{forbidden} of {best_scores.numel()} answers have a score of -inf: the processors forbid them and "
+                "allow no others; ask for fewer num_return_sequences",
+                stacklevel=2,
+            )
         yield BeamStep(
             token_ids, logits[parents], scores[parents], context.sequences, unfinished, is_last, context.cache, config,
             best=best[:, : int(lengths.max())], best_scores=best_scores,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from persimmon_lab.generation.engines.threads import threads_for_steps, working_threads
@@ -39,6 +39,8 @@ class Context:
         embed: Any = None,
     ) -> None:
         self.run = run
+        is_tuple = isinstance(run, nn.Module) and not getattr(run.config, "return_dict", True)
+        self._as_object = {"return_dict": True} if is_tuple else {}
         self.cache = cache
         self.use_cache = use_cache
         self.chunk = chunk
@@ -159,6 +161,7 @@ class Context:
                 past_key_values=self.cache,
                 use_cache=self.use_cache,
                 logits_to_keep=logits_to_keep,
+                **self._as_object,
             )
             if self.use_cache:
                 self.cache = outputs.past_key_values

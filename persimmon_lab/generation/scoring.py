@@ -17,6 +17,7 @@ from persimmon_lab.generation.arguments import mask_of, rows_of, whole_ids
 from persimmon_lab.generation.context import Context
 from persimmon_lab.generation.engines.choosing import runner_for
 from persimmon_lab.inputs import check_range
+from persimmon_lab.modes import evaluating
 
 LOGITS_AT_ONCE = 2**25  # 128 MiB in float32: 128 positions of a vocabulary of 262,144
 
@@ -51,7 +52,8 @@ def score_tokens(
     with a warning.
 
     Padding, on either side, is what `attention_mask` says. The model reads `chunk_size` positions at a time; by default
-    as many as make 128 MiB of logits, so that the logits of a long text are never there together.
+    as many as make 128 MiB of logits, so that the logits of a long text are never there together. It is read without
+    dropout, whatever its mode.
 
     Raises ValueError for no rows or positions, a `chunk_size` below 1, a `window` below 2 or a `stride` that would
     leave tokens out; IndexError for an id of `token_set` that is none.
@@ -78,13 +80,11 @@ def score_tokens(
     chunk_size = max(1, LOGITS_AT_ONCE // (batch * model.config.vocab_size)) if chunk_size is None else chunk_size
     if length < 1 or chunk_size < 1:
         raise ValueError(f"{length} positions in chunks of {chunk_size}; there has to be at least 1 of both")
-    context = Context(
-        runner_for(model, engine, rows=input_ids.numel()), input_ids, mask, DynamicCache(), chunk=chunk_size
-    )
-
     following = F.pad(input_ids[:, 1:], (0, 1))
     tokens, sets, start = [], [], 0
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
+        runner = runner_for(model, engine, rows=input_ids.numel())
+        context = Context(runner, input_ids, mask, DynamicCache(), chunk=chunk_size)
         for chunk in context.read(logits_to_keep=0):
             logits = chunk.to(torch.float32)
             total = logits.logsumexp(dim=-1)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from persimmon_lab.anatomy import LOGITS, operation_of
 from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.fitting.choosing import check_room_for_copies
+from persimmon_lab.modes import evaluating
 from persimmon_lab.numerics.comparison import Comparison, ModuleDistance, NonFinite
 from persimmon_lab.numerics.lockstep import lockstep, shared_paths
 from persimmon_lab.numerics.measures import Predictions, distance, predictions
@@ -134,4 +135,5 @@ def _dtype(model: nn.Module) -> torch.dtype:
 def _read(model: nn.Module, ids: Int[Tensor, "batch position"]) -> object:
     """A forward pass without a cache, on the device where the model takes its tokens."""
     device = next(model.parameters()).device
-    return model(input_ids=ids if device.type == "meta" else ids.to(device), use_cache=False)
+    with evaluating(model):
+        return model(input_ids=ids if device.type == "meta" else ids.to(device), use_cache=False)

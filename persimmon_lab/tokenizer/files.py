@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ CONFIG_KEYS = (
     "clean_up_tokenization_spaces",
 )
 ON_THE_HUB = hub.Wanted(settings=[CONFIG_FILE], one_of=[[VOCAB_FILE], [FAST_FILE]], spoken=VOCAB_FILE)
+TEMPLATE_FILE = "chat_template.jinja"
 NO_LIMIT = 10**30  # what transformers writes as model_max_length where there is none
 TOKEN = instance_of(str, "the text of a token, or None")
 RULES = {
@@ -110,6 +112,25 @@ def read_config(path: Path) -> dict[str, Any]:
         del stored["model_max_length"]
     stored = checked(stored, str(path))
     return {key: stored[key] for key in CONFIG_KEYS if stored.get(key) is not None}
+
+
+def warn_of_unfollowed(folder: Path, vocab_size: int) -> None:
+    """Say what the files of a tokenizer ask for that this one does not do."""
+    path = folder / CONFIG_FILE
+    stored = read_json(path) if path.is_file() else {}
+    jinja = folder / TEMPLATE_FILE
+    template = jinja.read_text(encoding="utf-8") if jinja.is_file() else stored.get("chat_template") or CHAT_TEMPLATE
+    added = stored.get("added_tokens_decoder") or {}
+    beyond = [shown(token.get("content")) for index, token in added.items() if int(index) >= vocab_size]
+    unfollowed = {
+        "truncation_side is 'left', and texts are cut at their ends": stored.get("truncation_side") == "left",
+        "chat_template is not Adept's, in whose form chats are written": not (
+            isinstance(template, str) and template.endswith(CHAT_TEMPLATE)
+        ),
+        f"{', '.join(beyond)} was added behind the vocabulary, and is read as text": bool(beyond),
+    }
+    if told := "; ".join(reason for reason, is_so in unfollowed.items() if is_so):
+        warnings.warn(f"{folder}: {told}", stacklevel=3)
 
 
 def write_files(folder: Path, proto: bytes, config: dict[str, Any], fast: dict[str, Any] | None) -> list[Path]:

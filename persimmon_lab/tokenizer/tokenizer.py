@@ -33,6 +33,7 @@ from persimmon_lab.tokenizer.files import (
     find_vocabulary,
     read_config,
     read_json,
+    warn_of_unfollowed,
     write_files,
 )
 from persimmon_lab.tokenizer.from_tokenizer_json import ends_of_a_text, load_vocabulary
@@ -123,7 +124,8 @@ class PersimmonTokenizer(TransformersNames):
 
         `revision`, `token`, `cache_dir` and `local_files_only` are for the hub, as in `huggingface_hub`. `options` are
         those of the constructor, and go before what tokenizer_config.json says. Where there is no tokenizer.model, as
-        in what transformers saved, tokenizer.json is read, to the same ids.
+        in what transformers saved, tokenizer.json is read, to the same ids. What the files ask for besides, and is not
+        done here, is told in a warning.
 
         CheckpointNotFoundError (a FileNotFoundError) where there is none, or no tokenizer in it.
         """
@@ -141,6 +143,7 @@ class PersimmonTokenizer(TransformersNames):
         if vocab_file.name == FAST_FILE:
             settings = ends_of_a_text(read_json(vocab_file), str(vocab_file)) | settings
         tokenizer = cls(vocab_file, **settings)
+        warn_of_unfollowed(vocab_file.parent, len(tokenizer))
         tokenizer.name_or_path = str(pretrained_model_name_or_path)
         return tokenizer
 

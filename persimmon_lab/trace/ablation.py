@@ -58,7 +58,14 @@ def ablate(
 
 @contextmanager
 def _ablated(model: PersimmonPreTrainedModel, cuts: Sequence[tuple[slice, Target]], outputs: Outputs) -> Iterator[None]:
-    """Each target within its own rows of the batch."""
+    """Each target within its own rows of the batch. ValueError for outputs of what is no target, or of some only."""
+    targets = {target for _, target in cuts}
+    if outputs and (odd := [*outputs.keys() - targets, *targets - outputs.keys()]):
+        given, wanted = (", ".join(sorted(map(repr, names))) for names in (outputs, targets))
+        raise ValueError(
+            f"outputs are of {given}, and the targets are {wanted}: {odd[0]!r} is only one of both; give an output "
+            "for each target, or none, for zeros"
+        )
     by_site: dict[str, list[tuple[slice, Target]]] = {}
     for rows, target in cuts:
         by_site.setdefault(_site(model, target), []).append((rows, target))

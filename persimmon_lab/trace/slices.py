@@ -1,12 +1,13 @@
 """The part of an activation that is kept: some heads, some positions, or all of it; never more memory than it has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from persimmon_lab.anatomy import Axes
+from persimmon_lab.field_checks import is_whole
 from persimmon_lab.trace.names import Activation
 
 HEAD_AXES = ("head",)
@@ -24,8 +25,11 @@ class Slices:
     positions: Sequence[int] | None = None
 
     def check(self, names: Mapping[str, Axes | None]) -> None:
-        """Raises ValueError where heads or positions are asked for of activations of which none has any."""
+        """Raises ValueError where heads or positions are asked for of activations of which none has any, TypeError for
+        what are no lists of whole numbers."""
         for what, wanted, axes in (("heads", self.heads, HEAD_AXES), ("positions", self.positions, POSITION_AXES)):
+            if wanted is not None and not (isinstance(wanted, Iterable) and all(map(is_whole, wanted))):
+                raise TypeError(f"{what} is {wanted!r}; give whole numbers in a list, such as [0, -1]")
             if wanted is not None and not any(set(known or ()) & set(axes) for known in names.values()):
                 raise ValueError(f"{what}={list(wanted)}, but no axis of {what} is known of {', '.join(names)}")
             if wanted is not None and not len(wanted):

@@ -1,5 +1,7 @@
 """A small Persimmon on anybody's text: tokenizer, model, loss curve and a sample, in one folder."""
 
+import hashlib
+import json
 import random
 import warnings
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ import torch
 from persimmon_lab.atomic import write_atomically
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
+from persimmon_lab.field_checks import parsed
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.training.batches import DRILLS, RowSource, drills, stretches
 from persimmon_lab.training.corpus import END, encode, train_tokenizer
@@ -21,6 +24,7 @@ from persimmon_lab.training.readers import Document
 from persimmon_lab.training.recipe import Recipe
 from persimmon_lab.training.trainer import read_metrics, train
 
+TOKENIZER = "tokenizer.model"
 HELD_OUT = 0.05  # of the paragraphs
 CHANNELS = 32  # of a head, as in the shipped model
 
@@ -48,6 +52,7 @@ def train_on(
     that make no model.
     """
     training, held_out = split_paragraphs(texts, seed)
+    check_same_run(out, training, held_out, vocabulary)
     path = tokenizer_file(training, out, vocabulary)
     own = set_up(training, held_out, path, layers=layers, hidden=hidden, context=context, steps=steps, seed=seed)
     model = train(
@@ -60,9 +65,30 @@ def train_on(
         device=device,
         progress=progress,
         evaluate_every=own.evaluate_every,
+        checkpoint_every=own.evaluate_every,
     )
     model.save_pretrained(out)
     return finish(model, path, out, own)
+
+
+def check_same_run(out: Path, training: list[Document], held_out: list[Document], vocabulary: int) -> None:
+    """Leave a note in `out` of what its run is made of, or compare it where there is a checkpoint to go on from.
+
+    ValueError for a folder that holds something else, or a run of other texts or of a tokenizer of another size.
+    """
+    texts = "".join(document.text for document in (*training, *held_out))
+    mine = {"texts": hashlib.sha256(texts.encode()).hexdigest(), "vocabulary": vocabulary}
+    note = out / "run" / "made_of.json"
+    before = parsed(note.read_bytes()) if note.exists() else {}
+    if not before and out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} holds something that is no run of train text; give a new folder or an empty one")
+    other = [name for name, value in mine.items() if before.get(name) != value]
+    if before and other and any(note.parent.glob("checkpoint*")):
+        raise ValueError(f"{out} holds a run with another {other[0]}; give a new folder, or what that run was given")
+    if other:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        (out / TOKENIZER).unlink(missing_ok=True)
+        write_atomically(note, json.dumps(mine).encode())
 
 
 class SetUp(NamedTuple):
@@ -77,10 +103,14 @@ class SetUp(NamedTuple):
 
 def tokenizer_file(training: Sequence[Document], out: Path, vocabulary: int) -> Path:
     """The tokenizer's file in `out`, made of the texts where there is none."""
-    path = out / "tokenizer.model"
+    path = out / TOKENIZER
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, train_tokenizer((document.text for document in training), vocabulary, exact=False))
+        try:
+            tokenizer = train_tokenizer((document.text for document in training), vocabulary, exact=False)
+        except RuntimeError as error:  # sentencepiece's
+            raise ValueError(f"these texts make no tokenizer of {vocabulary} pieces: {error}") from error
+        write_atomically(path, tokenizer)
     return path
 
 

@@ -1,6 +1,7 @@
 """The training loop: a recipe in, checkpoints and a log out. Killed at any moment, it goes on as if it had not been."""
 
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.config import PersimmonConfig
 from persimmon_lab.field_checks import parsed
 from persimmon_lab.losses import linear_cross_entropy, next_token_loss
+from persimmon_lab.modes import evaluating
 from persimmon_lab.training.bars import bar_is_off
 from persimmon_lab.training.batches import RowSource, batch_at, plain
 from persimmon_lab.training.drills import Stream
@@ -27,7 +29,7 @@ from persimmon_lab.training.recipe import Recipe, check_fit
 
 # Given the model and the step, may return more entries for the log.
 OnEvaluation = Callable[[PersimmonForCausalLM, int], Mapping[str, Any] | None]
-EVALUATED = 256, 4  # the length of the rows of held-out text, and how many batches of them
+HELD_OUT_LENGTH, HELD_OUT_BATCHES = 256, 4  # the rows of held-out text that are looked at meanwhile
 
 
 def training_loss(
@@ -40,7 +42,7 @@ def training_loss(
 
 @torch.no_grad()
 def held_out_loss(model: nn.Module, stream: Stream, length: int, rows: int = 16, most: int | None = None) -> float:
-    """Nats per token over a held-out stream (or its first `most` batches), cut into rows of `length`.
+    """Nats per token over a held-out stream (or its first `most` batches), cut into rows of `length`; without dropout.
 
     Raises TypeError for what is no numpy array of ids and ValueError where there is nothing to predict.
     """
@@ -59,9 +61,11 @@ def held_out_loss(model: nn.Module, stream: Stream, length: int, rows: int = 16,
     if not inputs:
         inputs = [tokens]
     total = counted = 0.0
-    for start in range(0, len(inputs), rows)[:most]:
-        losses = next_token_loss(model, torch.stack(inputs[start : start + rows]))
-        total, counted = total + losses.sum().item(), counted + losses.numel()
+    with evaluating(model):
+        for start in range(0, len(inputs), rows)[:most]:
+            losses = next_token_loss(model, torch.stack(inputs[start : start + rows]))
+            total += losses.sum().item()
+            counted += losses.numel()
     return total / counted
 
 
@@ -141,6 +145,8 @@ def train(
         warmup_start = 0 if start is None else first_step
         if checkpoint.exists():
             first = _resume(checkpoint, identity, masters, device)
+            if first > recipe.steps:
+                raise ValueError(f"{checkpoint} has {first} steps, more than the {recipe.steps} that were asked for")
         elif start is not None:
             masters.load_weights(start)
             first = first_step
@@ -179,12 +185,24 @@ def train(
 
 def _resume(checkpoint: Path, identity: Mapping[str, Any], masters: MasterWeights, device: torch.device) -> int:
     """Give the masters what the checkpoint has; returns its step. Raises ValueError for one of another recipe."""
-    saved = torch.load(checkpoint, weights_only=True, map_location=device)
+    saved = load_state(checkpoint, device)
     if saved["identity"] != identity:
         raise ValueError(f"{checkpoint} was made by another recipe or config; use another folder or delete it")
     masters.load_state_dict(saved["masters"])
     step: int = saved["step"]
     return step
+
+
+def load_state(checkpoint: Path, device: torch.device) -> dict[str, Any]:
+    """What `save` wrote. ValueError for a file that is damaged, or no checkpoint."""
+    try:
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        if not isinstance(state, dict) or not {"step", "identity", "masters"} <= state.keys():
+            raise ValueError("it holds no step of a run")
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{checkpoint} is no whole checkpoint ({reason}); delete it to begin again") from error
+    return state
 
 
 def _evaluate(
@@ -195,13 +213,18 @@ def _evaluate(
     on_evaluation: OnEvaluation | None,
 ) -> None:
     """Write down the loss of each held-out domain, and what `on_evaluation` adds."""
-    length, most = EVALUATED
+    length, most = evaluated_rows(model.config)
     model.eval()
     losses = {name: held_out_loss(model, stream, length, most=most) for name, stream in held_out.items()}
     _log(metrics, {"step": step, "held_out": losses})
     if on_evaluation is not None and (more := on_evaluation(model, step)):
         _log(metrics, {"step": step, **more})
     model.train()
+
+
+def evaluated_rows(config: PersimmonConfig) -> tuple[int, int]:
+    """How long the rows of held-out text are that a run looks at, and how many batches of them."""
+    return min(HELD_OUT_LENGTH, config.max_position_embeddings), HELD_OUT_BATCHES
 
 
 def faster_attention(dtype: torch.dtype, device: torch.device, length: int) -> str:
@@ -215,11 +238,14 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     where one cannot be read at all."""
     for number, line in enumerate(path.read_text().splitlines() if path.exists() else (), start=1):
         try:
-            yield parsed(line)
+            entry = parsed(line)
         except json.JSONDecodeError:
             continue
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
+        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+            raise ValueError(f"{path}, line {number}: {line!r:.60} is no entry of a step; delete it")
+        yield entry
 
 
 def _forget_after(path: Path, step: int) -> None:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.modes import evaluating
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.widgets.pictures import Bundle, as_png, with_picture
-from persimmon_lab.widgets.reading import evaluating, given_or_shipped, name_of
+from persimmon_lab.widgets.reading import given_or_shipped, name_of
 from persimmon_lab.widgets.stills import LeavesStill
 
 Content = dict[str, Any]  # what the page asks and what it is answered, as JSON has it

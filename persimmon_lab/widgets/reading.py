@@ -1,13 +1,9 @@
 """What a widget reads: a model with its tokenizer, and a text as tokens, or the reason why it cannot be read."""
 
-import threading
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from persimmon_lab.causal_lm import PersimmonForCausalLM
 from persimmon_lab.mini import MINI, load_mini
@@ -18,10 +14,6 @@ PHRASE = "the king gave seven golden rings to Hannah"
 TEXT = f"{PHRASE}, {PHRASE}"
 LONGEST = 2048  # tokens; the page keeps a box for each
 SHIPPED = "persimmon-mini"
-
-# For each model that is being read: by how many, and which of its modules go back to training mode afterwards.
-_READERS: weakref.WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = weakref.WeakKeyDictionary()
-_MODES = threading.Lock()
 
 
 def given_or_shipped(
@@ -46,34 +38,6 @@ def name_of(model: PersimmonForCausalLM | None) -> str:
 def title(name: str, said: str, joint: str = ", ") -> str:
     """What a figure of a model says on top: its name, if it has one, and what is shown."""
     return f"{name}{joint}{said}" if name else f"{said[:1].upper()}{said[1:]}"
-
-
-@contextmanager
-def evaluating(model: object) -> Iterator[None]:
-    """Without dropout while the model reads; afterwards each of its modules trains again if it did before.
-
-    Where several threads read at once, they train again when the last of them is done. The trap: a model has one mode,
-    and who trains it meanwhile in another thread trains without dropout.
-    """
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    with _MODES:
-        readers, training = _READERS.get(model, (0, []))
-        training = training or [module for module in model.modules() if module.training]
-        _READERS[model] = readers + 1, training
-        for module in training:
-            module.training = False
-    try:
-        yield
-    finally:
-        with _MODES:
-            readers, training = _READERS.pop(model)
-            if readers > 1:
-                _READERS[model] = readers - 1, training
-            else:
-                for module in training:
-                    module.training = True
 
 
 def ids_to_read(model: PersimmonForCausalLM, tokenizer: PersimmonTokenizer, text: str) -> Int[Tensor, "1 position"]:

@@ -8,6 +8,7 @@ import torch
 
 from persimmon_lab import PersimmonConfig, PersimmonForCausalLM
 from persimmon_lab.mini import MINI
+from persimmon_lab.modes import evaluating
 from persimmon_lab.widgets import (
     AttentionExplorer,
     GainExplorer,
@@ -15,7 +16,7 @@ from persimmon_lab.widgets import (
     LensExplorer,
     PrecisionExplorer,
 )
-from persimmon_lab.widgets.reading import evaluating, given_or_shipped, ids_to_read, name_of
+from persimmon_lab.widgets.reading import given_or_shipped, ids_to_read, name_of
 
 TEXT = "To be, or not to be"
 EXPLORERS = (LensExplorer, AttentionExplorer, GainExplorer, PrecisionExplorer)

@@ -8,13 +8,14 @@ have changed (see `fingerprint`). A model's runner is kept for as long as the mo
 import copy
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from persimmon_lab.anatomy import LOGITS
 from persimmon_lab.footprint import free_on
 from persimmon_lab.generation.engines.fast import FastRunner, outside_inference_mode
 from persimmon_lab.generation.engines.packed import (
@@ -37,10 +38,24 @@ CHOSEN: dict[str, LinearKind] = {
     "compiled": PlainLinear,
 }
 SHARE = 0.5  # of the free memory, for laid-out copies of the weights
-# torch's own modules that FastRunner knows; Persimmon's say it of themselves by the class attribute MARK. It is not
-# inherited, because a subclass may compute something else: `fitting.vocabulary_rows`, for one, puts others in place.
-TORCH_MODULES = (nn.Dropout, nn.Embedding, nn.Identity, nn.LayerNorm, nn.Linear, nn.ModuleList)
+# What FastRunner takes for granted where: torch's own modules by the last part of their path. Persimmon's say it of
+# themselves by the class attribute MARK, which is not inherited, because a subclass may compute something else:
+# `fitting.vocabulary_rows`, for one, puts others in place.
 MARK = "read_by_fast_engine"
+TORCH_MODULES: dict[str, type[nn.Module]] = {
+    "embed_tokens": nn.Embedding,
+    "layers": nn.ModuleList,
+    "dropout": nn.Dropout,
+    **dict.fromkeys(("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", LOGITS), nn.Linear),
+    **dict.fromkeys(("input_layernorm", "post_attention_layernorm", "final_layernorm"), nn.LayerNorm),
+    **dict.fromkeys(("q_layernorm", "k_layernorm"), nn.LayerNorm),
+    **dict.fromkeys(("rotated_query", "rotated_key", "value", "scores", "pattern", "head_output"), nn.Identity),
+    "activations": nn.Identity,
+}
+READ_OF_CONFIG = (
+    "attn_implementation", "max_position_embeddings", "num_attention_heads", "partial_rotary_factor", "rope_precision",
+    "rope_scaling", "rope_theta", "vocab_size",
+)  # fmt: skip
 READ_WHOLE = 2**14  # numbers of a weight up to which the check looks at all of them
 CONFIG = 0  # its place in a model's state
 SAMPLES = 32  # numbers of a larger one that it looks at
@@ -177,13 +192,13 @@ def _record_of(model: Any) -> _RunnerRecord | None:
 
 def why_not_fast(model: Any) -> str | None:
     """Why the fast path would not compute what the model computes, or None where it would."""
-    body = getattr(model, "model", None)
+    body: Any = getattr(model, "model", None)
     if not isinstance(model, nn.Module) or not hasattr(body, "layers") or not hasattr(model, "lm_head"):
         return f"it knows PersimmonForCausalLM, and this is a {type(model).__name__}"
     config: Any = model.config
     device: Any = model.device
-    if model.training and (config.hidden_dropout or config.attention_dropout):
-        return "it is in training mode, with dropout; call model.eval()"
+    if parted := [name for name in READ_OF_CONFIG if getattr(config, name) != getattr(body.config, name)]:
+        return f"its body has a configuration of its own, with another {parted[0]}"
     if config.attn_implementation == "eager":
         return 'its config asks for attn_implementation="eager"'
     kinds = {(p.dtype, p.device) for p in model.parameters()}
@@ -196,8 +211,15 @@ def why_not_fast(model: Any) -> str | None:
         if type(weight) not in (nn.Parameter, Tensor):  # quantised, distributed: their products are their own
             return f"{name} is a {type(weight).__module__}.{type(weight).__qualname__}"
     for name, module in model.named_modules():
-        if type(module) not in TORCH_MODULES and not vars(type(module)).get(MARK):
-            return f"{name or 'the model'} is a {type(module).__module__}.{type(module).__qualname__}"
+        kind = type(module)
+        if kind is not TORCH_MODULES.get(name.rpartition(".")[2]) and not vars(kind).get(MARK):
+            return f"{name or 'the model'} is a {kind.__module__}.{kind.__qualname__}"
+        if _drops(vars(module)):
+            return f"{name} is in training mode, with dropout; call model.eval()"
+        if kind is nn.LayerNorm and module.weight is None:
+            return f"{name} has no weight"
+        if kind is nn.Embedding and module.max_norm is not None:
+            return f"{name} has a max_norm"
         if module._forward_hooks or module._forward_pre_hooks:
             return f"a hook listens to {name or 'the model'}"
         if "forward" in vars(module):
@@ -236,12 +258,14 @@ def state_of(model: nn.Module) -> tuple[list[Any], list[Any]]:
     """What tells a model from what it was, but for its numbers; and the objects whose ids stand for them in it.
 
     Of every module its type, hooks and whether its forward was replaced, and what FastRunner reads of it besides; of
-    every weight its place, version and dtype; the config; autocast, and hooks that listen to all modules.
+    every weight its place, version and dtype; the config and the body's; autocast, and hooks that listen to all
+    modules.
     """
     modules: list[nn.Module | None] = [model]
     parameters: list[Tensor | None] = []
     heard = bool(nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks)
-    state = [vars(model.config), model.training, heard]
+    body: Any = model.model
+    state = [(vars(model.config), vars(body.config)), heard]
     for module in modules:  # which grows on the way
         if module is None:
             continue
@@ -249,6 +273,7 @@ def state_of(model: nn.Module) -> tuple[list[Any], list[Any]]:
         state += (
             id(module), type(module), "forward" in inside, bool(inside["_forward_hooks"]),
             bool(inside["_forward_pre_hooks"]), inside.get("eps"), inside.get("act"), inside.get("qk_layernorm"),
+            inside.get("max_norm"), _drops(inside),
         )  # fmt: skip
         if inside["_parameters"]:  # most have none, and asking is cheaper
             parameters += inside["_parameters"].values()
@@ -260,6 +285,11 @@ def state_of(model: nn.Module) -> tuple[list[Any], list[Any]]:
         state += id(weight), weight.data_ptr(), version, weight.dtype
     state += weights[0].device, torch.is_autocast_enabled(weights[0].device.type)
     return state, [module for module in modules if module is not None] + weights
+
+
+def _drops(inside: Mapping[str, Any]) -> bool:
+    """Whether the module with these attributes sets numbers to zero at random."""
+    return bool(inside["training"] and (inside.get("p") or inside.get("attention_dropout")))
 
 
 def fingerprint(weight: Tensor) -> tuple[Any, ...]:

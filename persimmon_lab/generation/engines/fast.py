@@ -168,7 +168,7 @@ class FastRunner:
 
         Where `take_back` left a room that is large enough for that many rows, it is used again, with its steps.
         """
-        cache = ReservedCache(self.config.num_hidden_layers, bucket_of(room) if self.static else room)
+        cache = ReservedCache(len(self.layers), bucket_of(room) if self.static else room)
         try:
             reserved, steps = self._idle.pop()
         except IndexError:

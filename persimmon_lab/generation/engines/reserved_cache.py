@@ -110,8 +110,9 @@ class ReservedCache(DynamicCache):
             self.reserved = self.reserved.index_select(2, rows)
 
     def crop(self, length: int) -> None:
-        """Forget every position from `length` on (nothing happens when it holds fewer); the room stays."""
-        self._fill(min(length, self._length))
+        """Forget every position from `length` on (nothing happens when it holds fewer), or the last -length of them;
+        the room stays."""
+        self._fill(len(range(self._length)[:length]))
 
     def _fill(self, length: int) -> None:
         self._length = length

@@ -68,7 +68,8 @@ def continuations(
     generate: Any = model.generate
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        rows = tokenizer([prompts[index] for index in chosen], padding=True, return_tensors="pt").to(device)
+        asked = [prompts[index] for index in chosen]
+        rows = tokenizer(asked, padding=True, padding_side="left", return_tensors="pt").to(device)
         ids = generate(rows.input_ids, attention_mask=rows.attention_mask, do_sample=False, max_new_tokens=new_tokens)
         # Decoded alone, a continuation would lose the space that it begins with.
         before, after = (tokenizer.batch_decode(part, skip_special_tokens=True) for part in (rows.input_ids, ids))

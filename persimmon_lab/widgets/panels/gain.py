@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from persimmon_lab.attention import PersimmonAttention, attention_pattern, attention_scores, causal_mask
 from persimmon_lab.causal_lm import PersimmonForCausalLM
+from persimmon_lab.modes import evaluating
 from persimmon_lab.numerics.bounds import layer_bound
 from persimmon_lab.rotary import apply_rotary, rotary_tables
 from persimmon_lab.tokenizer import PersimmonTokenizer
@@ -22,7 +23,7 @@ from persimmon_lab.trace.capture import capture
 from persimmon_lab.viz.scores import explorer
 from persimmon_lab.viz.signs import counted
 from persimmon_lab.widgets.panels.panel import Panel
-from persimmon_lab.widgets.reading import TEXT, evaluating, given_or_shipped, name_of, title
+from persimmon_lab.widgets.reading import TEXT, given_or_shipped, name_of, title
 
 GAINS = tuple(2.0 ** (power / 2) for power in range(-6, 9))  # 1/8 to 16
 LONGEST = 512  # tokens: every gain of a head is a matrix of their square

@@ -11,7 +11,7 @@ SLIDERS = ("temperature", "top_p", "min_p")  # they answer 0.9500000000000001 wh
 
 
 def make_controls(settings: Settings, vocab_size: int, longest: int) -> dict[str, ipywidgets.DOMWidget]:
-    """One control for each of the settings, under its name; values out of range are moved into it."""
+    """One control for each of the settings, under its name. ValueError for a value that its control cannot show."""
     look = {"style": {"description_width": "7em"}, "layout": {"width": "auto"}}
     controls = {
         "prompt": ipywidgets.Textarea(placeholder="A prompt", rows=3, layout={"width": "auto", "margin": "2px"}),
@@ -24,6 +24,11 @@ def make_controls(settings: Settings, vocab_size: int, longest: int) -> dict[str
         "seed": ipywidgets.BoundedIntText(min=0, max=2**31 - 1, description="seed", **look),
     }
     write(controls, settings)
+    for name in NUMBERS:
+        control, value = controls[name], getattr(settings, name)
+        is_usual = name == "max_new_tokens" and value == Settings(settings.prompt).max_new_tokens
+        if control.value != value and not is_usual:  # which may be more than a small model can read
+            raise ValueError(f"{name} is {value!r}; the playground takes {control.min:g} to {control.max:g}")
     return controls
 
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from persimmon_lab.generation.engines.decodable import Decodable
 from persimmon_lab.generation.prompts import settle
 from persimmon_lab.generation.stopping import Ending
+from persimmon_lab.modes import evaluating
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.html.tokens import Token
 from persimmon_lab.widgets.playground.nucleus import KeptLogits
 from persimmon_lab.widgets.playground.text import encode_prompt, stream_tokens
 from persimmon_lab.widgets.playground.tree import Branch
 from persimmon_lab.widgets.playground.tree_code import capped
-from persimmon_lab.widgets.reading import evaluating
 
 
 @dataclass(eq=False)

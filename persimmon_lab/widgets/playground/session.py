@@ -11,6 +11,7 @@ from torch import Tensor
 
 from persimmon_lab.field_checks import is_whole
 from persimmon_lab.generation.engines.decodable import Decodable
+from persimmon_lab.modes import evaluating
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.viz.html.nucleus import Nucleus
 from persimmon_lab.viz.html.tokens import Token
@@ -23,7 +24,6 @@ from persimmon_lab.widgets.playground.settings import Settings
 from persimmon_lab.widgets.playground.text import encode_prompt, forced_token
 from persimmon_lab.widgets.playground.tree import Branch, Tree
 from persimmon_lab.widgets.playground.tree_code import tree_code
-from persimmon_lab.widgets.reading import evaluating
 
 SECONDS_BETWEEN_UPDATES = 0.05  # a reader sees no difference, and decoding keeps its speed
 

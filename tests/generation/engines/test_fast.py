@@ -333,9 +333,26 @@ def spoil(model: PersimmonForCausalLM, how: str):
         layer.mlp.dense_h_to_4h = type("LoraLinear", (nn.Linear,), {})(64, 256)
     elif how == "parametrised":
         nn.utils.parametrizations.weight_norm(layer.mlp.dense_h_to_4h)
-    elif how.endswith("dropout"):
-        setattr(model.config, how.replace(" ", "_"), 0.1)
+    elif how == "hidden dropout":
+        layer.dropout.p = 0.1
+        layer.dropout.train()
+    elif how == "attention dropout":
+        layer.self_attn.attention_dropout = 0.1
         model.train()
+    elif how == "tap":
+        layer.self_attn.value = nn.Linear(16, 16)
+    elif how == "no norm":
+        model.model.final_layernorm = nn.Identity()
+    elif how == "norm without a weight":
+        layer.self_attn.q_layernorm.weight = None
+    elif how == "no dropout":
+        layer.dropout = nn.LayerNorm(64)
+    elif how == "no mlp":
+        layer.mlp = nn.Identity()
+    elif how == "max_norm":
+        model.model.embed_tokens.max_norm = 0.3
+    elif how == "two configurations":
+        model.model.config = copy.deepcopy(model.config)
     elif how == "eager":
         model.config.attn_implementation = "eager"
     elif how == "mixed":
@@ -367,8 +384,15 @@ def spoil(model: PersimmonForCausalLM, how: str):
         ("replaced forward", "the forward of model.layers.1.mlp was replaced"),
         ("foreign module", "LoraLinear"),
         ("parametrised", "Parametrized"),
-        ("hidden dropout", "training mode, with dropout"),
-        ("attention dropout", "training mode, with dropout"),
+        ("hidden dropout", "model.layers.1.dropout is in training mode, with dropout"),
+        ("attention dropout", "model.layers.1.self_attn is in training mode, with dropout"),
+        ("tap", "model.layers.1.self_attn.value is a .*Linear"),
+        ("no norm", "model.final_layernorm is a .*Identity"),
+        ("norm without a weight", "q_layernorm has no weight"),
+        ("no dropout", "model.layers.1.dropout is a .*LayerNorm"),
+        ("no mlp", "model.layers.1.mlp is a .*Identity"),
+        ("max_norm", "embed_tokens has a max_norm"),
+        ("two configurations", "another configuration"),
         ("eager", "eager"),
         ("mixed", "several kinds or nowhere: torch.bfloat16 on cpu, torch.float32 on cpu"),
         ("two devices", "several kinds or nowhere: torch.float32 on cpu, torch.float32 on meta"),

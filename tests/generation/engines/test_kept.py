@@ -16,6 +16,7 @@ from persimmon_lab.generation.engines.choosing import MARK, READ_WHOLE, runner_f
 from persimmon_lab.generation.engines.decodable import Decodable
 from persimmon_lab.generation.engines.fast import FastRunner, StaticStep
 from tests.generation.conftest import SPREAD
+from tests.generation.engines.test_fast import spoil
 
 IDS = torch.randint(3, 128, (2, 6), generator=torch.Generator().manual_seed(5))
 
@@ -120,7 +121,10 @@ def test_another_dtype_is_seen_and_another_device(tiny_model):
     assert runner_for(model.to("meta")) is model
 
 
-@pytest.mark.parametrize("how", ["hook", "pre-hook", "forward", "eager", "autocast", "dropout", "global"])
+SPOILT = ["hidden dropout", "attention dropout", "tap", "no dropout", "max_norm", "two configurations"]
+
+
+@pytest.mark.parametrize("how", ["hook", "pre-hook", "forward", "eager", "autocast", "dropout", "global", *SPOILT])
 def test_what_is_no_longer_only_weights_is_left_to_the_model(tiny_model, how):
     model = tiny_model(hidden_dropout=0.1)
     before, tap = runner_for(model), model.model.layers[1].self_attn.value
@@ -134,6 +138,8 @@ def test_what_is_no_longer_only_weights_is_left_to_the_model(tiny_model, how):
         model.config.attn_implementation = "eager"
     elif how == "dropout":
         model.train()
+    elif how in SPOILT:
+        spoil(model, how)
     elif how == "autocast":
         with torch.autocast("cpu", torch.bfloat16):
             assert runner_for(model) is model
