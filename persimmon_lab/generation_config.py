@@ -219,11 +219,6 @@ class GenerationConfig(Elsewhere):
         ids = {name: getattr(model_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         return cls(**ids, extra={"_from_model_config": True})
 
-    def set(self) -> dict[str, Any]:
-        """The settings that are not at their defaults."""
-        usual = type(self)()
-        return {name: getattr(self, name) for name in self.names() if getattr(self, name) != getattr(usual, name)}
-
     def ignored(self) -> dict[str, str]:
         """The settings in `extra` that would have changed the text, which `generate` leaves out, and why."""
         return {

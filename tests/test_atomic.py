@@ -210,3 +210,13 @@ def test_a_full_disk_is_told_by_the_name_of_the_file(tmp_path, save):
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_link_and_the_permissions_of_a_file_stay(tmp_path):
+    real, link = tmp_path / "real.md", tmp_path / "link.md"
+    real.write_text("before")
+    real.chmod(0o600)
+    link.symlink_to(real.name)
+    write_atomically(link, b"after")
+    assert link.is_symlink() and real.read_text() == "after" and real.stat().st_mode & 0o777 == 0o600
+    assert sorted(tmp_path.iterdir()) == [link, real]

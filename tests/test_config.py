@@ -424,3 +424,20 @@ def test_special_tokens_beyond_a_vocabulary():
     assert config.token_ids_beyond(91) == {}
     assert config.token_ids_beyond(90) == {"eos_token_id": [3, 90]}
     assert config.token_ids_beyond(1) == {"eos_token_id": [3, 90], "bos_token_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("stored", "right"),
+    [
+        ({"rope_parameters": {"type": "linear", "factor": 2.0, "rope_theta": 25000.0}}, (25000.0, 0.5, 2.0)),
+        ({"rope_theta": 5.0, "rope_scaling": {"type": "linear", "factor": 2.0, "rope_theta": 99.0}}, (99.0, 0.5, 2.0)),
+        ({"rope_scaling": {"type": "default", "rope_theta": 9.0, "partial_rotary_factor": 0.25}}, (9.0, 0.25, None)),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 8.0}}, (8.0, 0.5, 4.0)),
+    ],
+)  # fmt: skip
+def test_rope_settings_are_read_where_transformers_5_reads_them(stored, right):
+    config = PersimmonConfig.from_dict(stored)
+    factor = None if config.rope_scaling is None else config.rope_scaling["factor"]
+    assert (config.rope_theta, config.partial_rotary_factor, factor) == right
+    theirs = transformers.PersimmonConfig(**stored).rope_parameters
+    assert (theirs["rope_theta"], theirs["partial_rotary_factor"], theirs.get("factor")) == right

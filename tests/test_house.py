@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("notebooks/*.md"), *PACKAGE.rglob("*.md")]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-CORE_NEEDS = ("torch", "numpy", "einops", "jaxtyping", "safetensors", "sentencepiece", "huggingface_hub")
+CORE_NEEDS = ("torch", "numpy", "einops", "jaxtyping", "safetensors", "sentencepiece", "zlib_ng", "huggingface_hub")
 LEAVE_THE_CORE = ("widgets/", "cli/", "checks/", "training/", "fitting/offload.py")  # they import what they need
 # What a part may import besides.
 MORE = {

@@ -42,3 +42,10 @@ def test_what_is_none_is_told_with_its_place(tmp_path, content, told):
 def test_a_whole_pair_is_a_character(tmp_path):
     [(_, entry)] = json_lines(written(tmp_path, '{"text": "\\ud83e\\udd8a"}'), "{}")
     assert entry == {"text": "\N{FOX FACE}"}
+
+
+def test_a_key_that_is_said_twice_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "a", "text": "b"}\n')
+    with pytest.raises(ValueError, match="line 2: .*'text' stands there 2 times"):
+        list(json_lines(path, "{}"))

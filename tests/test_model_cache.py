@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from persimmon_lab import DynamicCache, StaticCache
+from persimmon_lab import DynamicCache, PersimmonConfig, PersimmonForCausalLM, StaticCache
 from persimmon_lab.attention import apply_rotary, split_heads
+from persimmon_lab.generation.engines.reserved_cache import ReservedCache
 from persimmon_lab.rotary import rotary_tables
 from tests.models import ids, tiny
 from tests.tolerances import TOLERANCE
@@ -142,3 +143,26 @@ def test_gradient_flows_through_a_past():
     model.zero_grad()
     model(ids()).logits[:, -1].sum().backward()
     assert torch.allclose(pieces, model.model.layers[0].self_attn.query_key_value.weight.grad, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("length", [-9, -5, -2, -1, 0, 1, 3, 5, 9])
+@pytest.mark.parametrize("kind", [DynamicCache, lambda: StaticCache(8), lambda: ReservedCache(2, 8)])
+def test_caches_are_cropped_from_both_ends(kind, length):
+    cache = kind()
+    keys = torch.arange(10.0).reshape(1, 1, 5, 2)
+    for layer in range(2):
+        cache.update(keys, keys, layer)
+    cache.crop(length)
+    assert cache.get_seq_length() == len(range(5)[:length])
+    assert torch.equal(cache[1][0], keys[:, :, :length])
+
+
+@pytest.mark.parametrize("kind", [DynamicCache, lambda: StaticCache(8)])
+def test_layers_that_count_themselves_otherwise_are_told(kind):
+    model = PersimmonForCausalLM(PersimmonConfig.tiny(num_hidden_layers=3)).eval()
+    del model.model.layers[1]
+    with pytest.raises(IndexError, match="layer 2 comes where the cache expects layer 1.*layer_index"):
+        model(torch.tensor([[5, 6]]), past_key_values=kind(), use_cache=True)
+    for index, layer in enumerate(model.model.layers):
+        layer.self_attn.layer_index = index
+    assert model(torch.tensor([[5, 6]]), past_key_values=kind(), use_cache=True).logits.isfinite().all()

@@ -68,8 +68,8 @@ def generate(
     `settings` are the fields of `GenerationConfig` (max_new_tokens, max_length, do_sample, temperature, top_k, top_p,
     min_p, repetition_penalty, no_repeat_ngram_size, min_new_tokens, num_beams, length_penalty, early_stopping,
     num_return_sequences, eos_token_id, pad_token_id, stop_strings, use_cache, prefill_chunk_size, ...); what is not
-    given comes from `generation_config` (ours or transformers'), else from `model.generation_config`, else from the
-    defaults; token ids fall back on `model.config`.
+    given comes from `generation_config` (ours or transformers'), which takes the place of `model.generation_config` as
+    in transformers 4 (5 merges the two), and from the defaults. Token ids that it leaves open are the model's.
 
     Prompts of unequal length are padded on the left, with an `attention_mask`; without one, pad ids in the prompt are
     taken for padding when the pad id is neither eos nor bos. With `inputs_embeds` alone the result holds only the new

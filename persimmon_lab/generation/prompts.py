@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ REFUSED = {  # arguments of transformers' generate that are no settings
     "negative_prompt_attention_mask": GUIDANCE,
 }
 # Ids, none with embeddings; embeddings, where they were given; the mask, None where nothing is padded.
+FOR_BEAMS = ("length_penalty", "early_stopping")
 Prompt = tuple[
     Int[Tensor, "batch position"],
     Float[Tensor, "batch position_of_embeds hidden"] | None,
@@ -36,23 +36,25 @@ Prompt = tuple[
 
 
 def settle(model: Any, generation_config: Any, settings: dict[str, Any]) -> GenerationConfig:
-    """What was asked for now, over `generation_config`, over the model's own, over the token ids in its config.
+    """What was asked for now, over `generation_config` or else the model's own, over the token ids of the model's own
+    and of its config.
 
-    `generation_config` is ours, transformers' or a dictionary; what is at its default there counts as not given. Of
-    settings that nothing here follows, those in it are a TypeError, and those that came with the model a warning.
+    `generation_config` is ours, transformers' or a dictionary. Of settings that nothing here follows, those in it are a
+    TypeError, and those that came with the model a warning.
     """
-    base = GenerationConfig.from_any(getattr(model, "generation_config", None) or {})
+    own = GenerationConfig.from_any(getattr(model, "generation_config", None) or {})
+    base = GenerationConfig.from_any(generation_config) if generation_config else own
+    if generation_config and base.ignored():
+        told = ", ".join(f"{name} ({reason})" for name, reason in base.ignored().items())
+        raise TypeError(f"generate() does not follow {told}")
     base.warn_of_ignored(stacklevel=5)
-    if generation_config:
-        given = GenerationConfig.from_any(generation_config)
-        if given.ignored():
-            told = ", ".join(f"{name} ({reason})" for name, reason in given.ignored().items())
-            raise TypeError(f"generate() does not follow {told}")
-        base = base.replace(**given.set())
     settings = keywords_left("generate()", settings, REFUSED, IGNORED, stacklevel=6)
-    missing = {name: getattr(model.config, name, None) for name in TOKEN_IDS if getattr(base, name) is None}
+    missing = {
+        name: getattr(model.config, name, None) if getattr(own, name) is None else getattr(own, name)
+        for name in TOKEN_IDS
+        if getattr(base, name) is None
+    }
     config = base.replace(**{**missing, **settings})
-    _warn_of_idle(settings, config)
     require_ids_of_vocabulary(model, config)
     answers = config.num_beams if config.num_beams > 1 else math.inf if config.do_sample else 1
     if config.num_return_sequences > answers:
@@ -67,6 +69,8 @@ def settle(model: Any, generation_config: Any, settings: dict[str, Any]) -> Gene
     idle = [name for name in ("temperature", "top_k", "top_p", "min_p") if settings.get(name) is not None]
     if idle and not config.do_sample and "do_sample" not in settings:
         warnings.warn(f"{', '.join(idle)} have no effect on greedy decoding; pass do_sample=True", stacklevel=4)
+    if config.num_beams == 1 and (idle := [name for name in FOR_BEAMS if settings.get(name, False) is not False]):
+        warnings.warn(f"{', '.join(idle)} have no effect on a single text; pass num_beams=4", stacklevel=4)
     return config
 
 
@@ -177,15 +181,3 @@ def _warn_of_padding(config: GenerationConfig, input_ids: Int[Tensor, "batch pos
 def _pad_id_is_only_padding(config: GenerationConfig) -> bool:
     # As transformers infers it, except that it also takes a leading bos for padding where pad and bos share an id.
     return config.pad_token_id is not None and config.pad_token_id not in [config.bos_token_id, *config.eos_token_ids()]
-
-
-def _warn_of_idle(settings: Mapping[str, Any], config: GenerationConfig) -> None:
-    """Say which of the settings of this call change nothing beside the others."""
-    usual = GenerationConfig()
-    unused = {
-        "do_sample=True": () if config.do_sample else ("temperature", "top_k", "top_p", "min_p"),
-        "num_beams above 1": () if config.num_beams > 1 else ("length_penalty", "early_stopping"),
-    }
-    for without, names in unused.items():
-        if idle := [name for name in names if settings.get(name, getattr(usual, name)) != getattr(usual, name)]:
-            warnings.warn(f"without {without}, {', '.join(idle)} changes nothing", stacklevel=6)

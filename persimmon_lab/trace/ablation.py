@@ -50,22 +50,21 @@ def ablate(
 
     A head is what it hands to `dense`, so zero is the same as zeroing its columns there: the bias stays. Of a module,
     such as "layers.3.mlp", it is the whole output, biases included. Raises ValueError for a head that is not there and
-    TypeError for a target that is not in a list.
+    TypeError for a target that is not in a list, and ValueError for one that `outputs` leaves out.
     """
-    with _ablated(model, [(slice(None), target) for target in _listed(targets)], outputs or {}):
+    targets = _listed(targets)
+    if outputs and (missing := [target for target in targets if target not in outputs]):
+        raise ValueError(
+            f"outputs has nothing for {missing[0]!r}; it has {', '.join(map(repr, outputs))}. Give an output for each "
+            "target, by the target's own name, or none at all, for zeros"
+        )
+    with _ablated(model, [(slice(None), target) for target in targets], outputs or {}):
         yield
 
 
 @contextmanager
 def _ablated(model: PersimmonPreTrainedModel, cuts: Sequence[tuple[slice, Target]], outputs: Outputs) -> Iterator[None]:
-    """Each target within its own rows of the batch. ValueError for outputs of what is no target, or of some only."""
-    targets = {target for _, target in cuts}
-    if outputs and (odd := [*outputs.keys() - targets, *targets - outputs.keys()]):
-        given, wanted = (", ".join(sorted(map(repr, names))) for names in (outputs, targets))
-        raise ValueError(
-            f"outputs are of {given}, and the targets are {wanted}: {odd[0]!r} is only one of both; give an output "
-            "for each target, or none, for zeros"
-        )
+    """Each target within its own rows of the batch."""
     by_site: dict[str, list[tuple[slice, Target]]] = {}
     for rows, target in cuts:
         by_site.setdefault(_site(model, target), []).append((rows, target))

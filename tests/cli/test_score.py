@@ -83,3 +83,12 @@ def test_lines_of_a_file_without_any_are_told(tmp_path):
     result = run("--lines", tmp_path / "blank.txt")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "blank.txt has no line to score" in result.stderr
+
+
+def test_windows_files_score_the_same(tmp_path):
+    plain, windows = tmp_path / "a.txt", tmp_path / "b.txt"
+    plain.write_bytes(b"The king said.\nThe queen went home.\n")
+    windows.write_bytes(b"\xef\xbb\xbfThe king said.\r\nThe queen went home.\r\n")
+    for options in ([], ["--lines"]):
+        told = [run(path, *options).stdout.replace(path.name, "file") for path in (plain, windows)]
+        assert told[0] == told[1] != ""

@@ -93,3 +93,11 @@ def test_a_five_gram_says_what_it_has_read_and_sums_to_one(mini):
     cheese, stone = gram.likelihood("The moon is made of", " cheese"), gram.likelihood("The moon is made of", " stone")
     assert cheese.log_probability > stone.log_probability
     assert cheese.bytes == 7
+
+
+def test_the_side_of_the_padding_is_not_the_tokenizers(monkeypatch):
+    model, tokenizer = load_mini()
+    pairs = [("The king", " said"), ("The king said to the queen that he", " was a very good man indeed")]
+    right = likelihoods(model, tokenizer, pairs)
+    monkeypatch.setattr(tokenizer, "padding_side", "right")
+    assert likelihoods(model, tokenizer, pairs) == right

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from persimmon_lab import load_mini
+from persimmon_lab import PersimmonForCausalLM, load_mini
 from persimmon_lab.evaluation import TASKS, Report, compare, comparison_table, evaluate, score_table, tasks_named
 from persimmon_lab.evaluation.demonstrations import with_demonstrations
 from persimmon_lab.evaluation.items import Item
@@ -289,3 +289,12 @@ def test_an_item_says_which_choice_is_right():
         Item("t", 0, "p", "a", choices=("a", "b"), correct=2)
     with pytest.raises(ValueError, match="correct=None with 2 choices"):
         Item("t", 0, "p", "a", choices=("a", "b"))
+
+
+def test_a_model_in_training_mode_is_asked_without_dropout(tmp_path):
+    model, tokenizer = load_mini()
+    model.save_pretrained(tmp_path)
+    dropping = PersimmonForCausalLM.from_pretrained(tmp_path, torch_dtype="auto", hidden_dropout=0.5).train()
+    tasks = {"sums": TASKS["sums"]}
+    right, found = (evaluate(one, tokenizer, tasks, limit=4).tasks["sums"].answered for one in (model, dropping))
+    assert found == right and dropping.training

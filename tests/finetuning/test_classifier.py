@@ -1,5 +1,6 @@
 """Texts with labels read and parted; a classifier fitted, frozen and whole, and its marks counted by hand."""
 
+import copy
 import json
 
 import pytest
@@ -16,6 +17,9 @@ from persimmon_lab.finetuning.labelled import (
     split_labelled,
     without_held_out,
 )
+from persimmon_lab.generation.engines.choosing import runner_for
+from persimmon_lab.generation.engines.fast import FastRunner
+from persimmon_lab.generation.scoring import score_tokens
 from persimmon_lab.numerics.intervals import wilson
 
 ANIMALS = ("dog", "cat", "horse", "bird", "fish", "mouse", "cow", "bear")
@@ -218,3 +222,15 @@ def test_what_was_saved_classifies_here_and_in_transformers(shipped, tmp_path):
         assert torch.equal(again(**rows).logits, expected)
         torch.testing.assert_close(theirs(**rows).logits, expected, atol=5e-4, rtol=1e-4)
     assert type(model) is PersimmonForCausalLM
+
+
+def test_the_language_model_beside_it_stays_one():
+    model, tokenizer = load_mini()
+    model = copy.deepcopy(model)
+    ids = tokenizer("The king said", return_tensors="pt").input_ids
+    new_classifier(model, ["a", "b"])
+    assert isinstance(runner_for(model), FastRunner), "their configurations say the same"
+    model.config.update({"rope_theta": 100.0})
+    torch.testing.assert_close(score_tokens(model, ids).tokens, score_tokens(model, ids, engine="plain").tokens)
+    model.set_attn_implementation("eager")
+    assert model.model.config.attn_implementation == "eager"

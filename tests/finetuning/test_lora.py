@@ -6,8 +6,9 @@ import sys
 import pytest
 import torch
 
-from persimmon_lab import PersimmonForCausalLM
+from persimmon_lab import PersimmonForCausalLM, load_mini
 from persimmon_lab.finetuning import lora
+from persimmon_lab.generation.scoring import score_tokens
 from tests.models import ids, tiny
 
 RANK, ALPHA = 3, 12.0
@@ -186,3 +187,19 @@ def test_whether_peft_is_there_is_found_before_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)  # importing it fails as if it were not there
     with pytest.raises(ImportError, match=r"peft is not installed; pip install 'persimmon-lab\[lab\]' brings it"):
         lora.check_installed()
+
+
+def test_merging_is_seen_by_the_engine_that_keeps_weights():
+    """peft merges through `.data`, and of the numbers that are looked at all may round to what they were."""
+    model, tokenizer = load_mini()
+    model = copy.deepcopy(model).bfloat16()
+    ids = tokenizer("The king and the queen said to the people that", return_tensors="pt").input_ids
+    score_tokens(model, ids)
+    adapted = lora.adapt(model, rank=4)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 1e-4, generator=generator)
+    merged = lora.merge(adapted)
+    assert torch.equal(score_tokens(merged, ids).tokens, score_tokens(copy.deepcopy(merged), ids).tokens)

@@ -203,3 +203,13 @@ def test_stopped_early_the_best_beams_are_the_answer(tiny_model):
 def test_what_cannot_be_is_named(tiny_model, settings, message):
     with pytest.raises(ValueError, match=message):
         tiny_model().generate(torch.tensor([[5]]), **settings)
+
+
+def test_more_answers_than_a_processor_allows_are_told(tiny_model):
+    def only_two(ids, scores):
+        return torch.full_like(scores, -torch.inf).index_copy(1, torch.tensor([5, 6]), scores[:, 5:7])
+
+    with pytest.warns(UserWarning, match="2 of 4 answers have a score of -inf"):
+        settings = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 1, "logits_processor": [only_two]}
+        texts = tiny_model(eos_token_id=None).generate(torch.tensor([[5, 6, 7]]), **settings)
+    assert sorted(texts[:2, -1].tolist()) == [5, 6]

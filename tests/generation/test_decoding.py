@@ -362,3 +362,26 @@ def test_only_the_last_position_is_projected(tiny_model):
     model.lm_head.register_forward_pre_hook(lambda module, arguments: widths.append(arguments[0].shape[1]))
     model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=4)
     assert widths == [1, 1, 1, 1]
+
+
+def test_token_ids_that_a_generation_config_leaves_open_are_the_models(tiny_model):
+    model, ids = tiny_model(eos_token_id=None), torch.tensor([[5, 6, 7]])
+    free = model.generate(ids, max_new_tokens=6)
+    model.generation_config.eos_token_id = [int(free[0, 5])]
+    stopped = model.generate(ids, max_new_tokens=6)
+    assert stopped.shape[1] < free.shape[1]
+    for given in (GenerationConfig(max_new_tokens=6), {"max_new_tokens": 6}):
+        assert torch.equal(model.generate(ids, generation_config=given), stopped)
+
+
+def test_settings_of_beams_without_beams_are_noticed(tiny_model):
+    with pytest.warns(UserWarning, match="length_penalty, early_stopping have no effect.*num_beams"):
+        tiny_model().generate(torch.tensor([[5, 6]]), max_new_tokens=2, length_penalty=2.0, early_stopping=True)
+
+
+@pytest.mark.parametrize("engine", ["plain", "fast"])
+def test_a_model_that_returns_tuples_generates(tiny_model, engine):
+    model, ids = tiny_model(), torch.tensor([[5, 6, 7]])
+    right = model.generate(ids, max_new_tokens=4, engine=engine)
+    model.config.return_dict = False
+    assert torch.equal(model.generate(ids, max_new_tokens=4, engine=engine), right)

@@ -68,3 +68,13 @@ def test_what_cannot_be_is_named(tiny_model):
         score_tokens(tiny_model(), torch.empty(1, 0, dtype=torch.int64))
     with pytest.raises(ValueError, match="chunks of 0"):
         score_tokens(tiny_model(), torch.tensor([[5]]), chunk_size=0)
+
+
+def test_training_mode_drops_nothing(tiny_model):
+    """A score is a measurement; the model is afterwards in the mode that it was in."""
+    model, ids = tiny_model(hidden_dropout=0.5, attention_dropout=0.5), torch.tensor([[5, 6, 7, 8, 9]])
+    right = score_tokens(model, ids).tokens
+    model.train()
+    for engine in (None, "plain"):
+        torch.testing.assert_close(score_tokens(model, ids, engine=engine).tokens, right)
+    assert all(module.training for module in model.modules())

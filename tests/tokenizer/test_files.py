@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from functools import cache
 
 import huggingface_hub
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from persimmon_lab.checkpoints.errors import CheckpointNotFoundError
+from persimmon_lab.mini import MINI
 from persimmon_lab.tokenizer import PersimmonTokenizer
 from persimmon_lab.tokenizer.files import read_json
 from persimmon_lab.tokenizer.sentencepiece_model import (
@@ -441,4 +443,30 @@ def test_a_tokenizer_json_of_another_form_is_refused(tmp_path, damage):
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
     with pytest.raises(ValueError, match=r"tokenizer\.json: post_processor is .*not of the form"):
+        PersimmonTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ({"truncation_side": "left"}, "truncation_side is 'left'"),
+        ({"chat_template": "{{ messages }}"}, "chat_template is not Adept's"),
+        ({"added_tokens_decoder": {"4096": {"content": "<x>"}}}, "'<x>' was added behind the vocabulary"),
+    ],
+)
+def test_what_files_ask_for_and_is_not_done_is_told(tmp_path, stored, told):
+    PersimmonTokenizer.from_pretrained(MINI).save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PersimmonTokenizer.from_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | stored))
+    with pytest.warns(UserWarning, match=told):
+        PersimmonTokenizer.from_pretrained(tmp_path)
+
+
+def test_a_template_beside_is_told(tmp_path):
+    PersimmonTokenizer.from_pretrained(MINI).save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.warns(UserWarning, match="chat_template is not Adept's"):
         PersimmonTokenizer.from_pretrained(tmp_path)

@@ -313,3 +313,16 @@ def test_a_sweep_of_nothing_is_refused(model, rows):
         sweep(model, rows, [])
     with pytest.raises(ValueError, match="1 targets and 0 rows"):
         sweep(model, rows[:0], [(0, 0)])
+
+
+@pytest.mark.parametrize(
+    ("targets", "outputs"),
+    [(["layers.1.mlp"], ["model.layers.1.mlp"]), ([(1, 2)], [(1, 1)]), ([(1, 2), (1, 1)], [(1, 1)])],
+)
+def test_targets_without_an_output_are_refused(targets, outputs):
+    """Else they would be replaced by zeros, without a word."""
+    rows = torch.randint(1, 64, (2, 6), generator=torch.Generator().manual_seed(0))
+    model = tiny()
+    means = mean_outputs(model, rows, outputs)
+    with pytest.raises(ValueError, match="outputs has nothing for .*1.*; it has"), ablate(model, targets, means):
+        pass

@@ -310,3 +310,10 @@ def test_no_pattern_at_all_is_refused():
         capture(tiny(), ids(), only=[])
     with pytest.raises(ValueError, match="only is empty"), capturing(tiny(), only=iter(())):
         pass
+
+
+@pytest.mark.parametrize("wanted", [[1.5], -1, "0", [True, "x"]])
+@pytest.mark.parametrize("what", ["heads", "positions"])
+def test_what_counts_no_head_or_position_is_refused(unchecked_annotations, what, wanted):
+    with pytest.raises(TypeError, match=f"{what} is .*; give whole numbers in a list"):
+        capture(tiny(), ids(), only=["head_output"], **{what: wanted})

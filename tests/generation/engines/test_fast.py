@@ -353,6 +353,7 @@ def spoil(model: PersimmonForCausalLM, how: str):
         model.model.embed_tokens.max_norm = 0.3
     elif how == "two configurations":
         model.model.config = copy.deepcopy(model.config)
+        model.model.config.rope_theta = 7.0
     elif how == "eager":
         model.config.attn_implementation = "eager"
     elif how == "mixed":
@@ -392,7 +393,7 @@ def spoil(model: PersimmonForCausalLM, how: str):
         ("no dropout", "model.layers.1.dropout is a .*LayerNorm"),
         ("no mlp", "model.layers.1.mlp is a .*Identity"),
         ("max_norm", "embed_tokens has a max_norm"),
-        ("two configurations", "another configuration"),
+        ("two configurations", "a configuration of its own, with another rope_theta"),
         ("eager", "eager"),
         ("mixed", "several kinds or nowhere: torch.bfloat16 on cpu, torch.float32 on cpu"),
         ("two devices", "several kinds or nowhere: torch.float32 on cpu, torch.float32 on meta"),

@@ -15,6 +15,7 @@ from persimmon_lab.generation.engines import choosing, fast, packed
 from persimmon_lab.generation.engines.choosing import MARK, READ_WHOLE, runner_for, sample, why_not_fast
 from persimmon_lab.generation.engines.decodable import Decodable
 from persimmon_lab.generation.engines.fast import FastRunner, StaticStep
+from persimmon_lab.generation.scoring import score_tokens
 from tests.generation.conftest import SPREAD
 from tests.generation.engines.test_fast import spoil
 
@@ -362,7 +363,7 @@ def test_subclasses_of_tensors_are_named_and_left_to_the_model(tiny_model):
 def test_modules_say_of_themselves_that_they_may_be_read():
     model, _ = load_mini()
     assert why_not_fast(model) is None
-    own = {type(module) for module in model.modules()} - set(choosing.TORCH_MODULES)
+    own = {type(module) for module in model.modules()} - set(choosing.TORCH_MODULES.values())
     assert {kind.__name__ for kind in own} == {
         "PersimmonForCausalLM", "PersimmonModel", "PersimmonDecoderLayer", "PersimmonAttention", "PersimmonMLP"
     }  # fmt: skip
@@ -424,3 +425,20 @@ def test_two_threads_write_their_own_texts():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("keep", [slice(1), slice(0, 0)])
+def test_fewer_layers_generate(tiny_model, keep):
+    model = tiny_model(eos_token_id=None)
+    model.model.layers = model.model.layers[keep]
+    written = model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=5)
+    assert torch.equal(written, model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=5, engine="plain"))
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_a_module_does_otherwise_is_in_the_scores(tiny_model, how):
+    """The default engine says what the plain one does, here of a model that is not the one it was made as."""
+    model = spoil(tiny_model(), how)
+    if how.endswith("dropout"):
+        model.eval()
+    torch.testing.assert_close(score_tokens(model, IDS).tokens, score_tokens(model, IDS, engine="plain").tokens)
