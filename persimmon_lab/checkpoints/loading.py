@@ -239,7 +239,9 @@ class Pretrained(nn.Module):
         tensors = unrounded_state(self) if state_dict is None else dict(state_dict)
         architecture = type(self).__name__
         config = dataclasses.replace(unmarked(self.config), architectures=[architecture])
-        needed = shapes_in_file(skeleton(type(self), config), ())
+        again = skeleton(type(self), config)
+        _check_configured(self, again)
+        needed = shapes_in_file(again, ())
         if rounded:
             config = check_rounded(self, needed, rounded).marked(config)
             needed = {name: shape for name, shape in needed.items() if name not in rounded}
@@ -262,6 +264,19 @@ class Pretrained(nn.Module):
             config.save_pretrained(folder)
             if hasattr(self, "generate"):
                 settings.save_pretrained(folder)
+
+
+def _check_configured(model: nn.Module, again: nn.Module) -> None:
+    """ValueError where a module computes otherwise than one that is made anew by the configuration."""
+    modules = dict(model.named_modules())
+    for path, made in again.named_modules():
+        for name in ("eps", "act"):
+            after, now = vars(made).get(name), vars(modules.get(path, made)).get(name)
+            if now != after and now is not None:
+                raise ValueError(
+                    f"{path} has {name} {now}, and would have {after} when it is loaded again, by the configuration: "
+                    "change both or neither before saving"
+                )
 
 
 def _untied(tensors: Mapping[str, Float[Tensor, "..."]], tied: Iterable[str], gathered: bool) -> list[str]:

@@ -451,3 +451,19 @@ def test_the_other_arguments_of_transformers(tmp_path):
     with pytest.warns(UserWarning, match="ignores save_function"):
         build().save_pretrained(tmp_path, save_function=torch.save, safe_serialization=True, is_main_process=True)
     assert holds(tmp_path, build())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("layer_norm_eps", 0.5, "input_layernorm has eps 0.001, and would have 0.5"),
+        ("hidden_act", "relu2", "mlp has act"),
+    ],
+)
+def test_a_configuration_that_the_model_was_not_made_by_is_not_saved(tmp_path, field, value, told):
+    """A field that is changed afterwards changes nothing here, and would change what is loaded."""
+    model = build()
+    setattr(model.config, field, value)
+    with pytest.raises(ValueError, match=told):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
