@@ -197,8 +197,6 @@ def why_not_fast(model: Any) -> str | None:
         return f"it knows PersimmonForCausalLM, and this is a {type(model).__name__}"
     config: Any = model.config
     device: Any = model.device
-    if parted := [name for name in READ_OF_CONFIG if getattr(config, name) != getattr(body.config, name)]:
-        return f"its body has a configuration of its own, with another {parted[0]}"
     if config.attn_implementation == "eager":
         return 'its config asks for attn_implementation="eager"'
     kinds = {(p.dtype, p.device) for p in model.parameters()}
@@ -224,6 +222,8 @@ def why_not_fast(model: Any) -> str | None:
             return f"a hook listens to {name or 'the model'}"
         if "forward" in vars(module):
             return f"the forward of {name or 'the model'} was replaced"
+    if parted := [name for name in READ_OF_CONFIG if getattr(config, name) != getattr(body.config, name)]:
+        return f"its body has a configuration of its own, with another {parted[0]}"
     if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
         return "a hook listens to all modules"
     return None
