@@ -36,7 +36,7 @@ def train_on(
     own = set_up(training, held_out, path, layers=layers, hidden=hidden, context=context, steps=steps, seed=seed)
     model = train(
         own.config, own.recipe, own.sources, own.held_out, out / "run", world, dtype=dtype,
-        evaluate_every=own.evaluate_every, checkpoint_every=own.evaluate_every,
+        evaluate_every=own.evaluate_every, checkpoint_every=min(100, own.evaluate_every),
     )  # fmt: skip
     save_pretrained(model, out, world, torch.bfloat16)
     if not world.is_first:

@@ -65,7 +65,7 @@ def train_on(
         device=device,
         progress=progress,
         evaluate_every=own.evaluate_every,
-        checkpoint_every=own.evaluate_every,
+        checkpoint_every=min(100, own.evaluate_every),
     )
     model.save_pretrained(out)
     return finish(model, path, out, own)
