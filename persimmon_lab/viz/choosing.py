@@ -59,7 +59,8 @@ def kept_sets(
         ranked = np.sort(numbers(probabilities))[::-1]
         ranks = np.arange(1, len(ranked) + 1)
         above.plot(ranks, ranked, color=INK, linewidth=1.4, marker="o", markevery=slice(0, 10), markersize=3.5)
-        above.set(xscale="log", yscale="log", xlim=(BELOW_RANK_ONE, 1.25 * len(ranked)), ylim=(1e-6, 3))
+        above.set(xscale="log", yscale="log", xlim=(BELOW_RANK_ONE, 1.25 * len(ranked)))
+        above.set_ylim(1e-6, 60)  # above 1 there is room for names
         above.set_title(plain(name), loc="left")
         for rank, token in enumerate(names[:NAMED]):
             above.annotate(plain(token), (rank + 1, ranked[rank]), xytext=(4, 3), textcoords="offset points",
