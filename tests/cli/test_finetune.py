@@ -77,6 +77,16 @@ def test_what_is_there_already_stays(tmp_path, chats):
     assert "is not empty; give a new folder, or --resume" in result.stderr
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_goes_on(tmp_path, chats):
+    out = tmp_path / "out"
+    (out / "run").mkdir(parents=True)
+    asked = ["finetune", chats, "--out", out, "--lora", "--epochs", "1"]
+    assert "is not empty; give a new folder, or --resume" in run(*asked).stderr
+    result = run(*asked, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert (out / "run" / "checkpoint.pt").is_file()
+
+
 @pytest.mark.parametrize("more", [[], ["--resume"]])
 def test_a_file_in_the_place_of_the_folder_stays(tmp_path, chats, more):
     out = tmp_path / "out"
