@@ -145,8 +145,7 @@ class Pretrained(nn.Module):
         A body loads into a head and a head's checkpoint into a body. A head that the checkpoint does not have is drawn
         from `generator`, with a warning; every other missing, unexpected or misshapen tensor is an error. `verify`
         compares the checksums that `save_pretrained` stores, by default of what is copied and not of what is mapped,
-        which it would have to read. `revision`, `token`, `cache_dir` and `local_files_only`
-        are for hub ids.
+        which it would have to read. `revision`, `token`, `cache_dir` and `local_files_only` are for hub ids.
 
         Raises CheckpointNotFoundError when there is no such checkpoint, CheckpointError (a ValueError) when it is
         damaged, unsafe or does not fit, and TypeError for an override that is no field, with what to use where it is an

@@ -26,8 +26,8 @@ REFUSED = {  # arguments of transformers' generate that are no settings
     "negative_prompt_ids": GUIDANCE,
     "negative_prompt_attention_mask": GUIDANCE,
 }
-# Ids, none with embeddings; embeddings, where they were given; the mask, None where nothing is padded.
 FOR_BEAMS = ("length_penalty", "early_stopping")
+# Ids, none with embeddings; embeddings, where they were given; the mask, None where nothing is padded.
 Prompt = tuple[
     Int[Tensor, "batch position"],
     Float[Tensor, "batch position_of_embeds hidden"] | None,

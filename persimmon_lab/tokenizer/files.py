@@ -119,9 +119,12 @@ def warn_of_unfollowed(folder: Path, vocab_size: int) -> None:
     path = folder / CONFIG_FILE
     stored = read_json(path) if path.is_file() else {}
     jinja = folder / TEMPLATE_FILE
-    template = jinja.read_text(encoding="utf-8") if jinja.is_file() else stored.get("chat_template") or CHAT_TEMPLATE
-    added = stored.get("added_tokens_decoder") or {}
-    beyond = [shown(token.get("content")) for index, token in added.items() if int(index) >= vocab_size]
+    template = stored.get("chat_template") or CHAT_TEMPLATE
+    if jinja.is_file():
+        template = jinja.read_text(encoding="utf-8", errors="replace")
+    added = stored.get("added_tokens_decoder")
+    tokens = added.items() if isinstance(added, dict) else ()
+    beyond = [shown(token) for index, token in tokens if index.isdecimal() and int(index) >= vocab_size]
     unfollowed = {
         "truncation_side is 'left', and texts are cut at their ends": stored.get("truncation_side") == "left",
         "chat_template is not Adept's, in whose form chats are written": not (

@@ -451,7 +451,8 @@ def test_a_tokenizer_json_of_another_form_is_refused(tmp_path, damage):
     [
         ({"truncation_side": "left"}, "truncation_side is 'left'"),
         ({"chat_template": "{{ messages }}"}, "chat_template is not Adept's"),
-        ({"added_tokens_decoder": {"4096": {"content": "<x>"}}}, "'<x>' was added behind the vocabulary"),
+        ({"added_tokens_decoder": {"4096": {"content": "<x>"}}}, "'<x>'.* was added behind the vocabulary"),
+        ({"added_tokens_decoder": {"x": 1, "5000": 2}}, "2 was added behind the vocabulary"),
     ],
 )
 def test_what_files_ask_for_and_is_not_done_is_told(tmp_path, stored, told):
