@@ -3,8 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from persimmon_lab.checkpoints.keywords import (
     SAVING_REFUSES,
 )
 from persimmon_lab.checkpoints.matching import EMBEDDING, HEADS, check_fit, check_savable, check_tied, names_in_file
+from persimmon_lab.checkpoints.reading import Device, read_tensors
 from persimmon_lab.checkpoints.rounded import Rounding, names_to_round, rounding_of, settle_rounding, unmarked
 from persimmon_lab.checkpoints.rounded_models import (
     check_rounded,
@@ -40,15 +40,12 @@ from persimmon_lab.checkpoints.settings import (
 )
 from persimmon_lab.checkpoints.shards import open_weights
 from persimmon_lab.checkpoints.skeletons import module_of, shapes_in_file, skeleton
-from persimmon_lab.checkpoints.tensor_streams import InMemory, Source, checksum_of
+from persimmon_lab.checkpoints.tensor_streams import InMemory, Source
 from persimmon_lab.checkpoints.weight_files import FileTensor, WeightFile
 from persimmon_lab.config import TOKEN_IDS, PersimmonConfig
 from persimmon_lab.dtypes import dtype_name
 from persimmon_lab.elsewhere import keywords_left, no_keywords_left
 from persimmon_lab.generation_config import GenerationConfig
-
-Device = torch.device | str | int
-CPU = torch.device("cpu")
 
 
 class Pretrained(nn.Module):
@@ -179,7 +176,7 @@ class Pretrained(nn.Module):
         devices = device if isinstance(device, Mapping) else {"": "cpu" if device is None else device}
         rounded = [] if rounding is None else [name for name in names_to_round(model) if name in stored]
         plain = {name: name_in_file for name, name_in_file in stored.items() if name not in rounded}
-        tensors = _read_tensors(plain, files, dtype, devices, mmap, verify)
+        tensors = read_tensors(plain, files, dtype, devices, mmap, verify)
         for name in new_heads:
             head = model.get_submodule(name.removesuffix(".weight")).to_empty(device="cpu")
             model.initialize_weights(generator, only=head)
@@ -311,54 +308,3 @@ def _match(
               rounded=[stored[name] for name in rounded if name in stored])  # fmt: skip
     check_tied(folder, tied, files)
     return stored, new_heads
-
-
-def _read_tensors(
-    stored: Mapping[str, str],
-    files: Mapping[str, WeightFile],
-    dtype: torch.dtype,
-    devices: Mapping[str, Device],
-    mmap: bool,
-    verify: bool | None,
-) -> dict[str, Float[Tensor, "..."]]:
-    """A model's tensors by its own names, each read straight to the device of the module that it is in, or mapped.
-
-    `stored` says what each is called in the files.
-    """
-
-    def can_be_mapped(name: str) -> bool:
-        device = torch.device(devices[module_of(name, devices)])
-        return device == CPU and files[stored[name]].dtype_of(stored[name]) == dtype
-
-    def mapped(name: str) -> Float[Tensor, "..."]:
-        file = files[stored[name]]
-        tensor = file.mapped(stored[name])
-        if verify:
-            file.compare(stored[name], checksum_of(tensor))
-        return tensor
-
-    def read(name: str) -> Float[Tensor, "..."]:
-        device = torch.device(devices[module_of(name, devices)])
-        return files[stored[name]].read(stored[name], dtype=dtype, device=device, verify=verify is not False)
-
-    tensors = {name: mapped(name) for name in stored if mmap and can_be_mapped(name)}
-    copied = [name for name in stored if name not in tensors]
-    if mmap and copied:
-        _warn_of_copies([files[stored[name]].dtype_of(stored[name]) for name in copied], len(stored), dtype)
-    pool = ThreadPoolExecutor(torch.get_num_threads())  # a new page of memory costs more than what comes into it
-    try:
-        tensors |= zip(copied, pool.map(read, copied))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return {name: tensors[name] for name in stored}
-
-
-def _warn_of_copies(dtypes: Sequence[torch.dtype], of: int, dtype: torch.dtype) -> None:
-    """Say which of a model's weights mmap=True could not map, with what would."""
-    other = sorted({dtype_name(stored) for stored in dtypes if stored != dtype})
-    wanted = dtype_name(dtype)
-    why = (
-        f'they are stored as {" and ".join(other)} and were asked for as {wanted}; torch_dtype="auto" takes them as '
-        "they are" if other else "what is for another device than the CPU is"
-    )  # fmt: skip
-    warnings.warn(f"mmap=True, but {len(dtypes)} of {of} weights are copied: {why}", stacklevel=4)
