@@ -119,8 +119,8 @@ class Pretrained(nn.Module):
     ) -> Self:
         """Load a checkpoint folder or a hub id, ready for inference (`eval()`).
 
-        `torch_dtype` (`dtype` is the same) is float32 when None, the stored one when "auto". Tensors are read by as
-        many threads as torch computes with, converted and put on `device` (the CPU by default): the peak of memory is
+        `torch_dtype` (`dtype` is the same) is float32 when None, the stored one when "auto". Tensors are read one
+        by one, converted and put on `device` (the CPU by default): the peak of memory is
         the weights and at most a sixth more (benchmarks/load.py), and a few bites of a tensor here when they go
         elsewhere. A mapping from modules to devices is what `persimmon_lab.fitting.offload` uses; alone it makes no
         model that runs.

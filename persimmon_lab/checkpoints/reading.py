@@ -1,8 +1,7 @@
-"""The tensors of a checkpoint as those of a model: read by several threads, or mapped to their files."""
+"""The tensors of a checkpoint as those of a model: read one by one, or mapped to their files."""
 
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from jaxtyping import Float
@@ -49,11 +48,7 @@ def read_tensors(
     copied = [name for name in stored if name not in tensors]
     if mmap and copied:
         _warn_of_copies([files[stored[name]].dtype_of(stored[name]) for name in copied], len(stored), dtype)
-    pool = ThreadPoolExecutor(torch.get_num_threads())  # a new page of memory costs more than what comes into it
-    try:
-        tensors |= zip(copied, pool.map(read, copied))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    tensors |= {name: read(name) for name in copied}
     return {name: tensors[name] for name in stored}
 
 

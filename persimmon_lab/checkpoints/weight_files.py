@@ -161,7 +161,7 @@ class PickleFile(WeightFile):
 
     def _fill(self, landing: Shaped[Tensor, "..."], name: str, start: int) -> None:
         with self._turn:
-            if self._touched > max(self.path.stat().st_size // 12, MAPPED_BYTES):
+            if self._touched > max(self.path.stat().st_size // 32, MAPPED_BYTES):
                 self._tensors.clear()  # and with the tensors the map, before there is another
                 self._tensors = _map_pickle(self.path)
                 self._touched = 0
